@@ -1,0 +1,60 @@
+"""What the tests of every part share: the shipped model, a moving picture, and commands run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """The folder of the model `candy`; the test is skipped where no trained model is installed."""
+    from vsneuralstyle.weights import available_styles
+
+    styles = available_styles()
+    if "candy" not in styles:
+        pytest.skip("no model candy.safetensors is installed; set NEURALSTYLE_MODEL_PATH to a folder that has it")
+    return styles["candy"].parent
+
+
+@pytest.fixture(scope="session")
+def cuda() -> str:
+    """The name of a CUDA device; the test is skipped where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return "cuda:0"
+
+
+@pytest.fixture(scope="session")
+def clip() -> np.ndarray:
+    """(8, 48, 64, 3) uint8 RGB: a disc moves over a gradient; frame 5 is a hard cut to another scene."""
+    y, x = np.mgrid[0:48, 0:64]
+    frames = []
+    for t in range(8):
+        red, green, blue = 3 * x + 30, 4 * y + 20, 100 + 40 * np.sin(x / 5 + y / 7)
+        if t >= 5:
+            red, green, blue = 255 - blue, 60 + 0 * x, 255 - red
+        disc = (x - 16 - 4 * t) ** 2 + (y - 24) ** 2 < 100
+        frames.append(np.stack([np.where(disc, 250 - plane, plane) for plane in (red, green, blue)], axis=-1))
+    return np.clip(np.stack(frames), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Runs a command of this Python's environment (`vspipe`, `neuralstyle`, `gst-launch-1.0`) with a time limit.
+
+    A command that hangs fails the test: `subprocess.TimeoutExpired`.
+    """
+
+    def run(*command, timeout=120, env=None, text=True, **options) -> subprocess.CompletedProcess:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return subprocess.run(
+            [str(part) for part in command], capture_output=True, text=text, timeout=timeout,
+            env={**os.environ, "PATH": path, **(env or {})}, **options)
+
+    return run
