@@ -1,0 +1,26 @@
+"""The mask sub-network: where the feature of the frame before may be reused."""
+
+from torch import Tensor, nn
+
+
+class MaskNet(nn.Sequential):
+    """Feature difference |F_t - F'_t| (B, C, h, w) -> mask M (B, 1, h, w), 0..1; 1 = reuse F'_t.
+
+    Source: Chen et al. (ICCV 2017), section 4.1: three convolutions of stride 1. The hidden width is ours.
+
+    Args:
+        channels: channels of the feature.
+        hidden: channels of the two hidden layers.
+    """
+
+    def __init__(self, channels: int = 64, hidden: int = 16) -> None:
+        super().__init__(
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, 1, 3, padding=1),
+        )
+
+    def forward(self, difference: Tensor) -> Tensor:
+        return super().forward(difference).float().sigmoid()

@@ -1,0 +1,65 @@
+"""Net0 and Net1: the style network with the flow and mask sub-networks around its feature.
+
+Source: Chen, Liao, Yuan, Yu, Hua, "Coherent Online Video Style Transfer" (ICCV 2017), section 4.1 and Figure 4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vsneuralstyle.networks.flownet import FlowNetSimple
+from vsneuralstyle.networks.mask import MaskNet
+from vsneuralstyle.networks.transform import STRIDE, TransformNet
+from vsneuralstyle.networks.warp import warp
+
+
+class Net1(nn.Module):
+    """Pure functions of their inputs; the recurrence is `vsneuralstyle.stylizer`'s.
+
+    Args:
+        channels, residual_blocks, encoder_blocks: of `TransformNet`.
+        flow_width: of `FlowNetSimple`.
+        mask_hidden: of `MaskNet`.
+        warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
+        snap: flow shorter than this, in full-resolution pixels, counts as none, so that what stands still is never
+            resampled; 0: off (the paper's).
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (16, 32, 64),
+        residual_blocks: int = 5,
+        encoder_blocks: int | None = None,
+        flow_width: float = 0.375,
+        mask_hidden: int = 16,
+        warp_mode: str = "bicubic",
+        snap: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.style = TransformNet(channels, residual_blocks, encoder_blocks)
+        self.flow = FlowNetSimple(flow_width)
+        self.mask = MaskNet(self.style.feature_channels, mask_hidden)
+        self.warp_mode = warp_mode
+        self.snap = snap
+
+    def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, coherence: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The composite feature: Eq. 2 and 3.
+
+        Args:
+            feature: F_t, (B, C, h, w), from `style.encode`.
+            previous: the composite F°_{t-1}, (B, C, h, w).
+            flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
+            coherence: scales the mask, 0..1; 1 is the paper's.
+
+        Returns:
+            F°_t (B, C, h, w) float32 and the mask M (B, 1, h, w), 0..1, 1 = reused.
+        """
+        if self.snap:
+            flow = flow * (flow.square().sum(1, keepdim=True) >= self.snap**2)
+        warped = warp(previous, flow / STRIDE, self.warp_mode)
+        feature = feature.float()
+        dtype = self.mask[0].weight.dtype
+        mask = self.mask((feature - warped).abs().to(dtype)) * coherence
+        return torch.lerp(feature, warped, mask), mask

@@ -1,0 +1,41 @@
+"""Where a scene starts, decided from two consecutive frames alone.
+
+A decision that looked further back or ahead would make a frame's pixels depend on where a host began to play.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+DEFAULT_THRESHOLD = 0.15
+_THUMBNAIL = (18, 32)
+_BINS = 16
+
+
+def change(previous: Tensor, current: Tensor) -> float:
+    """How surely another scene begins: 0 (the same scene) to 1.
+
+    The smaller of two distances, since a cut raises both: how little the thumbnails correlate (a flash or a fade
+    leaves their structure), and how far apart the histograms lie (a fast pan leaves their colors).
+
+    Args:
+        previous, current: (1, 3, H, W), RGB 0..1, of the same size.
+    """
+    a, b = (F.adaptive_avg_pool2d(frame[0], _THUMBNAIL) for frame in (previous, current))
+    return min(_structure_distance(a, b), _histogram_distance(a, b))
+
+
+def _structure_distance(a: Tensor, b: Tensor) -> float:
+    x, y = (thumbnail.flatten(1) - thumbnail.flatten(1).mean(1, keepdim=True) for thumbnail in (a, b))
+    # The constant keeps two nearly flat pictures, black with noise say, from counting as different.
+    correlation = (x * y).sum() / ((x.square().sum() * y.square().sum()).sqrt() + 1e-3 * x.numel())
+    return float(1 - correlation.clamp(0, 1))
+
+
+def _histogram_distance(a: Tensor, b: Tensor) -> float:
+    def histogram(thumbnail: Tensor) -> Tensor:
+        # Each pixel is shared between its two nearest bins, so that noise at a bin's edge moves nothing.
+        positions = thumbnail.flatten(1).clamp(0, 1) * (_BINS - 1)
+        bins = positions.new_tensor(range(_BINS)).view(1, -1, 1)
+        return (1 - (positions[:, None] - bins).abs()).clamp(min=0).mean(-1)
+
+    return float((histogram(a) - histogram(b)).abs().sum(1).mean() / 2)

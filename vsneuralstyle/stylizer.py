@@ -1,0 +1,207 @@
+"""The recurrence: frames of a clip in, stylized frames out, with the state between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsneuralstyle import scenecut
+from vsneuralstyle.errors import ArgumentError, DeviceError
+from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.weights import load_model
+
+MIN_SIZE = 16
+"""Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
+
+
+@dataclass(frozen=True)
+class State:
+    """What a clip hands from frame t to frame t + 1, and nothing else.
+
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32.
+    """
+
+    frame: Tensor
+    feature: Tensor
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """A device by name: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        DeviceError: another name, or a device that is not there. It never falls back to the CPU in silence.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
+        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise DeviceError(
+                f"device {name!r} is not there: this PyTorch ({torch.__version__}) sees {count} CUDA devices; "
+                "use device cpu or auto, or install a CUDA build of PyTorch and its driver"
+            )
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """A precision by name: "auto", "float32", "bfloat16" or "float16".
+
+    "auto" is float16 on a GPU, bfloat16 on a CPU with AMX or AVX-512-BF16 units, float32 on another CPU.
+
+    Raises:
+        DeviceError: another name, or float16 on a CPU.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    if name not in PRECISIONS:
+        raise DeviceError(f"unknown precision {name!r}; expected auto, {', '.join(PRECISIONS)}")
+    if device.type == "cpu" and name == "float16":
+        raise DeviceError("precision 'float16' needs a GPU; on a CPU use auto, bfloat16 or float32")
+    return PRECISIONS[name]
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+class Stylizer:
+    """Stylizes one clip, frame after frame, coherently (Chen et al., ICCV 2017).
+
+    A frame's pixels depend on the frames since its scene's start and on nothing else: bit for bit the same on the same
+    device and precision, however the frames are grouped into calls. One caller at a time.
+
+    Args:
+        style: a style's name; `weights.available_styles` lists them.
+        net: network family, "johnson".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bfloat16" or "float16" (GPU).
+        strength: 0 (the source) to 1 (the style).
+        coherence: 0 (each frame by itself; the flow is skipped) to 1 (the paper's Net1).
+        preserve_color: take the source's chroma and the style's luma alone.
+        scene_cut: threshold of the built-in detector (`scenecut.change`); 0: off.
+        model_dir: a folder to look for models in first.
+
+    Raises:
+        ArgumentError, ModelError, DeviceError: see `vsneuralstyle.errors`.
+    """
+
+    def __init__(
+        self,
+        style: str,
+        *,
+        net: str = "johnson",
+        device: str = "auto",
+        precision: str = "auto",
+        strength: float = 1.0,
+        coherence: float = 1.0,
+        preserve_color: bool = False,
+        scene_cut: float = scenecut.DEFAULT_THRESHOLD,
+        model_dir: str | os.PathLike | None = None,
+    ) -> None:
+        self.strength = strength
+        self.coherence = coherence
+        self.preserve_color = preserve_color
+        self.scene_cut = scene_cut
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.model = load_model(style, net, model_dir)
+        self._net1 = self.model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
+        self._state: State | None = None
+        self.scene_starts: tuple[bool, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("strength", "coherence", "scene_cut") and not 0 <= value <= 1:
+            raise ArgumentError(f"{name} is {value}; expected 0 to 1")
+        super().__setattr__(name, value)
+
+    @property
+    def state(self) -> State | None:
+        """The state after the last frame, None before a scene's first. Read it to checkpoint, assign it to resume."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State | None) -> None:
+        if state is not None:
+            state = State(state.frame.to(self.device), state.feature.to(self.device))
+        self._state = state
+
+    def reset(self) -> None:
+        """Forgets the clip: the next frame starts a scene."""
+        self._state = None
+
+    @torch.inference_mode()
+    def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
+        """Stylizes consecutive frames.
+
+        Args:
+            frames: (B, 3, H, W) float32, RGB 0..1, on any device; H and W at least 16.
+            starts_scene: for each frame whether it starts a scene; None for a frame, or for all: the built-in detector
+                decides from the frame before and this one. `scene_starts` tells afterwards what held.
+
+        Returns:
+            (B, 3, H, W) float32, RGB 0..1, on `device`.
+
+        Raises:
+            ArgumentError: another shape or type, too small, or another size than the frame before (`reset` first).
+        """
+        if frames.dim() != 4 or frames.shape[1] != 3 or frames.dtype != torch.float32:
+            raise ArgumentError(f"frames are {tuple(frames.shape)} {frames.dtype}; expected (B, 3, H, W) torch.float32")
+        height, width = frames.shape[-2:]
+        if min(height, width) < MIN_SIZE:
+            raise ArgumentError(f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}")
+        if self._state is not None and self._state.frame.shape[-2:] != frames.shape[-2:]:
+            before = self._state.frame
+            raise ArgumentError(
+                f"a frame of {width}x{height} after one of {before.shape[3]}x{before.shape[2]}; call reset() between clips"
+            )
+        starts_scene = [None] * len(frames) if starts_scene is None else list(starts_scene)
+        if len(starts_scene) != len(frames):
+            raise ArgumentError(f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame")
+        # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
+        # on how its host groups frames.
+        pairs = [self._step(frame[None], start) for frame, start in zip(frames.to(self.device), starts_scene)]
+        self.scene_starts = tuple(started for _, started in pairs)
+        return torch.cat([output for output, _ in pairs]) if pairs else frames.to(self.device)
+
+    def _step(self, frame: Tensor, starts: bool | None) -> tuple[Tensor, bool]:
+        state, net1 = self._state, self._net1
+        frame = frame.clone(memory_format=torch.contiguous_format)  # the state must not keep the caller's memory
+        height, width = frame.shape[-2:]
+        if state is None:
+            starts = True
+        elif starts is None:
+            starts = self.scene_cut > 0 and scenecut.change(state.frame, frame) > self.scene_cut
+        padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        feature = net1.style.encode(padded.to(self.precision).contiguous(memory_format=torch.channels_last))
+        if starts or self.coherence == 0:
+            composite = feature.float()
+        else:
+            flow = net1.flow(frame, state.frame)
+            composite, _ = net1.compose(feature, state.feature, flow, self.coherence)
+        stylized = net1.style.decode(composite.to(self.precision))[..., :height, :width]
+        self._state = State(frame, composite)
+        return self._finish(frame, stylized), starts
+
+    def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
+        if self.preserve_color:
+            # The same step in R, G and B changes luma alone.
+            weights = torch.tensor(_LUMA, device=frame.device).view(1, 3, 1, 1)
+            stylized = (frame + ((stylized - frame) * weights).sum(1, keepdim=True)).clamp(0, 1)
+        return stylized if self.strength == 1 else torch.lerp(frame, stylized, float(self.strength))

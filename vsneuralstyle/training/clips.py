@@ -1,0 +1,138 @@
+"""Sequences of consecutive frames of real clips with flow and traceable pixels, for Net1's fine-tuning.
+
+The paper took DeepFlow2; here RAFT-small measures the flow, once, into a cache folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vsneuralstyle import scenecut
+from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.evaluation import occlusion, raft
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+
+
+@dataclass
+class Shot:
+    """T consecutive frames (T, H, W, 3) uint8 RGB, and for each but the first the flow back to the frame before,
+    (T-1, 2, H, W) float16 in pixels, with its traceable pixels (T-1, 1, H, W) bool: 1 = traceable (M_g)."""
+
+    frames: np.ndarray
+    flows: np.ndarray
+    traceable: np.ndarray
+
+
+def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
+    """The videos of a folder less those named (file names without suffix) as kept out of training."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES) if folder.is_dir() else []
+    unknown = set(without) - {p.stem for p in paths}
+    if unknown:
+        raise ArgumentError(f"--without {' '.join(sorted(unknown))}: no such clip in {folder}; give file names without suffix")
+    paths = [p for p in paths if p.stem not in without]
+    if not paths:
+        raise ArgumentError(f"{folder}: expected a folder with video clips ({', '.join(VIDEO_SUFFIXES)})")
+    return paths
+
+
+def _read(path: Path, size: int) -> list[np.ndarray]:
+    frames = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            scale = size / max(frame.width, frame.height)
+            width, height = (max(8, round(side * scale / 8) * 8) for side in (frame.width, frame.height))
+            rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
+            frames.append(rgb)
+    return frames
+
+
+def _is_one_scene(frames: np.ndarray) -> bool:
+    tensors = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames]
+    return all(scenecut.change(a, b) < scenecut.DEFAULT_THRESHOLD for a, b in zip(tensors, tensors[1:]))
+
+
+def prepare(
+    clips: Sequence[Path], cache: Path, *, length: int, per_clip: int, size: int, weights: Path | None,
+    device: torch.device, seed: int = 0,
+) -> list[Path]:
+    """Measures what is not in the cache yet; returns the cache's files, one a sequence.
+
+    Args:
+        clips: videos.
+        cache: folder of .npz files.
+        length: frames of a sequence.
+        per_clip: sequences of a clip, spread over its length; never across a cut.
+        size: long side of the frames, in pixels.
+        weights: RAFT-small as safetensors; None: torchvision's.
+        device: where RAFT runs.
+        seed: of where sequences start.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    files, todo = [], []
+    for clip in clips:
+        for index in range(per_clip):
+            path = cache / f"{clip.stem}-{size}-{length}-{per_clip}-{seed}-{index}.npz"
+            (files if path.exists() else todo).append((clip, index, path))
+    if not todo:
+        return [path for _, _, path in files]
+    network = raft.load(weights, device)
+    random = np.random.default_rng(seed)
+    bar = tqdm(todo, desc="RAFT flow", unit="sequence")
+    loaded, frames = None, []
+    for clip, index, path in bar:
+        if clip != loaded:
+            loaded, frames = clip, _read(clip, size)
+        span = max(len(frames) - length, 1) / per_clip
+        start = min(int((index + random.random()) * span), max(len(frames) - length, 0))
+        sequence = np.stack(frames[start : start + length])
+        if len(sequence) < length or not _is_one_scene(sequence):
+            continue
+        tensor = torch.from_numpy(sequence).to(device).permute(0, 3, 1, 2).float() / 255
+        flows, masks = [], []
+        for previous, current in zip(tensor[:-1, None], tensor[1:, None]):
+            backward, forward = raft.flow(network, current, previous), raft.flow(network, previous, current)
+            flows.append(backward)
+            masks.append(occlusion.traceable(backward, forward))
+        part = path.with_suffix(".part.npz")
+        np.savez_compressed(
+            part, frames=sequence, flows=torch.cat(flows).half().cpu().numpy(), traceable=torch.cat(masks).bool().cpu().numpy()
+        )
+        part.replace(path)
+        files.append((clip, index, path))
+    return sorted(path for _, _, path in files)
+
+
+def load(path: Path) -> Shot:
+    with np.load(path) as file:
+        return Shot(file["frames"], file["flows"], file["traceable"])
+
+
+def crop_batch(
+    sequences: Sequence[Shot], width: int, height: int, length: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random crops of random sequences, mirrored at random, time reversed never (flow is one way).
+
+    Returns:
+        frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1, 1, H, W) float32.
+    """
+    frames, flows, masks = [], [], []
+    for sequence in sequences:
+        first = random.integers(len(sequence.frames) - length + 1)
+        rows, columns = sequence.frames.shape[1:3]
+        y, x = random.integers(max(rows - height, 0) + 1), random.integers(max(columns - width, 0) + 1)
+        window = np.s_[..., y : y + height, x : x + width]
+        picture = torch.from_numpy(sequence.frames[first : first + length]).permute(0, 3, 1, 2).float()[window] / 255
+        flow = torch.from_numpy(sequence.flows[first : first + length - 1]).float()[window]
+        mask = torch.from_numpy(sequence.traceable[first : first + length - 1]).float()[window]
+        if random.random() < 0.5:
+            picture, flow, mask = picture.flip(-1), flow.flip(-1), mask.flip(-1)
+            flow = flow * flow.new_tensor([-1, 1]).view(1, 2, 1, 1)
+        frames.append(picture), flows.append(flow), masks.append(mask)
+    return torch.stack(frames), torch.stack(flows), torch.stack(masks)

@@ -1,0 +1,131 @@
+"""Fine-tunes the flow and mask sub-networks around a fixed style network, and writes the model file.
+
+    neuralstyle train net1 --style-run runs/candy --flow-run runs/flow --clips FOLDER --run runs/candy-net1 \
+        --output models/candy.safetensors
+
+Loss: Chen et al. (ICCV 2017), Eq. 4 to 7, L = alpha L_cohe + beta L_occ + lambda L_flow. The paper reduces by an
+unstated sum and takes 1e5, 2e4 and 20; here every term is a mean (over pixels and channels, the picture in 0..1, the
+flow's endpoint error in full-resolution pixels), so alpha : beta = 5 : 1 is kept and lambda is ours. With `--unroll` 1
+it is the paper's two frames; more frames carry the composite feature on as at run time, O_{t-1} in place of S_{t-1}.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsneuralstyle.networks.flownet import FLOW_SCALE
+from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.training import clips
+from vsneuralstyle.training.run import add_run_arguments, autocast, configuration, setup, to_picture, train
+from vsneuralstyle.training.style import CHANNELS, RESIDUAL_BLOCKS
+from vsneuralstyle.weights import save_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--style-run", type=Path, required=True, metavar="FOLDER", help="of `train style`")
+    parser.add_argument("--flow-run", type=Path, required=True, metavar="FOLDER", help="of `train flow`")
+    parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
+    parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="clips kept out of training")
+    parser.add_argument("--cache", type=Path, default=Path("runs/flow-cache"), metavar="FOLDER", help="measured flow")
+    parser.add_argument("--raft", type=Path, metavar="FILE", help="RAFT-small as safetensors (default: torchvision's weights)")
+    parser.add_argument("--per-clip", type=int, default=6, help="sequences taken of a clip (default 6)")
+    parser.add_argument("--frame-size", type=int, default=512, help="long side of the frames (default 512)")
+    parser.add_argument("--crop", type=int, nargs=2, default=(320, 256), metavar=("W", "H"))
+    parser.add_argument("--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)")
+    parser.add_argument("--encoder-blocks", type=int, default=RESIDUAL_BLOCKS, help="residual blocks before the composed feature")
+    parser.add_argument("--warp-mode", choices=("bilinear", "bicubic"), default="bicubic")
+    parser.add_argument("--snap", type=float, default=0.0, help="flow shorter than this many pixels counts as none")
+    parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
+    parser.add_argument("--beta", type=float, default=0.2, help="weight of L_occ")
+    parser.add_argument("--lambda", dest="flow_weight", type=float, default=1e-3, help="weight of L_flow")
+    parser.add_argument("--prepare", action="store_true", help="measure the clips' flow into the cache, and stop")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors to write at the end")
+    add_run_arguments(parser, iterations=2000, batch=2, rate=2e-4)
+
+
+def _load_run(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+
+
+def assemble(style_run: Path, flow_run: Path, **networks) -> tuple[Net1, dict]:
+    """Net1 from a trained style network and a trained flow network, with a fresh mask network; and its arguments."""
+    style, flow = _load_run(style_run), _load_run(flow_run)
+    networks = {"channels": list(CHANNELS), "residual_blocks": RESIDUAL_BLOCKS, **networks}
+    networks["flow_width"] = flow["configuration"]["width"]
+    net1 = Net1(**networks)
+    net1.style.load_state_dict({k.removeprefix("style."): v for k, v in style["modules"].items()})
+    net1.flow.load_state_dict({k.removeprefix("flow."): v for k, v in flow["modules"].items()})
+    return net1, networks
+
+
+def main(args: argparse.Namespace) -> None:
+    device = setup(args)
+    paths = clips.prepare(
+        clips.find_clips(args.clips, args.without), args.cache, length=4, per_clip=args.per_clip,
+        size=args.frame_size, weights=args.raft, device=device, seed=args.seed,
+    )
+    if args.prepare:
+        return
+    shots = [clips.load(path) for path in paths]
+    net1, networks = assemble(
+        args.style_run, args.flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode, snap=args.snap
+    )
+    net1.to(device, memory_format=torch.channels_last)
+    net1.style.requires_grad_(False)
+
+    def sample(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        random = np.random.default_rng((args.seed, step))
+        chosen = [shots[i] for i in random.integers(len(shots), size=args.batch)]
+        return tuple(part.to(device) for part in clips.crop_batch(chosen, *args.crop, args.unroll + 1, random))
+
+    def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        frames, flows, masks = batch
+        with torch.no_grad(), autocast(device):
+            features = [net1.style.encode(f.contiguous(memory_format=torch.channels_last)) for f in frames.unbind(1)]
+            per_frame = [net1.style.decode(f) for f in features]
+        composite, output = features[0].float(), per_frame[0]
+        terms = {"cohe": 0.0, "occ": 0.0, "flow": 0.0, "mask": 0.0, "per_frame_cohe": 0.0}
+        for t in range(1, frames.shape[1]):
+            true_flow, traceable = flows[:, t - 1], masks[:, t - 1]
+            with autocast(device):
+                pyramid = net1.flow.pyramid(frames[:, t], frames[:, t - 1])
+                flow = pyramid[-1].float() * FLOW_SCALE
+                composite, mask = net1.compose(features[t], composite, flow)
+                stylized = net1.style.decode(composite)
+            target = warp(output.detach(), true_flow)
+            terms["cohe"] += (traceable * (stylized - target).square()).mean()
+            terms["occ"] += ((1 - traceable) * (stylized - per_frame[t]).square()).mean()
+            true_quarter = F.avg_pool2d(true_flow, 4)
+            terms["flow"] += (flow - true_quarter).square().sum(1).add(1e-6).sqrt().mean()
+            terms["mask"] += mask.mean().detach()
+            terms["per_frame_cohe"] += (traceable * (per_frame[t] - warp(per_frame[t - 1], true_flow)).square()).mean()
+            output = stylized
+        terms = {name: value / (frames.shape[1] - 1) for name, value in terms.items()}
+        total = args.alpha * terms["cohe"] + args.beta * terms["occ"] + args.flow_weight * terms["flow"]
+        return {"loss": total, **terms}
+
+    fixed = sample(-1 % 2**31)
+
+    @torch.no_grad()
+    def picture() -> np.ndarray:
+        frames = fixed[0]
+        with autocast(device):
+            features = [net1.style.encode(f) for f in frames.unbind(1)]
+            composite, mask = net1.compose(features[1], features[0].float(), net1.flow(frames[:, 1], frames[:, 0]))
+            rows = [frames[:, 0], frames[:, 1], net1.style.decode(features[1]), net1.style.decode(composite)]
+        rows.append(F.interpolate(mask, frames.shape[-2:]).expand(-1, 3, -1, -1))
+        return np.concatenate([to_picture(row) for row in rows])
+
+    train(args, nn.ModuleDict({"flow": net1.flow, "mask": net1.mask}), sample, loss, picture)
+    if args.output:
+        training = {
+            "style": _load_run(args.style_run)["configuration"], "flow": _load_run(args.flow_run)["configuration"],
+            "net1": configuration(args) | {"without": list(args.without), "crop": list(args.crop)},
+        }
+        save_model(net1, args.output, style=args.output.stem, networks=networks, training=training)
+        print(f"wrote {args.output}")

@@ -1,0 +1,155 @@
+"""What the three trainers share: a folder with checkpoints, a log and pictures, and the loop that can be taken up again."""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vsneuralstyle.errors import ArgumentError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, *, iterations: int, batch: int, rate: float) -> None:
+    """The options that every trainer has."""
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints, log and pictures; taken up again if it exists")
+    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all (default {iterations})")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples a step (default {batch})")
+    parser.add_argument("--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for convolutions; weights, losses and optimizer stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def configuration(args: argparse.Namespace) -> dict:
+    """The options of a run as plain values, for checkpoints and model headers. Paths are kept by name alone."""
+    plain = {}
+    for key, value in vars(args).items():
+        if isinstance(value, Path):
+            value = value.name
+        if isinstance(value, (str, int, float, bool)) or value is None:
+            plain[key] = value
+    return plain
+
+
+def one_cycle(step: int, iterations: int, warm: float = 0.05) -> float:
+    """Factor of the learning rate: a linear rise, then a half cosine down to 1 %."""
+    progress = step / max(iterations, 1)
+    if progress < warm:
+        return max(progress / warm, 0.01)
+    return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min((progress - warm) / (1 - warm), 1.0)))
+
+
+def train(
+    args: argparse.Namespace,
+    modules: nn.ModuleDict,
+    sample: Callable[[int], object],
+    loss: Callable[[object], dict[str, Tensor]],
+    picture: Callable[[], np.ndarray] | None = None,
+    every: int = 100,
+) -> None:
+    """Adam over the parameters that require a gradient.
+
+    Args:
+        args: the options of `add_run_arguments`.
+        modules: what is trained; saved whole in `FOLDER/checkpoint.pt` every `every` steps and at the end.
+        sample: step -> a batch. Seeded by the step alone, so a run taken up again sees what it would have seen.
+        loss: batch -> named terms; "loss" is minimised, the rest is logged.
+        picture: an RGB uint8 picture of the present state, written as `FOLDER/NNNNNN.png`.
+    """
+    args.run.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=args.rate)
+    checkpoint, first = args.run / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        modules.load_state_dict(saved["modules"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["step"]
+    log_path = args.run / "log.csv"
+    bar = tqdm(total=args.iterations, initial=first, unit="it", mininterval=5, desc=args.run.name)
+    sums: dict[str, float] = {}
+    started, counted = time.monotonic(), 0
+    for step in range(first, args.iterations):
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * one_cycle(step, args.iterations)
+        terms = loss(sample(step))
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0 if not hasattr(args, "clip") else args.clip)
+        optimizer.step()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        counted += 1
+        bar.update()
+        if (step + 1) % every == 0 or step + 1 == args.iterations:
+            means = {name: total / counted for name, total in sums.items()}
+            bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+            new = not log_path.exists()
+            with log_path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                if new:
+                    writer.writerow(["step", "seconds_a_step", *means])
+                writer.writerow([step + 1, f"{(time.monotonic() - started) / counted:.3f}", *(f"{v:.6g}" for v in means.values())])
+            sums, counted, started = {}, 0, time.monotonic()
+            part = checkpoint.with_suffix(".part")
+            torch.save({"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                        "configuration": configuration(args)}, part)
+            part.replace(checkpoint)
+            if picture is not None:
+                cv2.imwrite(str(args.run / f"{step + 1:06d}.png"), cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))
+    bar.close()
+
+
+def setup(args: argparse.Namespace) -> torch.device:
+    """Seeds and threads; returns the device."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"--device {args.device}: no CUDA device is there; give --device cpu")
+    return device
+
+
+def read_image(path: Path, size: int | None = None) -> np.ndarray:
+    """RGB uint8 (H, W, 3); with `size`, its long side is scaled to it."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ArgumentError(f"{path}: not a picture that OpenCV can read")
+    if size:
+        scale = size / max(image.shape[:2])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def photographs(folder: Path) -> list[np.ndarray]:
+    """Every picture of a folder, RGB uint8."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise ArgumentError(f"{folder}: expected a folder with photographs ({', '.join(IMAGE_SUFFIXES)})")
+    return [read_image(p) for p in paths]
+
+
+def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, 0..1."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
+
+
+def to_picture(rgb: Tensor) -> np.ndarray:
+    """(B, 3, H, W), 0..1 -> the images side by side as one RGB uint8 picture."""
+    return np.concatenate(list((rgb.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), 1)

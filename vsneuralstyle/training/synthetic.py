@@ -1,0 +1,107 @@
+"""Pairs of frames with exact optical flow, made from photographs.
+
+As Flying Chairs was made (Dosovitskiy et al., ICCV 2015, section 4): a photograph as background and cut-outs of other
+photographs as objects, each with an affine motion of its own. Video at 25 fps moves less than Flying Chairs, so small
+motions, and no motion at all, are drawn more often here.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass
+class Pair:
+    """first, second: (H, W, 3) uint8 RGB; flow: (H, W, 2) float32, (x, y) in pixels, from `first` to `second`."""
+
+    first: np.ndarray
+    second: np.ndarray
+    flow: np.ndarray
+
+
+def _affine(random: np.random.Generator, center: np.ndarray, rotation: float, zoom: float, shift: float) -> np.ndarray:
+    """3x3: rotation (rad), zoom and shift (px) about a center; each a scale of a normal or heavy-tailed draw."""
+    angle, factor = random.normal(0, rotation), np.exp(random.normal(0, zoom))
+    # A Laplace-like length: most motions are small, some are large.
+    length, direction = random.exponential(shift), random.uniform(0, 2 * np.pi)
+    cosine, sine = np.cos(angle) * factor, np.sin(angle) * factor
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    offset = center - linear @ center + length * np.array([np.cos(direction), np.sin(direction)])
+    return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+
+
+def _pose(random: np.random.Generator, image: np.ndarray, width: int, height: int, extent: float) -> np.ndarray:
+    """3x3 from pixels of a photograph to the first frame, scaled to cover `extent` of it, at random where."""
+    rows, columns = image.shape[:2]
+    scale = extent * max(width / columns, height / rows)
+    angle = random.normal(0, 0.15)
+    cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    target = np.array([width, height]) * (0.5 if extent > 1 else random.uniform(0.05, 0.95, 2))
+    offset = target - linear @ np.array([columns / 2, rows / 2])
+    return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+
+
+def _shape(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """A random smooth outline inside a photograph: (H, W) uint8, 0 or 255."""
+    rows, columns = image.shape[:2]
+    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    radius = np.full_like(angles, 0.75)
+    for frequency in range(1, 7):
+        radius += random.normal(0, 0.12) * np.cos(frequency * angles + random.uniform(0, 2 * np.pi))
+    radius = np.clip(radius, 0.15, 0.98)
+    points = np.stack((columns / 2 * (1 + radius * np.cos(angles)), rows / 2 * (1 + radius * np.sin(angles))), -1)
+    mask = np.zeros((rows, columns), np.uint8)
+    cv2.fillPoly(mask, [points.round().astype(np.int32)], 255, cv2.LINE_AA)
+    if random.random() < 0.2:  # a hole, to see through
+        cv2.circle(mask, (columns // 2, rows // 2), int(min(rows, columns) * random.uniform(0.1, 0.25)), 0, -1, cv2.LINE_AA)
+    return mask
+
+
+def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[np.ndarray]:
+    """Light, gamma and colour common to both frames, and a little of each that differs, with noise."""
+    gain, gamma = random.uniform(0.7, 1.3, 3), np.exp(random.normal(0, 0.2))
+    sigma = random.exponential(2.0)
+    result = []
+    for frame in frames:
+        levels = np.arange(256)[:, None] / 255.0
+        table = np.clip(levels**gamma * gain * random.normal(1, 0.01), 0, 1) * 255
+        image = cv2.LUT(frame, table.astype(np.uint8).reshape(256, 1, 3)).astype(np.float32)
+        image += random.standard_normal(frame.shape[:2], np.float32)[..., None] * sigma
+        result.append(np.clip(image, 0, 255).astype(np.uint8))
+    return result
+
+
+def make_pair(images: list[np.ndarray], width: int, height: int, random: np.random.Generator) -> Pair:
+    """One pair; objects occlude each other in a fixed order of depth."""
+    frames = [np.empty((height, width, 3), np.uint8) for _ in range(2)]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    flow = np.empty((height, width, 2), np.float32)
+    center = np.array([width / 2, height / 2])
+    still = random.random() < 0.15  # a static camera
+    camera = np.eye(3) if still else _affine(random, center, 0.012, 0.012, random.choice([0.7, 3.0, 9.0]))
+    for layer in range(1 + random.integers(1, 5)):
+        image = images[random.integers(len(images))]
+        if layer == 0:
+            pose, motion, mask = _pose(random, image, width, height, 1.35), camera, None
+        else:
+            pose = _pose(random, image, width, height, random.uniform(0.15, 0.6))
+            own = _affine(random, (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2], 0.03, 0.03, random.choice([1.0, 4.0, 12.0]))
+            motion, mask = own @ camera, _shape(random, image)
+        for frame, matrix in zip(frames, (pose, motion @ pose)):
+            warped = cv2.warpAffine(image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+            if mask is None:
+                frame[:] = warped
+            else:
+                alpha = cv2.warpAffine(mask, matrix[:2], (width, height), flags=cv2.INTER_LINEAR)
+                if frame is frames[0]:
+                    covered = alpha > 127
+                blend = alpha[..., None].astype(np.uint16)
+                frame[:] = ((warped * blend + frame * (255 - blend) + 127) // 255).astype(np.uint8)
+        moved = (grid @ motion[:2, :2].T + motion[:2, 2] - grid).astype(np.float32)
+        if mask is None:
+            flow[:] = moved
+        else:
+            flow[covered] = moved[covered]
+    return Pair(*_photometric(random, frames), flow)
