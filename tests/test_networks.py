@@ -1,0 +1,88 @@
+"""The networks as pure functions: shapes, units, and what the paper's figures say of their size."""
+
+import pytest
+import torch
+from torch import nn
+
+from vsneuralstyle.networks.flownet import FlowNetSimple
+from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.transform import TransformNet
+from vsneuralstyle.networks.warp import warp
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_sizes_are_the_papers():
+    assert parameters(TransformNet()) == pytest.approx(425_000, rel=0.01)
+    assert parameters(FlowNetSimple(1.0)) == pytest.approx(38.7e6, rel=0.01)
+
+
+def test_instance_norm_equals_pytorchs_and_keeps_channels_last():
+    x = torch.randn(2, 8, 9, 7).mul(3).add(1).to(memory_format=torch.channels_last)
+    ours, theirs = InstanceNorm(8), nn.InstanceNorm2d(8, affine=True)
+    nn.init.normal_(ours.weight), nn.init.normal_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    assert ours(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_where_the_chain_is_cut_moves_no_pixel():
+    frame = torch.rand(1, 3, 24, 32)
+    nets = [TransformNet(encoder_blocks=blocks) for blocks in (0, 2, None)]
+    for net in nets:
+        net.load_state_dict(nets[0].state_dict())
+        assert net.encode(frame).shape == (1, 64, 6, 8)
+        torch.testing.assert_close(net(frame), nets[0](frame))
+
+
+@torch.no_grad()
+def test_flow_has_quarter_resolution_whatever_the_size():
+    net = FlowNetSimple(0.125).eval()
+    for height, width in ((64, 64), (50, 70), (17, 130)):
+        frames = torch.rand(2, 1, 3, height, width)
+        assert net(*frames).shape == (1, 2, -(-height // 4), -(-width // 4))
+
+
+def test_warp_samples_at_p_plus_flow():
+    source = torch.arange(20.0).view(1, 1, 4, 5)
+    flow = torch.zeros(1, 2, 4, 5)
+    for mode in ("bilinear", "bicubic"):
+        torch.testing.assert_close(warp(source, flow, mode), source)
+        flow[:, 0], flow[:, 1] = 1, 2
+        torch.testing.assert_close(warp(source, flow, mode)[..., :2, :4], source[..., 2:, 1:])
+        flow.zero_()
+    flow[:, 0] = 0.5
+    torch.testing.assert_close(warp(source, flow)[..., :4], (source[..., 1:] + source[..., :-1]) / 2)
+    flow[:, 0] = -100  # outside: the border's pixel
+    torch.testing.assert_close(warp(source, flow), source[..., :1].expand_as(source))
+
+
+def test_composition_is_equation_3():
+    net1 = Net1(flow_width=0.125, warp_mode="bilinear")
+    feature, previous = torch.randn(2, 1, 64, 6, 8)
+    flow = torch.full((1, 2, 6, 8), 4.0)  # four pixels of the frame are one of the feature
+    composite, mask = net1.compose(feature, previous, flow)
+    warped = warp(previous, torch.ones(1, 2, 6, 8))
+    torch.testing.assert_close(composite, (1 - mask) * feature + mask * warped)
+    assert mask.shape == (1, 1, 6, 8) and 0 < mask.min() and mask.max() < 1
+    half, half_mask = net1.compose(feature, previous, flow, coherence=0.5)
+    torch.testing.assert_close(half_mask, mask / 2)
+    torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
+
+
+def test_snapped_flow_resamples_nothing():
+    net1 = Net1(flow_width=0.125, snap=0.5)
+    feature, previous = torch.randn(2, 1, 64, 6, 8)
+    small, none = torch.full((1, 2, 6, 8), 0.3), torch.zeros(1, 2, 6, 8)
+    torch.testing.assert_close(net1.compose(feature, previous, small), net1.compose(feature, previous, none))
+    large = torch.full((1, 2, 6, 8), 0.4)
+    assert not torch.allclose(net1.compose(feature, previous, large)[0], net1.compose(feature, previous, none)[0])

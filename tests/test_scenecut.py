@@ -1,0 +1,33 @@
+"""The built-in detector: cuts found; pans, fades, flashes and noise passed over."""
+
+import torch
+from torch.nn import functional as F
+
+from vsneuralstyle.scenecut import DEFAULT_THRESHOLD, change
+
+
+def scene(seed: int) -> torch.Tensor:
+    """A smooth random picture, wider than a frame: (1, 3, 90, 200)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 5, 11, generator=generator)
+    tint = torch.rand(1, 3, 1, 1, generator=generator)
+    return F.interpolate(coarse, (90, 200), mode="bicubic").clamp(0, 1) * 0.6 + tint * 0.4
+
+
+def test_a_cut_is_found():
+    for seed in range(0, 20, 2):
+        assert change(scene(seed)[..., :160], scene(seed + 1)[..., :160]) > DEFAULT_THRESHOLD
+
+
+def test_what_goes_on_is_passed_over():
+    a = scene(0)[..., :160]
+    assert change(a, a) == 0
+    for other in (
+        scene(0)[..., 8:168],  # a pan of 5 % of the width
+        a * 0.8,  # a fade
+        (a + 0.2).clamp(0, 1),  # a flash
+        (a + 0.05 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1),
+    ):
+        assert change(a, other) < DEFAULT_THRESHOLD
+    dark, noisy = torch.zeros_like(a), torch.rand(a.shape, generator=torch.Generator().manual_seed(2)) * 0.02
+    assert change(dark, noisy) < DEFAULT_THRESHOLD

@@ -1,0 +1,147 @@
+"""The recurrence: exact whatever the grouping, reset at cuts, and each control at both of its ends."""
+
+import numpy as np
+import pytest
+import torch
+
+from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def frames(clip) -> torch.Tensor:
+    """(8, 3, 48, 64) float32; frame 5 is a hard cut."""
+    return torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture
+def stylizer(model_dir, device):
+    """Makes a Stylizer of candy."""
+    return lambda **options: Stylizer("candy", device=device, **options)
+
+
+def per_frame(stylizer, frames) -> torch.Tensor:
+    return stylizer(coherence=0).stylize(frames)
+
+
+def test_grouping_changes_no_bit(stylizer, frames):
+    one = stylizer()
+    whole = one.stylize(frames)
+    assert whole.shape == frames.shape and whole.dtype == torch.float32 and 0 <= whole.min() and whole.max() <= 1
+    for sizes in ([1] * 8, [3, 5], [2, 2, 4]):
+        one.reset()
+        assert torch.equal(torch.cat([one.stylize(group) for group in frames.split(sizes)]), whole)
+
+
+def test_cut_resets_to_net0_bit_for_bit(stylizer, frames):
+    one = stylizer()
+    whole = one.stylize(frames)
+    assert one.scene_starts == (True, False, False, False, False, True, False, False)
+    single = per_frame(stylizer, frames)
+    assert torch.equal(whole[0], single[0]) and torch.equal(whole[5], single[5])
+    assert not torch.equal(whole[4], single[4])
+    one.reset()
+    assert torch.equal(one.stylize(frames[5:]), whole[5:])
+
+
+def test_the_hosts_word_on_cuts_outweighs_the_detector(stylizer, frames):
+    one = stylizer()
+    one.stylize(frames, [None, None, True, None, None, False, None, None])
+    assert one.scene_starts == (True, False, True, False, False, False, False, False)
+    one = stylizer(scene_cut=0)
+    one.stylize(frames)
+    assert one.scene_starts == (True,) + (False,) * 7
+
+
+def test_state_can_be_kept_and_resumed(stylizer, frames):
+    one = stylizer()
+    one.stylize(frames[:2])
+    state = one.state
+    rest = one.stylize(frames[2:4])
+    other = stylizer()
+    other.state = state
+    assert torch.equal(other.stylize(frames[2:4]), rest)
+
+
+def test_state_holds_no_memory_of_the_host(stylizer, frames):
+    one, mine = stylizer(), frames.clone()
+    one.stylize(mine[:1])
+    mine.zero_()
+    second = one.stylize(frames[1:2])
+    one.reset()
+    one.stylize(frames[:1])
+    assert torch.equal(one.stylize(frames[1:2]), second)
+
+
+def test_a_static_clip_stands_still(stylizer, frames):
+    still = frames[:1].repeat(6, 1, 1, 1)
+    out = stylizer().stylize(still)
+    assert (out[1:] - out[:-1]).abs().max() < 2.5 / 255
+
+
+def test_strength(stylizer, frames):
+    full = stylizer().stylize(frames[:3]).cpu()
+    assert torch.equal(stylizer(strength=0.0).stylize(frames[:3]).cpu(), frames[:3])
+    torch.testing.assert_close(stylizer(strength=0.25).stylize(frames[:3]).cpu(), torch.lerp(frames[:3], full, 0.25))
+
+
+def test_preserve_color_keeps_chroma(stylizer, frames):
+    out = stylizer(preserve_color=True).stylize(frames[:1]).cpu()
+    weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
+    chroma = [x - (x * weights).sum(1, keepdim=True) for x in (out, frames[:1])]
+    inside = ((out > 0) & (out < 1)).all(1, keepdim=True).expand_as(out)
+    assert inside.float().mean() > 0.3
+    torch.testing.assert_close(chroma[0][inside], chroma[1][inside], atol=1e-5, rtol=0)
+    assert (out - frames[:1]).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("height, width", [(16, 16), (17, 31), (45, 83)])
+def test_any_size_and_no_border(stylizer, height, width):
+    frames = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    assert stylizer().stylize(frames).shape == frames.shape
+
+
+def test_float32_and_the_automatic_precision_agree(stylizer, frames):
+    reference, automatic = stylizer(precision="float32").stylize(frames).cpu(), stylizer().stylize(frames).cpu()
+    mse = float((reference - automatic).square().mean())
+    assert -10 * np.log10(max(mse, 1e-12)) > 30
+
+
+def test_bad_arguments_are_errors_that_say_what_is_expected(model_dir):
+    for options, error, match in (
+        ({"device": "tpu"}, DeviceError, "'tpu'.*auto, cpu, cuda"),
+        ({"device": "cuda:99"}, DeviceError, "cuda:99.*not there"),
+        ({"precision": "int8"}, DeviceError, "'int8'.*bfloat16"),
+        ({"device": "cpu", "precision": "float16"}, DeviceError, "needs a GPU"),
+        ({"strength": 1.5}, ArgumentError, "strength is 1.5"),
+        ({"coherence": -1}, ArgumentError, "coherence is -1"),
+        ({"net": "nonet"}, ModelError, "johnson"),
+    ):
+        with pytest.raises(error, match=match):
+            Stylizer("candy", **options)
+    with pytest.raises(ModelError, match="'nope'.*candy"):
+        Stylizer("nope")
+
+
+def test_bad_frames_are_errors_that_leave_the_state(model_dir, frames):
+    one = Stylizer("candy", device="cpu")
+    one.stylize(frames[:1])
+    for bad, match in (
+        (frames[0], r"expected \(B, 3, H, W\)"),
+        (frames.double(), "float64"),
+        (frames[..., :15], "too small"),
+        (frames[..., :32], "after one of 64x48"),
+    ):
+        with pytest.raises(ArgumentError, match=match):
+            one.stylize(bad)
+    with pytest.raises(ArgumentError, match="2 entries in starts_scene for 1"):
+        one.stylize(frames[:1], [None, None])
+    after = one.stylize(frames[1:2])
+    other = Stylizer("candy", device="cpu")
+    assert torch.equal(other.stylize(frames[:2])[1:], after)
