@@ -1,0 +1,155 @@
+"""The command `neuralstyle`."""
+
+import argparse
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vsneuralstyle import __version__
+from vsneuralstyle.errors import NeuralStyleError
+
+ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a shell's for SIGINT and SIGTERM
+
+# Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
+DELEGATED = {
+    ("train", "flow"): ("vsneuralstyle.training.flow", "train the optical flow network on synthetic pairs"),
+    ("train", "style"): ("vsneuralstyle.training.style", "train a style network on a picture"),
+    ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
+    ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),
+}
+STYLIZER_OPTIONS = ("net", "device", "precision", "strength", "coherence", "preserve_color", "scene_cut", "model_dir")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line argv (default: the process's own); returns the exit code.
+
+    0: done; 1: `doctor` found the core not working; 2: an error of the user's, told in one line on stderr;
+    130, 143: stopped by SIGINT (Ctrl-C) or SIGTERM.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
+    logging.addLevelName(logging.WARNING, "warning")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(argv) or 0
+    except NeuralStyleError as error:
+        print(f"neuralstyle: error: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("neuralstyle: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(TERMINATED)  # an exception, so that what is half-written gets removed
+
+
+def _run(argv: list[str]) -> int | None:
+    for words, (module_name, description) in DELEGATED.items():
+        if tuple(argv[: len(words)]) == words:
+            module = importlib.import_module(module_name)
+            parser = argparse.ArgumentParser(prog=" ".join(("neuralstyle", *words)), description=description)
+            module.add_arguments(parser)
+            return module.main(parser.parse_args(argv[len(words):]))
+    args = _parser().parse_args(argv)
+    return args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="neuralstyle", description="Coherent neural style transfer for video.")
+    parser.add_argument("--version", action="version", version=f"neuralstyle {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_render(commands)
+
+    styles = commands.add_parser("styles", help="list the styles that there are", description="Lists the styles that there are: "
+                                 "name, network family, what the model file says of itself, and where it lies.")
+    _add_model_options(styles)
+    styles.set_defaults(run=_styles)
+
+    doctor = commands.add_parser("doctor", help="say what works here, and what to do where something doesn't",
+                                 description="Says what is installed, which device and precision will be used, which styles there "
+                                 "are and which hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.")
+    doctor.set_defaults(run=_doctor)
+
+    train = commands.add_parser("train", help="train networks: flow, style, net1")
+    networks = train.add_subparsers(title="networks", metavar="NETWORK", required=True)
+    for words, (_, description) in DELEGATED.items():  # for the help texts; _run takes them before they get here
+        (networks if len(words) > 1 else commands).add_parser(words[-1], help=description, add_help=False)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: what isn't given stays absent, and the core's own default holds.
+    parser.add_argument("--net", default=argparse.SUPPRESS, help="network family (default johnson)")
+    parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help="look for models here first")
+
+
+def _add_render(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "render", help="stylize a video file",
+        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the container can carry them, "
+        "subtitles are kept. The output appears when it is complete: Ctrl-C or an error leaves no file behind, and an existing "
+        "one as it was.")
+    parser.add_argument("source", type=Path, help="a video file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
+                        help="the file to write; its suffix chooses the container (.mp4, .mkv, .webm, .mov, ...)")
+    parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
+    parser.set_defaults(run=_render)
+
+    look = parser.add_argument_group("look", argument_default=argparse.SUPPRESS)
+    look.add_argument("--strength", type=float, metavar="0..1", help="from the source to the style (default 1)")
+    look.add_argument("--coherence", type=float, metavar="0..1", help="from each frame by itself to fully coherent (default 1)")
+    look.add_argument("--preserve-color", action="store_true", help="keep the source's colors, take the style's luma")
+    look.add_argument("--scene-cut", type=float, metavar="0..1", help="threshold of the scene cut detector; 0: off")
+
+    model = parser.add_argument_group("model")
+    _add_model_options(model)
+    model.add_argument("--device", default=argparse.SUPPRESS, help="auto, cpu, cuda or cuda:N (default auto)")
+    model.add_argument("--precision", default=argparse.SUPPRESS, help="auto, float32, bfloat16 or float16 (default auto)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--no-audio", action="store_true", help="leave the audio out")
+    output.add_argument("--codec", metavar="NAME", help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in .webm)")
+    output.add_argument("--crf", type=float, help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)")
+    output.add_argument("--pix-fmt", metavar="NAME", help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
+                        "yuv444p for odd sizes; yuv420p10le keeps 10 bits)")
+
+
+def _render(args: argparse.Namespace) -> None:
+    from vsneuralstyle.render import render
+
+    if args.quiet:
+        logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
+    options = {name: getattr(args, name) for name in STYLIZER_OPTIONS if hasattr(args, name)}
+    render(args.source, args.output, style=args.style, overwrite=args.overwrite, progress=False if args.quiet else None,
+           audio=not args.no_audio, codec=args.codec, crf=args.crf, pix_fmt=args.pix_fmt, **options)
+
+
+def _styles(args: argparse.Namespace) -> None:
+    from vsneuralstyle import weights
+
+    options = {name: getattr(args, name) for name in ("net", "model_dir") if hasattr(args, name)}
+    styles = weights.available_styles(**options)
+    if not styles:
+        folders = ", ".join(str(folder) for folder in weights.search_path(options.get("model_dir")))
+        raise weights.ModelError(f"no styles found in {folders}; train one (`neuralstyle train style --help`) or "
+                                 "name the folder that has them (--model-dir, or the environment's NEURALSTYLE_MODEL_PATH)")
+    for name, path in styles.items():
+        header = weights.read_header(path)
+        networks = ", ".join(f"{key} {value}" for key, value in header["networks"].items())
+        print(f"{name:16} {header['net']}: {networks}\n{'':16} {path}")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from vsneuralstyle import doctor
+
+    return doctor.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
