@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# The tests' frames are tiny: more threads would only wait for each other. Set before torch is imported, and inherited.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def model_dir() -> Path:

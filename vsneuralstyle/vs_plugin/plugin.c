@@ -331,11 +331,16 @@ static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
     free(self);
 }
 
+static Scene tagOf(const VSFrame *frame, const VSAPI *vsapi) {
+    int absent;
+    int64_t tag = vsapi->mapGetInt(vsapi->getFramePropertiesRO(frame), "_SceneChangePrev", 0, &absent);
+    return absent ? SCENE_UNKNOWN : tag ? SCENE_STARTS : SCENE_GOES_ON;
+}
+
 /* Frame k, stylized, when the state stands before k or k starts a scene. NULL: a message is set. */
 static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, VSCore *core, const VSAPI *vsapi) {
-    int absent;
-    bool tagged = vsapi->mapGetInt(vsapi->getFramePropertiesRO(src), "_SceneChangePrev", 0, &absent) != 0;
-    Scene scene = filter->starts[k] || (!absent && tagged) ? SCENE_STARTS : absent ? SCENE_UNKNOWN : SCENE_GOES_ON;
+    Scene tag = tagOf(src, vsapi);
+    Scene scene = filter->starts[k] ? SCENE_STARTS : tag;
     VSFrame *dst = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, src, core);
     scene = process(filter->session, scene, src, dst, message, vsapi);
     if (scene == SCENE_UNKNOWN) { /* the state may be half changed: the next walk starts from a scene's start */
@@ -346,7 +351,7 @@ static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, V
     filter->next = k + 1;
     if (scene == SCENE_STARTS)
         filter->starts[k] = 1;
-    if (absent && filter->detects)
+    if (tag == SCENE_UNKNOWN && filter->detects)
         vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_SceneChangePrev", scene == SCENE_STARTS, maReplace);
     return dst;
 }
@@ -372,10 +377,11 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
         return NULL;
     }
     if (reason == arAllFramesReady) {
-        if (self->ready)
-            result = vsapi->addFrameRef(self->ready);
-        else
-            result = recall(filter, n, vsapi);
+        const VSFrame *own = vsapi->getFrameFilter(n, filter->source, context);
+        if (tagOf(own, vsapi) == SCENE_STARTS)
+            filter->starts[n] = 1;
+        vsapi->freeFrame(own);
+        result = self->ready ? vsapi->addFrameRef(self->ready) : recall(filter, n, vsapi);
         /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the
            oldest request first. So this request walks itself, and serves all it passes. */
         for (int k = result ? n + 1 : walkStart(filter, n, self); k <= n; k++) {

@@ -1,0 +1,162 @@
+"""What can't be done is said: which argument, what was expected, what to do; vspipe ends with a non-zero exit."""
+
+import numpy as np
+import pytest
+
+vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+
+
+@pytest.fixture
+def blank():
+    return vs.core.std.BlankClip(format=vs.RGB24, width=32, height=32, length=4)
+
+
+@pytest.fixture
+def bad_models(tmp_path, model_dir):
+    """A folder with a truncated and a foreign model file."""
+    from safetensors.numpy import save_file
+
+    (tmp_path / "short.safetensors").write_bytes((model_dir / "candy.safetensors").read_bytes()[:5000])
+    save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (dict(style="nothing"), r"unknown style 'nothing'.*candy"),
+    (dict(style=""), r"unknown style"),
+    (dict(net="nothing"), r"unknown net 'nothing'.*johnson"),
+    (dict(device="tpu"), r"unknown device 'tpu'; expected auto, cpu, cuda"),
+    (dict(device="cuda:99"), r"device 'cuda:99' is not there"),
+    (dict(precision="float8"), r"unknown precision 'float8'; expected auto, float32"),
+    (dict(device="cpu", precision="float16"), r"precision 'float16' needs a GPU"),
+    (dict(strength=1.5), r"strength is 1.5; expected 0 to 1"),
+    (dict(coherence=-0.5), r"coherence is -0.5; expected 0 to 1"),
+    (dict(coherence=float("nan")), r"coherence is nan; expected 0 to 1"),
+    (dict(scene_cut=7), r"scene_cut is 7.0; expected 0 to 1"),
+    (dict(preserve_color=2), r"preserve_color is 2; expected 0 or 1"),
+    (dict(model_dir="/nowhere"), r"'/nowhere' does not exist"),
+], ids=str)
+def test_arguments(arguments, message, blank, model_dir):
+    with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
+        vs.core.vsneuralstyle.Stylize(blank, **{"model_dir": model_dir} | arguments)
+
+
+@pytest.mark.parametrize("style", ["short", "foreign"])
+def test_unusable_models(style, blank, bad_models):
+    with pytest.raises(vs.Error, match=f"^Stylize: .*{style}.safetensors: "):
+        vs.core.vsneuralstyle.Stylize(blank, style=style, model_dir=bad_models)
+
+
+@pytest.mark.parametrize(("clip", "message"), [
+    (dict(varformat=True), "format or size varies"),
+    (dict(varsize=True), "format or size varies"),
+    (dict(format=vs.GRAY32), "format is Gray32; expected RGB, YUV or gray with integer samples of 8 to 16 bits"),
+    (dict(width=15), "frames of 15x32 are too small to stylize; expected at least 16x16"),
+    (dict(format=vs.YUV420P8, height=14), "frames of 32x14 are too small to stylize"),
+], ids=str)
+def test_clips(clip, message, model_dir):
+    source = vs.core.std.BlankClip(**dict(format=vs.RGB24, width=32, height=32, length=4) | clip)
+    with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
+        vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+
+
+def test_vspipe_exit(clip, model_dir, bad_models, write_script, run):
+    """One vspipe a defect, each refused before a frame is written."""
+    for arguments, message in [("style='nothing'", "candy"), ("style='short'", "short.safetensors"),
+                               ("clip=core.std.BlankClip(varsize=True)", "format or size varies"),
+                               ("device='cuda:99'", "cuda:99")]:
+        arguments = f"{arguments}, model_dir={str(bad_models)!r}"
+        arguments = arguments if "clip=" in arguments else f"source, {arguments}"
+        piped = run("vspipe", write_script(f"core.vsneuralstyle.Stylize({arguments}).set_output()", clip), "-",
+                    env={"NEURALSTYLE_MODEL_PATH": str(model_dir)})
+        assert piped.returncode != 0 and piped.stdout == "", arguments
+        assert "Stylize: " in piped.stderr and message in piped.stderr, piped.stderr
+
+
+FAILING = """
+def broken(n, f):
+    if n == 4:
+        raise RuntimeError("frame four is unreadable")
+    return f
+
+source = source.std.ModifyFrame(source, broken)
+core.vsneuralstyle.Stylize(source, model_dir=model_dir).set_output()
+"""
+
+
+def test_vspipe_with_a_source_that_fails(clip, model_dir, write_script, run):
+    piped = run("vspipe", write_script(FAILING, clip), "-", "-a", f"model_dir={model_dir}", text=False)
+    assert piped.returncode != 0
+    assert b"frame four is unreadable" in piped.stderr
+
+
+def test_goes_on_after_a_source_failed(clip, model_dir, stylized, make_clip, planes):
+    """A frame that can't be read takes its scene's rest with it, while it can't be read, and nothing else."""
+    failing = True
+
+    def read(n, f):
+        if n == 4 and failing:
+            raise RuntimeError("frame four is unreadable")
+        return f
+
+    source = make_clip(clip)
+    source = vs.core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n == 6)) for n in range(8)])
+    source = source.std.ModifyFrame(source, read)
+    expected = stylized(clip, [n == 6 for n in range(8)])
+    output = vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+
+    def check(n):
+        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
+
+    futures = [output.get_frame_async(n) for n in range(7)]
+    for n, future in enumerate(futures):
+        if n in (4, 5):
+            with pytest.raises(vs.Error, match="frame four is unreadable"):
+                future.result(timeout=60)
+        else:
+            future.result(timeout=60)
+    for n in (3, 6, 7, 0):
+        check(n)
+    failing = False
+    for n in (5, 4, 7, 1):
+        check(n)
+
+
+def test_goes_on_after_the_core_failed(clip, model_dir, stylized, make_clip, planes, monkeypatch, capfd):
+    """An unexpected error is named, its traceback told, and what comes after it is exact again."""
+    from vsneuralstyle.vs_plugin.session import Session
+
+    expected = stylized(clip)
+    output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
+    planes(output, 2)
+
+    def fail(self, *arguments):
+        raise MemoryError("no more of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_process", fail)
+        with pytest.raises(vs.Error, match="^Stylize: MemoryError: no more of it"):
+            planes(output, 3)
+    assert "Traceback" in capfd.readouterr().err
+    for n in (4, 3, 7, 0):
+        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
+
+
+def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkeypatch):
+    """A session that kept a view of a frame is an error, and the view stays readable after the filter's end."""
+    from vsneuralstyle.vs_plugin.session import Session
+
+    kept = []
+    process = Session._process
+
+    def keep(self, starts_scene, source, target):
+        kept.append(np.asarray(source[0]))
+        return process(self, starts_scene, source, target)
+
+    monkeypatch.setattr(Session, "_process", keep)
+    output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
+    with pytest.raises(vs.Error, match="kept a reference to a frame's memory"):
+        planes(output, 0)
+    del output
+    assert np.array_equal(kept[0], clip[0, :, :, 0])
+    assert not kept[0].flags.writeable

@@ -1,0 +1,122 @@
+"""Each frame has the pixels of the linear run, whatever is requested, in whatever order, by however many threads."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+OUTPUT = """
+core.num_threads = int(threads)
+core.vsneuralstyle.Stylize(source, model_dir=model_dir).set_output()
+"""
+
+
+def frames_of(raw: bytes, clip: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) from vspipe's raw planes, which come in the order G, B, R."""
+    return np.frombuffer(raw, np.uint8).reshape(-1, 3, *clip.shape[1:3]).transpose(0, 2, 3, 1)[..., [2, 0, 1]]
+
+
+@pytest.mark.parametrize(("threads", "requests"), [(1, None), (2, 1), (8, None), (8, 16)])
+def test_vspipe(threads, requests, clip, model_dir, stylized, write_script, run):
+    options = [] if requests is None else ["-r", requests]
+    piped = run("vspipe", write_script(OUTPUT, clip), "-", "-a", f"threads={threads}", "-a", f"model_dir={model_dir}",
+                *options, text=False)
+    assert piped.returncode == 0, piped.stderr.decode()
+    assert np.array_equal(frames_of(piped.stdout, clip), stylized(clip))
+
+
+def test_vspipe_from_the_middle(clip, model_dir, stylized, write_script, run):
+    """`-s` makes the first request another than frame 0; what comes is still the whole clip's frame."""
+    piped = run("vspipe", write_script(OUTPUT, clip), "-", "-s", 3, "-e", 6, "-a", "threads=2", "-a",
+                f"model_dir={model_dir}", text=False)
+    assert piped.returncode == 0, piped.stderr.decode()
+    assert np.array_equal(frames_of(piped.stdout, clip), stylized(clip)[3:7])
+
+
+PROBE = """
+import hashlib, json, random, sys
+
+model_dir, cuts = sys.argv[1], json.loads(sys.argv[2])
+if cuts is not None:
+    source = core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts)) for n in range(len(source))])
+
+def stylize():
+    return core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+
+def digest(frame):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(frame[p]).tobytes() for p in range(3))).hexdigest()[:16]
+
+def report(mode, pairs):
+    print(json.dumps([f"{mode}, {core.num_threads} threads", [[n, digest(f)] for n, f in pairs]]))
+
+count = len(source)
+shuffled = random.Random(1).sample(range(count), count)
+for threads in (1, 2, 8):
+    core.num_threads = threads
+    clip = stylize()
+    report("linear", enumerate(clip.frames()))
+    report("shuffled after linear", [(n, clip.get_frame(n)) for n in shuffled])
+    clip = stylize()
+    report("shuffled", [(n, clip.get_frame(n)) for n in shuffled])
+    clip = stylize()
+    report("reversed", [(n, clip.get_frame(n)) for n in reversed(range(count))])
+    clip = stylize()
+    futures = [(n, clip.get_frame_async(n)) for n in [*shuffled, *shuffled[::-1], 7, 7, 7]]
+    report("asynchronous, twice", [(n, future.result()) for n, future in futures])
+    clip = stylize()
+    half = count // 2
+    report("two positions", [((i // 2) + half * (i % 2), f) for i, f in
+                             enumerate(core.std.Interleave([clip[:half], clip[half:]]).frames())])
+    clips = [stylize(), stylize()]
+    futures = [(n, clip.get_frame_async(n)) for n in range(0, count, 3) for clip in clips]
+    report("two filters", [(n, future.result()) for n, future in futures])
+"""
+
+
+@pytest.mark.parametrize("cuts", [None, [6, 9]], ids=["detected cuts", "_SceneChangePrev"])
+def test_requests(cuts, clip, model_dir, stylized, digest, write_script, run):
+    frames = np.concatenate([clip, clip[::-1]])  # hard cuts at 5 and 11
+    expected = [digest(f) for f in stylized(frames, cuts and [n in cuts for n in range(len(frames))])]
+    assert len(set(expected)) > len(frames) // 2  # frames that are all alike would show nothing
+    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(cuts), timeout=300)
+    assert probe.returncode == 0, probe.stderr
+    reports = [json.loads(line) for line in probe.stdout.splitlines()]
+    assert len(reports) == 3 * 7
+    for mode, pairs in reports:
+        wrong = [n for n, value in pairs if value != expected[n]]
+        assert not wrong, f"{mode}: frames {wrong} are not those of the linear run"
+
+
+def test_seek_beyond_every_cache(clip, model_dir, stylized, make_clip, planes, vs_core):
+    """Back to frames that no cache holds any more: walked again from the start of their scene, to the same pixels."""
+    frames = np.concatenate([np.roll(clip[:5], 3 * i, axis=2) for i in range(10)])
+    starts = [n in (0, 10) for n in range(50)]
+    source = make_clip(frames)
+    source = vs_core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(starts[n])) for n in range(50)])
+    expected = stylized(frames, starts)
+    output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+    for n in (49, 12, 2, 13, 30):
+        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
+
+
+EXIT = """
+import sys
+
+clip = core.vsneuralstyle.Stylize(source, model_dir=sys.argv[1])
+clip.get_frame(0)
+futures = [clip.get_frame_async(n) for n in range(len(source))]
+sys.exit(3)
+"""
+
+
+def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
+    output = vs_core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir, device=cuda)
+    expected = stylized(clip, device=cuda)
+    for n in (7, 0, 3, 5):
+        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
+
+
+def test_exit_with_frames_in_flight(clip, model_dir, write_script, run):
+    exited = run(sys.executable, write_script(EXIT, clip, "exit.py"), model_dir)
+    assert exited.returncode == 3, exited.stderr
