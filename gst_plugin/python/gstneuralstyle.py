@@ -232,7 +232,14 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         format_name, width, height = self._layout
         meta = GstVideo.buffer_get_video_meta(buffer)
         offset, stride = self._rows if meta is None else (meta.offset[0], meta.stride[0])
-        shape, strides = (height, width, len(format_name)), (stride, len(format_name), 1)
+        channels = len(format_name)
+        needed = offset + (height - 1) * stride + width * channels
+        if len(memory) < needed:
+            from vsneuralstyle.errors import MediaError
+
+            raise MediaError(f"a buffer of {len(memory)} bytes; a {format_name} frame of {width}x{height} in rows of "
+                             f"{stride} bytes from byte {offset} on needs {needed}; check the caps upstream")
+        shape, strides = (height, width, channels), (stride, channels, 1)
         return self._numpy.ndarray(shape, self._numpy.uint8, memory, offset, strides)
 
     def _span(self, buffer):
