@@ -24,7 +24,7 @@ from ..evaluation.dis import DisFlow
 from ..evaluation.metrics import psnr
 from ..evaluation.occlusion import traceable
 from .hosts import GStreamer, Host, VapourSynth, run
-from .synthetic import SyntheticClip
+from .synthetic import RATE, SyntheticClip
 from .video import to_rgb, writer
 
 MEASURED_FRAMES = 72  # stability is measured on at most so many, so that a long video needs no more memory than a short
@@ -65,7 +65,7 @@ def make_source(out: Path, frames: int | None) -> Source:
     clip = SyntheticClip(**({} if frames is None else {"length": frames}))
     path = out / "source.mp4"
     pictures = []
-    with writer(path, Fraction(clip.rate), crf=10) as file:
+    with writer(path, Fraction(RATE), crf=10) as file:
         for t in tqdm(range(clip.length), desc="  making the clip", unit="frame", disable=None):
             pictures.append(clip.frame(t))
             file.write(report.picture(pictures[-1]))
@@ -76,7 +76,7 @@ def make_source(out: Path, frames: int | None) -> Source:
 
 def read_source(path: Path, frames: int | None) -> Source:
     """A user's video, with its flow measured by DIS on the frames that are measured."""
-    with_limit = MEASURED_FRAMES if frames is None else min(frames, MEASURED_FRAMES)
+    limit = MEASURED_FRAMES if frames is None else min(frames, MEASURED_FRAMES)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -86,7 +86,7 @@ def read_source(path: Path, frames: int | None) -> Source:
             width = stream.width
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: can't be read as a video: {error}") from error
-    pixels = read_clip(path, with_limit, width=MEASURED_WIDTH if width > MEASURED_WIDTH else None)
+    pixels = read_clip(path, limit, width=MEASURED_WIDTH if width > MEASURED_WIDTH else None)
     if len(pixels) < 2:
         raise MediaError(f"{path}: one frame; two are needed to show that style stays on its place")
     source = pixels.float() / 255

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+WIDTH, HEIGHT, RATE = 640, 360, 24
 MARGIN = 1.5  # pixels either side of an outline that mix with what is behind it, or would in a bilinear warp
 
 
@@ -62,17 +63,16 @@ class Scene:
 
 
 class SyntheticClip:
-    """Frames, exact flow and traceable pixels of a clip of `length` frames with a hard cut in its middle.
+    """Frames (640x360, 24 a second), exact flow and traceable pixels of a clip with a hard cut in its middle.
 
-    width, height: of the frames, at least 16 each. rate: frames a second, which sets the speed of the motion.
     The photographs come with scikit-image (raises ImportError without it).
     """
 
-    def __init__(self, width: int = 640, height: int = 360, length: int = 72, rate: int = 24) -> None:
-        self.width, self.height, self.length, self.rate = width, height, length, rate
+    def __init__(self, length: int = 72) -> None:
+        self.length = length
         self.cut = length // 2
-        self.scenes = _scenes(width, height)
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        self.scenes = _scenes()
+        y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
         self._grid = torch.stack((x, y), dim=-1).double()
 
     @property
@@ -81,7 +81,7 @@ class SyntheticClip:
 
     def _at(self, t: int) -> tuple[Scene, float]:
         """The scene of frame t and the seconds since it began."""
-        return (self.scenes[0], t / self.rate) if t < self.cut else (self.scenes[1], (t - self.cut) / self.rate)
+        return (self.scenes[0], t / RATE) if t < self.cut else (self.scenes[1], (t - self.cut) / RATE)
 
     def _inside(self, scene: Scene, time: float, points: Tensor) -> Tensor:
         """Distance in frame pixels by which frame points (H,W,2) lie inside the cut-out."""
@@ -103,9 +103,9 @@ class SyntheticClip:
         frame. At the cut no pixel is.
         """
         scene, time = self._at(t)
-        earlier = time - 1 / self.rate
+        earlier = time - 1 / RATE
         if t == 0 or self._at(t - 1)[0] is not scene:
-            return torch.zeros(2, self.height, self.width), torch.zeros(1, self.height, self.width)
+            return torch.zeros(2, HEIGHT, WIDTH), torch.zeros(1, HEIGHT, WIDTH)
 
         def origin(pose: Callable[[float], np.ndarray]) -> Tensor:
             return transform(self._grid, np.linalg.inv(pose(earlier)) @ pose(time))
@@ -113,39 +113,39 @@ class SyntheticClip:
         now = self._inside(scene, time, self._grid)
         points = torch.where((now > 0)[..., None], origin(scene.path), origin(scene.camera))
         then = self._inside(scene, earlier, points)
-        border = torch.tensor([self.width - 1, self.height - 1]).to(points)
+        border = torch.tensor([WIDTH - 1, HEIGHT - 1]).to(points)
         in_frame = ((points >= 0) & (points <= border)).all(-1)
         same = ((now > MARGIN) & (then > MARGIN)) | ((now < -MARGIN) & (then < -MARGIN))
         return (points - self._grid).permute(2, 0, 1).float(), (same & in_frame)[None].float()
 
 
-def _scenes(width: int, height: int) -> tuple[Scene, Scene]:
+def _scenes() -> tuple[Scene, Scene]:
     from skimage import data
 
     def photo(image: np.ndarray) -> Tensor:
         return torch.from_numpy(image.copy()).permute(2, 0, 1).double() / 255
 
-    frame_center = complex(width - 1, height - 1) / 2
+    frame_center = complex(WIDTH - 1, HEIGHT - 1) / 2
     workshop, _, _ = data.stereo_motorcycle()  # 741x500
 
     def pan(time: float) -> np.ndarray:
         """Sideways over the workshop, turning and drawing nearer a little."""
         to = 330 + 56 * time + 1j * (245 + 14 * np.sin(2 * time))
-        return similarity(frame_center, to, (0.86 - 0.05 * time) * 640 / width, 0.04 * np.sin(1.7 * time))
+        return similarity(frame_center, to, 0.86 - 0.05 * time, 0.04 * np.sin(1.7 * time))
 
     def crossing(time: float) -> np.ndarray:
         """The astronaut's portrait, right to left, bobbing."""
-        at = width * (0.74 - 0.2 * time) + 1j * height * (0.52 + 0.08 * np.sin(3 * time))
-        return similarity(at, 224 + 120j, 1.15 * 640 / width, 0.15 * np.sin(2 * time))
+        at = WIDTH * (0.74 - 0.2 * time) + 1j * HEIGHT * (0.52 + 0.08 * np.sin(3 * time))
+        return similarity(at, 224 + 120j, 1.15, 0.15 * np.sin(2 * time))
 
     def orbit(time: float) -> np.ndarray:
         """Out of the coffee cup, turning about it."""
-        return similarity(frame_center, 300 + 20 * time + 195j, (0.62 + 0.09 * time) * 640 / width, 0.09 * time - 0.05)
+        return similarity(frame_center, 300 + 20 * time + 195j, 0.62 + 0.09 * time, 0.09 * time - 0.05)
 
     def rising(time: float) -> np.ndarray:
         """The cat, upwards, nearing."""
-        at = width * (0.24 + 0.08 * time) + 1j * height * (0.66 - 0.14 * time)
-        return similarity(at, 210 + 140j, (1.25 - 0.08 * time) * 640 / width, -0.1 * time)
+        at = WIDTH * (0.24 + 0.08 * time) + 1j * HEIGHT * (0.66 - 0.14 * time)
+        return similarity(at, 210 + 140j, 1.25 - 0.08 * time, -0.1 * time)
 
     return (
         Scene(photo(workshop), pan, Cutout(photo(data.astronaut()), 224 + 120j, 100), crossing),
