@@ -174,7 +174,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> int:
-    out = args.out
+    out = args.out.absolute()  # vspipe evaluates a script in the folder of that script
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
         hosts: list[Host] = []
