@@ -274,3 +274,26 @@ def test_evaluate_has_its_options():
     args.frames = 1
     with pytest.raises(ArgumentError, match="--frames 1"):
         cli.main(args)
+
+
+def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, capsys):
+    from vsneuralstyle.evaluation import cli
+    from vsneuralstyle.evaluation.dis import DisFlow
+
+    # RAFT's weights are not at hand in a test; DIS measures real flow as well.
+    monkeypatch.setattr(raft, "load", lambda weights, device: DisFlow())
+    monkeypatch.setattr(raft, "flow", lambda model, a, b: model(a, b))
+    write_video(tmp_path / "disc.mkv", clip)
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    arguments = ["--style", "candy", "--model-dir", model_dir, "--device", "cpu", "--clips", tmp_path / "disc.mkv",
+                 "--cache", tmp_path / "cache", "--out", tmp_path / "out"]
+    assert cli.main(parser.parse_args([str(argument) for argument in arguments])) == 0
+    table = (tmp_path / "out" / "report.md").read_text()
+    assert table == capsys.readouterr().out
+    assert "| disc | 64x48 | 6 |" in table  # 7 pairs but for the one across the cut
+    rows = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))
+    assert [row["scene_start"] for row in rows] == ["0", "0", "0", "0", "1", "0", "0"]
+    assert all(float(row["e_per_frame"]) > 0 for row in rows if row["scene_start"] == "0")
+    assert (tmp_path / "out" / "disc.png").exists()
+    assert len(list((tmp_path / "cache").iterdir())) == 7
