@@ -51,6 +51,8 @@ class FlowNetSimple(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, 0.1)
                 nn.init.zeros_(module.bias)
+        for predict in self.predicts:  # start near no motion
+            predict.weight.data.mul_(0.1)
 
     def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Flow / 20 at 1/64, 1/32, 1/16, 1/8 and 1/4 resolution, coarse to fine; sides divide by 64."""

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def one_cycle(step: int, iterations: int, warm: float = 0.05) -> float:
     progress = step / max(iterations, 1)
     if progress < warm:
         return max(progress / warm, 0.01)
-    return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min((progress - warm) / (1 - warm), 1.0)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min((progress - warm) / (1 - warm), 1.0)))
 
 
 def train(

@@ -73,21 +73,42 @@ def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[
     return result
 
 
-def make_pair(images: list[np.ndarray], width: int, height: int, random: np.random.Generator) -> Pair:
-    """One pair; objects occlude each other in a fixed order of depth."""
+def make_translation(images: list[np.ndarray], size: int, longest: float, random: np.random.Generator) -> Pair:
+    """A square crop that moves as a whole by up to `longest` pixels each way: the first thing that is learnt."""
+    image, scale = images[random.integers(len(images))], random.uniform(0.5, 1.0)
+    rows, columns = image.shape[:2]
+    corner = random.uniform(0, 1, 2) * np.maximum(np.array([columns, rows]) * scale - size, 1)
+    pose, shift = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]]), random.uniform(-longest, longest, 2)
+    moved = pose + np.array([[0, 0, shift[0]], [0, 0, shift[1]]])
+    frames = [cv2.warpAffine(image, m, (size, size), borderMode=cv2.BORDER_REFLECT) for m in (pose, moved)]
+    return Pair(*frames, np.broadcast_to(shift.astype(np.float32), (size, size, 2)))
+
+
+def make_pair(
+    images: list[np.ndarray], width: int, height: int, random: np.random.Generator, pace: float = 1.0
+) -> Pair:
+    """One pair; objects occlude each other in a fixed order of depth.
+
+    Args:
+        images: photographs, RGB uint8.
+        width, height: of the pair.
+        random: the source of every choice.
+        pace: scales all motions.
+    """
     frames = [np.empty((height, width, 3), np.uint8) for _ in range(2)]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     flow = np.empty((height, width, 2), np.float32)
     center = np.array([width / 2, height / 2])
     still = random.random() < 0.15  # a static camera
-    camera = np.eye(3) if still else _affine(random, center, 0.012, 0.012, random.choice([0.7, 3.0, 9.0]))
+    camera = np.eye(3) if still else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 9.0]))
     for layer in range(1 + random.integers(1, 5)):
         image = images[random.integers(len(images))]
         if layer == 0:
             pose, motion, mask = _pose(random, image, width, height, 1.35), camera, None
         else:
             pose = _pose(random, image, width, height, random.uniform(0.15, 0.6))
-            own = _affine(random, (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2], 0.03, 0.03, random.choice([1.0, 4.0, 12.0]))
+            middle = (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2]
+            own = _affine(random, middle, 0.03 * pace, 0.03 * pace, pace * random.choice([1.0, 4.0, 12.0]))
             motion, mask = own @ camera, _shape(random, image)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
             warped = cv2.warpAffine(image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)

@@ -1,0 +1,169 @@
+"""The trainers: exact synthetic flow, runs that can be taken up again, and the three commands one after the other."""
+
+import argparse
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vsneuralstyle import ArgumentError, Stylizer
+from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.training import clips, run, synthetic
+from vsneuralstyle.training.flow import Pairs
+from vsneuralstyle.training.style import gram, relative_error
+from vsneuralstyle.training.vgg import VGG19
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    """Smooth random pictures, RGB uint8."""
+    random = np.random.default_rng(0)
+    return [cv2.resize(random.integers(0, 256, (24, 32, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC) for _ in range(6)]
+
+
+def residual(pair: synthetic.Pair) -> np.ndarray:
+    """|first - second sampled along the flow|, the mean over channels, in code values."""
+    first, second = (torch.from_numpy(f).permute(2, 0, 1)[None].float() for f in (pair.first, pair.second))
+    flow = torch.from_numpy(np.ascontiguousarray(pair.flow)).permute(2, 0, 1)[None]
+    return (warp(second, flow, "bicubic") - first).abs().mean(1)[0].numpy()
+
+
+def test_flow_of_synthetic_pairs_is_exact(photographs, monkeypatch):
+    monkeypatch.setattr(synthetic, "_photometric", lambda random, frames: frames)
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        pair = synthetic.make_pair(photographs, 128, 96, random)
+        still = np.abs(pair.first.astype(float) - pair.second).mean()
+        # Occluded pixels can't agree; of the rest nearly all must.
+        assert np.median(residual(pair)) < 1.5 and np.quantile(residual(pair), 0.6) < 3
+        assert still > 3 * np.median(residual(pair)) or still < 1.5
+    pair = synthetic.make_translation(photographs, 64, 6.0, random)
+    assert np.median(residual(pair)) < 1.5 and np.abs(pair.flow).max() <= 6
+
+
+def test_batches_depend_on_the_step_alone(photographs):
+    make = lambda: Pairs(photographs, (64, 64), 2, 7, torch.device("cpu"), translations=4, growth=4)  # noqa: E731
+    straight, taken_up = make(), make()
+    batches = [straight(step) for step in range(8)]
+    for step in (5, 6, 7):
+        for a, b in zip(batches[step], taken_up(step)):
+            assert torch.equal(a, b)
+    first, second, flow = batches[4]
+    mirrored = batches[5]
+    assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(mirrored[2][:, 0], -flow.flip(-1)[:, 0])
+    assert not torch.equal(batches[4][0], batches[6][0])
+
+
+def toy_run(folder, stop_at=None):
+    args = argparse.Namespace(run=folder, iterations=6, rate=0.1, device="cpu")
+    torch.manual_seed(0)
+    modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
+
+    def sample(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+
+    loss = lambda x: {"loss": (modules["line"](x) - x.sum(1, keepdim=True)).square().mean()}  # noqa: E731
+    run.train(args, modules, sample, loss, every=2)
+    return modules["line"].weight
+
+
+def test_a_run_broken_off_and_taken_up_ends_as_one_that_ran_through(tmp_path):
+    through = toy_run(tmp_path / "through")
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path / "broken", stop_at=5)
+    assert torch.equal(toy_run(tmp_path / "broken"), through)
+    assert (tmp_path / "through" / "log.csv").read_text().count("\n") == 4
+
+
+def test_gram_and_relative_error():
+    feature = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # C 2, H 1, W 2
+    torch.testing.assert_close(gram(feature), torch.tensor([[[5.0, 11.0], [11.0, 25.0]]]) / 4)
+    assert relative_error(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])) == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    """A file in VGG-19's shape with random weights: it drives the trainer's code, not a model's quality."""
+    torch.manual_seed(0)
+    state, index, inputs = {}, 0, 3
+    for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4):
+        for width in widths:
+            state[f"features.{index}.weight"] = (torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5).half()
+            state[f"features.{index}.bias"] = torch.zeros(width).half()
+            inputs, index = width, index + 2
+        index += 1
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file(state, path)
+    return path
+
+
+def test_vgg_layers_have_their_sizes_and_a_foreign_file_is_named(vgg, tmp_path):
+    features = VGG19(vgg)(torch.rand(1, 3, 64, 48), ("relu1_2", "relu2_2", "relu4_3"))
+    assert [tuple(f.shape[1:]) for f in features.values()] == [(64, 64, 48), (128, 32, 24), (512, 8, 6)]
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ArgumentError, match="foreign.safetensors.*features.0.weight"):
+        VGG19(tmp_path / "foreign.safetensors")
+    with pytest.raises(ArgumentError, match="absent.*no such file"):
+        VGG19(tmp_path / "absent")
+
+
+def test_crops_of_sequences_keep_flow_and_picture_together():
+    y, x = np.mgrid[0:40, 0:60].astype(np.float32)
+    shot = clips.Shot(
+        np.stack([np.stack([x + t, y, 0 * x], -1) for t in range(3)]).astype(np.uint8),
+        np.stack([np.stack([0 * x + 1, 0 * x])] * 2).astype(np.float16), np.ones((2, 1, 40, 60), bool),
+    )
+    for seed in range(6):  # mirrored or not
+        frames, flows, masks = clips.crop_batch([shot] * 2, 32, 24, 2, np.random.default_rng(seed))
+        assert frames.shape == (2, 2, 3, 24, 32) and flows.shape == (2, 1, 2, 24, 32) and masks.shape == (2, 1, 1, 24, 32)
+        # Frame 1 is brighter by one code value than frame 0 where it stands, so the flow back leads one pixel right.
+        back = warp(frames[:, 0], flows[:, 0])
+        torch.testing.assert_close(back[..., 2:-2], frames[:, 1, :, :, 2:-2], atol=1e-5, rtol=0)
+
+
+def train(*arguments):
+    command = [sys.executable, "-m", "vsneuralstyle.cli", "train", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vgg, clip):
+    """A few steps each: that the chain holds, not what it learns."""
+    photos, videos, cache = (tmp_path / name for name in ("photos", "videos", "cache"))
+    for folder in (photos, videos, cache):
+        folder.mkdir()
+    for index, image in enumerate(photographs):
+        cv2.imwrite(str(photos / f"{index}.png"), image)
+    (videos / "moving.mp4").touch()  # its flow is in the cache already, so it isn't read
+    frames = np.stack([np.roll(photographs[0][:128, :160], t, 1) for t in range(4)])
+    flow = np.zeros((3, 2, 128, 160), np.float16)
+    flow[:, 0] = -1
+    np.savez(cache / "moving-512-4-1-0-0.npz", frames=frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
+
+    flow_run, style_run, net1_run = (tmp_path / name for name in ("flow", "style", "net1"))
+    common = ("--device", "cpu", "--iterations", 2, "--batch", 1, "--run")
+    results = [
+        train("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, *common, flow_run),
+        train("style", photos / "0.png", "--photos", photos, "--vgg", vgg, "--size", 64, "--style-size", 64, *common, style_run),
+        train("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache, "--per-clip", 1,
+              "--crop", 128, 64, "--output", tmp_path / "mine.safetensors", *common, net1_run),
+    ]
+    for result in results:
+        assert result.returncode == 0, result.stderr
+    for folder in (flow_run, style_run, net1_run):
+        assert {p.name for p in folder.iterdir()} == {"checkpoint.pt", "log.csv", "000002.png"}
+    stylizer = Stylizer("mine", model_dir=tmp_path, device="cpu")
+    assert stylizer.model.header["training"]["style"]["painting"] == "0.png"
+    out = stylizer.stylize(torch.from_numpy(clip[:2]).permute(0, 3, 1, 2).float() / 255)
+    assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
+
+
+def test_a_folder_without_pictures_is_an_error_without_a_traceback(tmp_path):
+    result = train("flow", "--photos", tmp_path, "--run", tmp_path / "run")
+    assert result.returncode == 2 and "expected a folder with photographs" in result.stderr and "Traceback" not in result.stderr
