@@ -110,6 +110,21 @@ sys.exit(3)
 """
 
 
+@pytest.mark.parametrize("threads", [1, 8])
+def test_playing_stylizes_each_frame_once(threads, clip, model_dir, make_clip, vs_core, monkeypatch):
+    """Exactness is bought by order, not by walking twice, across a cut as well."""
+    from vsneuralstyle.vs_plugin.session import Session
+
+    steps = []
+    process = Session._process
+    monkeypatch.setattr(Session, "_process", lambda self, *arguments: steps.append(1) or process(self, *arguments))
+    monkeypatch.setattr(vs_core, "num_threads", threads)
+    frames = np.concatenate([clip, clip[::-1], clip])
+    for _ in vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir).frames(close=True):
+        pass
+    assert len(steps) == len(frames)
+
+
 def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
     output = vs_core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir, device=cuda)
     expected = stylized(clip, device=cuda)
