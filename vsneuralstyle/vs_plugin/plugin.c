@@ -1,16 +1,16 @@
 /*
  * The VapourSynth plugin: core.vsneuralstyle.Stylize.
  *
- * A stylized frame depends on every frame since its scene's start, yet VapourSynth asks for frames in any order and from
- * many threads. This file owns that order: whatever is asked, and however often, the frames of a scene go through the
- * Python session (session.py) from the scene's start on, one after the other. A different order of requests changes how
- * long a frame takes, never its pixels.
+ * A stylized frame depends on every frame since its scene's start, yet VapourSynth asks for frames in any order and
+ * from many threads. This file owns that order: whatever is asked, and however often, the frames of a scene go through
+ * the Python session (session.py) from the scene's start on, one after the other. A different order of requests
+ * changes how long a frame takes, never its pixels.
  *
  * Parts, in this order: planes as Python buffers, calls into Python, the filter, the way from and to YUV and gray, the
  * function that users call.
  *
- * Locks: the filter is fmUnordered, so VapourSynth runs its getFrame once at a time; all that getFrame changes is guarded
- * by that. Python objects are touched with the GIL only, which is taken last and for as short as can be.
+ * Locks: the filter is fmUnordered, so VapourSynth runs its getFrame once at a time; all that getFrame changes is
+ * guarded by that. Python objects are touched with the GIL only, which is taken last and for as short as can be.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -174,7 +174,7 @@ static void takeException(char *message) {
     Py_XDECREF(error);
 }
 
-/* The arguments that were given, as keyword arguments of Stylizer, which has the defaults; NULL with an exception set. */
+/* The arguments that were given, as keywords for Stylizer, which has the defaults; NULL: an exception is set. */
 static PyObject *keywordArguments(const VSMap *in, const VSAPI *vsapi) {
     static const char *const texts[] = {"style", "net", "device", "precision", "model_dir"};
     static const char *const numbers[] = {"strength", "coherence", "scene_cut"};
@@ -241,7 +241,8 @@ typedef enum { SCENE_GOES_ON, SCENE_STARTS, SCENE_UNKNOWN } Scene;
 
 /* session.process: fills dst from src. Returns whether src starts a scene, or SCENE_UNKNOWN with a message: it failed.
    Called without the GIL. */
-static Scene process(PyObject *session, Scene scene, const VSFrame *src, VSFrame *dst, char *message, const VSAPI *vsapi) {
+static Scene process(PyObject *session, Scene scene, const VSFrame *src, VSFrame *dst, char *message,
+                     const VSAPI *vsapi) {
     void *from[3], *to[3];
     for (int p = 0; p < 3; p++) {
         from[p] = (void *)vsapi->getReadPtr(src, p);
@@ -298,7 +299,8 @@ static int walkStart(const Filter *filter, int n, const Waiter *self) {
     int start = n;
     while (start > first && !filter->starts[start])
         start--;
-    /* Skipping ahead to a scene would leave those who wait in between to walk the skipped part later, from its start. */
+    /* Skipping ahead to a scene would leave those who wait in between to walk the skipped part later, from its start.
+       (So a source that fails in between fails this request as well; asked again, it gets its frame.) */
     for (const Waiter *w = live && start > first ? filter->waiters : NULL; w; w = w->next)
         if (w != self && !w->ready && w->n >= first && w->n < start)
             return first;
@@ -356,8 +358,8 @@ static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, V
     return dst;
 }
 
-static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData, VSFrameContext *context,
-                                            VSCore *core, const VSAPI *vsapi) {
+static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData,
+                                            VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
     Filter *filter = instance;
     Waiter *self = *frameData;
     const VSFrame *result = NULL;
@@ -443,8 +445,8 @@ static VSNode *createFilter(VSNode *source, PyObject *session, bool detects, VSC
     if (filter->starts) {
         filter->starts[0] = 1;
         VSFilterDependency dependencies[] = {{source, rpGeneral}};
-        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmUnordered, dependencies, 1,
-                                         filter, core);
+        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmUnordered,
+                                         dependencies, 1, filter, core);
     }
     if (!node) {
         stylizeFree(filter, core, vsapi);
@@ -507,7 +509,8 @@ static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, vo
         return src;
     VSFrame *dst = vsapi->copyFrame(src, core);
     bool high = vsapi->getFrameHeight(src, 0) >= 720;
-    vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_Matrix", high ? VSC_MATRIX_BT709 : VSC_MATRIX_ST170_M, maReplace);
+    vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_Matrix", high ? VSC_MATRIX_BT709 : VSC_MATRIX_ST170_M,
+                     maReplace);
     vsapi->freeFrame(src);
     return dst;
 }
@@ -517,11 +520,14 @@ static void VS_CC taggerFree(void *instance, VSCore *core, const VSAPI *vsapi) {
     vsapi->freeNode(instance);
 }
 
-/* Takes over `clip` where it succeeds. */
+/* NULL: it failed. */
 static VSNode *createTagger(VSNode *clip, VSCore *core, const VSAPI *vsapi) {
     VSFilterDependency dependencies[] = {{clip, rpStrictSpatial}};
-    return vsapi->createVideoFilter2("StylizeTagger", vsapi->getVideoInfo(clip), taggerGetFrame, taggerFree, fmParallel,
-                                     dependencies, 1, clip, core);
+    VSNode *node = vsapi->createVideoFilter2("StylizeTagger", vsapi->getVideoInfo(clip), taggerGetFrame, taggerFree,
+                                             fmParallel, dependencies, 1, vsapi->addNodeRef(clip), core);
+    if (!node)
+        vsapi->freeNode(clip); /* the reference that the filter would own */
+    return node;
 }
 
 /* The way back. A resizer goes to one matrix, range and chroma location, but each frame may have its own: std.FrameEval
@@ -534,14 +540,14 @@ typedef struct Return {
 
 typedef struct {
     const VSAPI *vsapi; /* returnerFree is given nothing else */
-    VSNode *stylized; /* owned */
-    uint32_t format;  /* to go back to */
+    VSNode *stylized;   /* owned */
+    uint32_t format;    /* to go back to */
     bool subsampled;
     Return *returns;
 } Returner;
 
-/* FrameEval's function: (n, f: the source frame) -> val: the node to take frame n from. FrameEval calls it once at a
-   time. */
+/* FrameEval's function: (n, f: the source frame) -> val: the node to take frame n from. FrameEval, fmParallelRequests
+   where it has a prop_src, calls it once at a time. */
 static void VS_CC returnerCall(const VSMap *in, VSMap *out, void *userData, VSCore *core, const VSAPI *vsapi) {
     Returner *returner = userData;
     const VSFrame *frame = vsapi->mapGetFrame(in, "f", 0, NULL);
@@ -596,9 +602,10 @@ static VSNode *toRgb(VSNode *tagged, char *message, VSCore *core, const VSAPI *v
     return resize(arguments, message, core, vsapi);
 }
 
-/* stylized -> the format of `clip`, with exactly the properties of `clip`, plus the scene changes that were found here.
-   NULL: it failed, with a message. */
-static VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, VSCore *core, const VSAPI *vsapi) {
+/* stylized -> the format of `clip`, with exactly the properties of `clip`, plus the scene changes that were found
+   here. NULL: it failed, with a message. */
+static VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, VSCore *core,
+                       const VSAPI *vsapi) {
     const VSVideoFormat *f = &vsapi->getVideoInfo(clip)->format;
     Returner *returner = calloc(1, sizeof *returner);
     if (!returner) {
@@ -649,9 +656,9 @@ static bool checkClip(const VSVideoInfo *vi, char *message, const VSAPI *vsapi) 
     if (!known || f->subSamplingW > 2 || f->subSamplingH > 2) {
         char name[32] = "?";
         vsapi->getVideoFormatName(f, name);
-        setMessage(message, "the clip's format is %s; expected RGB, YUV or gray with integer samples of 8 to 16 bits or "
-                            "half or single precision, and chroma subsampled by 4 at most: convert with core.resize first",
-                   name);
+        setMessage(message,
+                   "the clip's format is %s; expected RGB, YUV or gray with integer samples of 8 to 16 bits or half or "
+                   "single precision, and chroma subsampled by 4 at most: convert with core.resize first", name);
         return false;
     }
     return true;
@@ -680,7 +687,7 @@ static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSC
     if (!checkClip(&vi, message, vsapi) || !checkFlag(in, "preserve_color", message, vsapi))
         goto done;
     if (!isRgb) {
-        tagged = createTagger(vsapi->addNodeRef(clip), core, vsapi);
+        tagged = createTagger(clip, core, vsapi);
         source = tagged ? toRgb(tagged, message, core, vsapi) : NULL;
     } else {
         source = vsapi->addNodeRef(clip);

@@ -72,7 +72,7 @@ def planes():
 
 @pytest.fixture
 def stylized(model_dir):
-    """stylized(frames, starts_scene=None, **arguments) -> (N, H, W, 3) uint8: what `Stylizer` itself makes, in order."""
+    """stylized(frames, starts_scene=None, **arguments) -> (N, H, W, 3) uint8: what `Stylizer` makes of them."""
     from vsneuralstyle import Stylizer, pixels
 
     def stylize(frames: np.ndarray, starts_scene=None, **arguments) -> np.ndarray:

@@ -58,8 +58,8 @@ def test_round_trip(format, stylize, make_clip, planes):
 
 
 @pytest.mark.parametrize(("format", "size"), [
-    (vs.RGB24, (33, 27)), (vs.RGB24, (17, 16)), (vs.YUV420P8, (50, 38)), (vs.YUV444P8, (33, 27)), (vs.YUV422P8, (34, 27))],
-    ids=NAME)
+    (vs.RGB24, (33, 27)), (vs.RGB24, (17, 16)), (vs.YUV420P8, (50, 38)), (vs.YUV444P8, (33, 27)),
+    (vs.YUV422P8, (34, 27))], ids=NAME)
 def test_odd_sizes(format, size, stylize, make_clip, planes):
     source = smooth(make_clip, *size, format)
     output = stylize(source, strength=0)
