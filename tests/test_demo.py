@@ -81,8 +81,8 @@ def test_demo_on_a_video_of_ones_own(run, clip, tmp_path, model_dir):
     pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
     source, out = tmp_path / "a clip.mp4", tmp_path / "out"
     write_video(source, clip)
-    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", source, "--out", out, "--gst-python", "/none/bin/python",
-                env={"NEURALSTYLE_MODEL_PATH": str(model_dir)})
+    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", source, "--out", out, "--gst-python",
+                "/none/bin/python", env={"NEURALSTYLE_MODEL_PATH": str(model_dir)}, timeout=300)
     assert shown.returncode == 0, shown.stderr
     assert "Without gst-launch-1.0:" in shown.stdout
     figures = next(line.split() for line in shown.stdout.splitlines() if line.startswith("vspipe  "))
@@ -107,6 +107,7 @@ def test_demo_tells_a_hosts_error(run, clip, tmp_path):
     pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
     write_video(tmp_path / "a.mp4", clip[:4])
     shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", tmp_path / "a.mp4", "--style", "nosuchstyle",
-                "--out", tmp_path / "out", "--gst-python", "/none/bin/python")
-    assert shown.returncode and "nosuchstyle" in shown.stderr and "Traceback (most" not in shown.stderr.split("last words")[0]
+                "--out", tmp_path / "out", "--gst-python", "/none/bin/python", timeout=300)
+    assert shown.returncode and "nosuchstyle" in shown.stderr
+    assert "Traceback" not in shown.stderr.split("last words")[0]  # the host's own words may hold one
     assert not list((tmp_path / "out").iterdir())

@@ -116,7 +116,8 @@ def stylize(host: Host, source: Source, style: str, coherence: float, frames: in
                 file.write(frame)
                 bar.update()
     if len(measured) != len(source.frames):
-        raise MediaError(f"{host.name} gave {len(measured)} frames, {len(source.frames)} were expected from {source.path}")
+        raise MediaError(f"{host.name} gave {len(measured)} frames, {len(source.frames)} were expected from "
+                         f"{source.path}")
     say(f"  {host.name}, {kind}: {frames_of_host.frames} frames at {frames_of_host.fps:.2f} fps, after "
         f"{frames_of_host.startup:.1f} s to start -> {path}")
     return torch.stack(measured), frames_of_host.fps, frames_of_host.startup

@@ -54,8 +54,9 @@ class VapourSynth(Host):
     def missing(self) -> str | None:
         probe = "import vapoursynth as vs; vs.core.vsneuralstyle.Stylize; vs.core.bs.VideoSource"
         if sys.version_info < (3, 12):
-            return (f"VapourSynth needs Python >= 3.12, this is {sys.version_info[0]}.{sys.version_info[1]}: install one "
-                    "(with its headers) and run scripts/setup again")
+            version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+            return (f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its headers) and "
+                    "run scripts/setup again")
         result = subprocess.run([sys.executable, "-c", probe], env=self.environment(), capture_output=True, text=True)
         if result.returncode:
             return (f"VapourSynth does not load what the demo needs ({result.stderr.strip().splitlines()[-1]}): "
@@ -83,8 +84,9 @@ class GStreamer(Host):
 
     def missing(self) -> str | None:
         if shutil.which("gst-inspect-1.0") is None or shutil.which("gst-launch-1.0") is None:
-            return ("GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-good "
-                    "gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, and run scripts/setup again")
+            return ("GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-bad "
+                    "gstreamer1.0-plugins-good gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, "
+                    "and run scripts/setup again")
         if not (self.prefix / "lib/gstreamer-1.0/python/gstneuralstyle.py").exists():
             return f"the element is not installed in {self.prefix}: run scripts/setup"
         for element, package in (("neuralstyle", "gstreamer1.0-python3-plugin-loader and python3-gst-1.0"),

@@ -1,1 +1,1 @@
-"""Measuring temporal stability and sharpness: optical flow of real clips, traceable pixels, Eq. 8 of the paper, reports."""
+"""Measuring stability and sharpness: optical flow of real clips, traceable pixels, Eq. 8 of the paper, reports."""

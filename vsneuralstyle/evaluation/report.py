@@ -13,8 +13,8 @@ from torch import Tensor
 from . import metrics
 
 DEFINITION = (
-    "e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_{t−1}))², O in "
-    "0..1, then over a clip's pairs, then over clips; pairs across a cut are left out. Gradient: RMS of neighbouring "
+    "e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_{t−1}))², O "
+    "in 0..1, then over a clip's pairs, then over clips; pairs across a cut are left out. Gradient: RMS of neighbouring "
     "pixels' luma (BT.709) differences. Difference: RMS of O_t − O_{t−1} in steps of 1/255, without warp."
 )
 
@@ -142,7 +142,8 @@ def write_sheet(path: str | PathLike, columns: Mapping[str, Sequence[Tensor]], l
     import cv2
 
     def text(band: np.ndarray, words: str) -> np.ndarray:
-        return cv2.putText(band, words, (8, band.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        place = (8, band.shape[0] - 8)
+        return cv2.putText(band, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
 
     height, width = next(iter(columns.values()))[0].shape[-2:]
     cell = (cell_width, max(round(height * cell_width / width), 1))
