@@ -23,7 +23,10 @@ from vsneuralstyle.training.vgg import VGG19
 def photographs() -> list[np.ndarray]:
     """Smooth random pictures, RGB uint8."""
     random = np.random.default_rng(0)
-    return [cv2.resize(random.integers(0, 256, (24, 32, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC) for _ in range(6)]
+    return [
+        cv2.resize(random.integers(0, 256, (24, 32, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
+        for _ in range(6)
+    ]
 
 
 def residual(pair: synthetic.Pair) -> np.ndarray:
@@ -118,11 +121,14 @@ def test_crops_of_sequences_keep_flow_and_picture_together():
     y, x = np.mgrid[0:40, 0:60].astype(np.float32)
     shot = clips.Shot(
         np.stack([np.stack([x + t, y, 0 * x], -1) for t in range(3)]).astype(np.uint8),
-        np.stack([np.stack([0 * x + 1, 0 * x])] * 2).astype(np.float16), np.ones((2, 1, 40, 60), bool),
+        np.stack([np.stack([0 * x + 1, 0 * x])] * 2).astype(np.float16),
+        np.ones((2, 1, 40, 60), bool),
     )
     for seed in range(6):  # mirrored or not
         frames, flows, masks = clips.crop_batch([shot] * 2, 32, 24, 2, np.random.default_rng(seed))
-        assert frames.shape == (2, 2, 3, 24, 32) and flows.shape == (2, 1, 2, 24, 32) and masks.shape == (2, 1, 1, 24, 32)
+        assert (
+            frames.shape == (2, 2, 3, 24, 32) and flows.shape == (2, 1, 2, 24, 32) and masks.shape == (2, 1, 1, 24, 32)
+        )
         # Frame 1 is brighter by one code value than frame 0 where it stands, so the flow back leads one pixel right.
         back = warp(frames[:, 0], flows[:, 0])
         torch.testing.assert_close(back[..., 2:-2], frames[:, 1, :, :, 2:-2], atol=1e-5, rtol=0)
@@ -150,9 +156,40 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     common = ("--device", "cpu", "--iterations", 2, "--batch", 1, "--run")
     results = [
         train("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, *common, flow_run),
-        train("style", photos / "0.png", "--photos", photos, "--vgg", vgg, "--size", 64, "--style-size", 64, *common, style_run),
-        train("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache, "--per-clip", 1,
-              "--crop", 128, 64, "--output", tmp_path / "mine.safetensors", *common, net1_run),
+        train(
+            "style",
+            photos / "0.png",
+            "--photos",
+            photos,
+            "--vgg",
+            vgg,
+            "--size",
+            64,
+            "--style-size",
+            64,
+            *common,
+            style_run,
+        ),
+        train(
+            "net1",
+            "--style-run",
+            style_run,
+            "--flow-run",
+            flow_run,
+            "--clips",
+            videos,
+            "--cache",
+            cache,
+            "--per-clip",
+            1,
+            "--crop",
+            128,
+            64,
+            "--output",
+            tmp_path / "mine.safetensors",
+            *common,
+            net1_run,
+        ),
     ]
     for result in results:
         assert result.returncode == 0, result.stderr
@@ -166,4 +203,8 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
 
 def test_a_folder_without_pictures_is_an_error_without_a_traceback(tmp_path):
     result = train("flow", "--photos", tmp_path, "--run", tmp_path / "run")
-    assert result.returncode == 2 and "expected a folder with photographs" in result.stderr and "Traceback" not in result.stderr
+    assert (
+        result.returncode == 2
+        and "expected a folder with photographs" in result.stderr
+        and "Traceback" not in result.stderr
+    )

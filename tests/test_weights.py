@@ -21,7 +21,9 @@ def folder(tmp_path, monkeypatch):
     torch.manual_seed(0)
     models = tmp_path / "models"
     models.mkdir()
-    save_model(Net1(**NETWORKS), models / "plain.safetensors", style="plain", networks=NETWORKS, training={"by": "a test"})
+    save_model(
+        Net1(**NETWORKS), models / "plain.safetensors", style="plain", networks=NETWORKS, training={"by": "a test"}
+    )
     return models
 
 
@@ -86,6 +88,8 @@ def test_tensors_that_do_not_fit_the_header(folder):
     path = folder / "plain.safetensors"
     header = read_header(path)
     for networks in ({"flow_width": 0.25}, {"no_such_argument": 1}):
-        save_file({"weight": torch.zeros(3)}, path, metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})})
+        save_file(
+            {"weight": torch.zeros(3)}, path, metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})}
+        )
         with pytest.raises(ModelError, match="don't fit its header"):
             load_model("plain", model_dir=folder)

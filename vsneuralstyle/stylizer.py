@@ -165,15 +165,17 @@ class Stylizer:
             raise ArgumentError(f"frames are {tuple(frames.shape)} {frames.dtype}; expected (B, 3, H, W) torch.float32")
         height, width = frames.shape[-2:]
         if min(height, width) < MIN_SIZE:
-            raise ArgumentError(f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}")
-        if self._state is not None and self._state.frame.shape[-2:] != frames.shape[-2:]:
-            before = self._state.frame
             raise ArgumentError(
-                f"a frame of {width}x{height} after one of {before.shape[3]}x{before.shape[2]}; call reset() between clips"
+                f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
             )
+        if self._state is not None and self._state.frame.shape[-2:] != frames.shape[-2:]:
+            rows, columns = self._state.frame.shape[-2:]
+            raise ArgumentError(f"a frame of {width}x{height} after one of {columns}x{rows}; reset() between clips")
         starts_scene = [None] * len(frames) if starts_scene is None else list(starts_scene)
         if len(starts_scene) != len(frames):
-            raise ArgumentError(f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame")
+            raise ArgumentError(
+                f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame"
+            )
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
         pairs = [self._step(frame[None], start) for frame, start in zip(frames.to(self.device), starts_scene)]

@@ -58,7 +58,9 @@ def read_header(path: Path) -> dict:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: truncated or not a safetensors file ({error}); copy or train the model again") from None
+        raise ModelError(
+            f"{path}: truncated or not a safetensors file ({error}); copy or train the model again"
+        ) from None
     try:
         header = json.loads(metadata[_KEY])
         known = header["format"] == FORMAT and isinstance(header["style"], str) and header["net"] in NETS
@@ -100,7 +102,9 @@ def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | 
     if net not in NETS:
         raise ModelError(f"unknown net {net!r}; expected one of: {', '.join(NETS)}")
     if model_dir and not Path(model_dir).is_dir():
-        raise ModelError(f"model folder {str(model_dir)!r} does not exist; give a folder with {SUFFIX} models, or leave it out")
+        raise ModelError(
+            f"model folder {str(model_dir)!r} does not exist; give a folder with {SUFFIX} models, or leave it out"
+        )
     folders = search_path(model_dir)
     path = next((p for p in (folder / f"{style}{SUFFIX}" for folder in folders) if p.is_file()), None)
     if path is None or Path(style).name != style:
@@ -116,7 +120,9 @@ def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | 
             state = {name: file.get_tensor(name).float() for name in file.keys()}
         net1.load_state_dict(state)
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: its tensors don't fit its header ({str(error).splitlines()[0]}); copy or train it again") from None
+        raise ModelError(
+            f"{path}: its tensors don't fit its header ({str(error).splitlines()[0]}); copy or train it again"
+        ) from None
     return Model(net1.eval().requires_grad_(False), header, path)
 
 

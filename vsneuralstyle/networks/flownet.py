@@ -14,9 +14,7 @@ MULTIPLE = 64
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.LeakyReLU(0.1, inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.LeakyReLU(0.1, inplace=True))
 
 
 def _deconv(inputs: int, outputs: int) -> nn.Sequential:

@@ -56,9 +56,7 @@ class TransformNet(nn.Module):
         full, half, quarter = channels
         self.feature_channels = quarter
         self.encoder_blocks = residual_blocks if encoder_blocks is None else encoder_blocks
-        self.down = nn.Sequential(
-            ConvBlock(3, full, 9), ConvBlock(full, half, 3, 2), ConvBlock(half, quarter, 3, 2)
-        )
+        self.down = nn.Sequential(ConvBlock(3, full, 9), ConvBlock(full, half, 3, 2), ConvBlock(half, quarter, 3, 2))
         self.residual = nn.Sequential(*(ResidualBlock(quarter) for _ in range(residual_blocks)))
         self.up = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),

@@ -35,7 +35,9 @@ def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES) if folder.is_dir() else []
     unknown = set(without) - {p.stem for p in paths}
     if unknown:
-        raise ArgumentError(f"--without {' '.join(sorted(unknown))}: no such clip in {folder}; give file names without suffix")
+        raise ArgumentError(
+            f"--without {' '.join(sorted(unknown))}: no such clip in {folder}; give file names without suffix"
+        )
     paths = [p for p in paths if p.stem not in without]
     if not paths:
         raise ArgumentError(f"{folder}: expected a folder with video clips ({', '.join(VIDEO_SUFFIXES)})")
@@ -59,8 +61,15 @@ def _is_one_scene(frames: np.ndarray) -> bool:
 
 
 def prepare(
-    clips: Sequence[Path], cache: Path, *, length: int, per_clip: int, size: int, weights: Path | None,
-    device: torch.device, seed: int = 0,
+    clips: Sequence[Path],
+    cache: Path,
+    *,
+    length: int,
+    per_clip: int,
+    size: int,
+    weights: Path | None,
+    device: torch.device,
+    seed: int = 0,
 ) -> list[Path]:
     """Measures what is not in the cache yet; returns the cache's files, one a sequence.
 
@@ -102,7 +111,10 @@ def prepare(
             masks.append(occlusion.traceable(backward, forward))
         part = path.with_suffix(".part.npz")
         np.savez_compressed(
-            part, frames=sequence, flows=torch.cat(flows).half().cpu().numpy(), traceable=torch.cat(masks).bool().cpu().numpy()
+            part,
+            frames=sequence,
+            flows=torch.cat(flows).half().cpu().numpy(),
+            traceable=torch.cat(masks).bool().cpu().numpy(),
         )
         part.replace(path)
         files.append((clip, index, path))
@@ -117,7 +129,7 @@ def load(path: Path) -> Shot:
 def crop_batch(
     sequences: Sequence[Shot], width: int, height: int, length: int, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random crops of random sequences, mirrored at random, time reversed never (flow is one way).
+    """Random crops of random sequences, mirrored at random; never reversed in time, since flow is one way.
 
     Returns:
         frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1, 1, H, W) float32.
@@ -126,7 +138,9 @@ def crop_batch(
     for sequence in sequences:
         first = random.integers(len(sequence.frames) - length + 1)
         rows, columns = sequence.frames.shape[1:3]
-        y, x = random.integers(max(rows - height, 0) + 1), random.integers(max(columns - width, 0) + 1)
+        if rows < height or columns < width:
+            raise ArgumentError(f"a crop of {width}x{height} from frames of {columns}x{rows}; give a smaller --crop")
+        y, x = random.integers(rows - height + 1), random.integers(columns - width + 1)
         window = np.s_[..., y : y + height, x : x + width]
         picture = torch.from_numpy(sequence.frames[first : first + length]).permute(0, 3, 1, 2).float()[window] / 255
         flow = torch.from_numpy(sequence.flows[first : first + length - 1]).float()[window]

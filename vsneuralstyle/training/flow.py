@@ -30,9 +30,18 @@ TRANSLATION_LONGEST = 6.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the layers")
     parser.add_argument("--width", type=float, default=0.375, help="channels over the paper's (default 0.375)")
-    parser.add_argument("--size", type=int, nargs=2, default=(256, 192), metavar=("W", "H"), help="of the pairs, multiples of 64")
-    parser.add_argument("--translations", type=int, default=600, help="first steps, on crops that move as a whole (default 600)")
-    parser.add_argument("--growth", type=int, default=2000, help="steps in which the layers' motion grows to its full length (default 2000)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(256, 192), metavar=("W", "H"), help="of the pairs, multiples of 64"
+    )
+    parser.add_argument(
+        "--translations", type=int, default=600, help="first steps, on crops that move as a whole (default 600)"
+    )
+    parser.add_argument(
+        "--growth",
+        type=int,
+        default=2000,
+        help="steps in which the layers' motion grows to its full length (default 2000)",
+    )
     add_run_arguments(parser, iterations=6000, batch=8, rate=6e-4)
 
 
@@ -56,8 +65,14 @@ class Pairs:
     """
 
     def __init__(
-        self, images: list[np.ndarray], size: tuple[int, int], batch: int, seed: int, device: torch.device,
-        translations: int = 0, growth: int = 0,
+        self,
+        images: list[np.ndarray],
+        size: tuple[int, int],
+        batch: int,
+        seed: int,
+        device: torch.device,
+        translations: int = 0,
+        growth: int = 0,
     ) -> None:
         self.images, self.size, self.batch, self.seed, self.device = images, size, batch, seed, device
         self.translations, self.growth = translations, growth
@@ -104,7 +119,11 @@ def main(args: argparse.Namespace) -> None:
             target = F.adaptive_avg_pool2d(flow, predicted.shape[-2:]) / FLOW_SCALE
             total = total + weight * endpoint_error(predicted, target)
         full = F.interpolate(pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear")
-        return {"loss": total, "epe": endpoint_error(full, flow), "zero_epe": endpoint_error(torch.zeros_like(flow), flow)}
+        return {
+            "loss": total,
+            "epe": endpoint_error(full, flow),
+            "zero_epe": endpoint_error(torch.zeros_like(flow), flow),
+        }
 
     fixed = Pairs(images, tuple(args.size), 4, args.seed + 1, device)(0)
 

@@ -32,12 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="clips kept out of training")
     parser.add_argument("--cache", type=Path, default=Path("runs/flow-cache"), metavar="FOLDER", help="measured flow")
-    parser.add_argument("--raft", type=Path, metavar="FILE", help="RAFT-small as safetensors (default: torchvision's weights)")
+    parser.add_argument(
+        "--raft", type=Path, metavar="FILE", help="RAFT-small as safetensors (default: torchvision's weights)"
+    )
     parser.add_argument("--per-clip", type=int, default=6, help="sequences taken of a clip (default 6)")
     parser.add_argument("--frame-size", type=int, default=512, help="long side of the frames (default 512)")
-    parser.add_argument("--crop", type=int, nargs=2, default=(320, 256), metavar=("W", "H"))
-    parser.add_argument("--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)")
-    parser.add_argument("--encoder-blocks", type=int, default=RESIDUAL_BLOCKS, help="residual blocks before the composed feature")
+    parser.add_argument(
+        "--crop",
+        type=int,
+        nargs=2,
+        default=(320, 192),
+        metavar=("W", "H"),
+        help="of the training crops, multiples of 64",
+    )
+    parser.add_argument(
+        "--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)"
+    )
+    parser.add_argument(
+        "--encoder-blocks", type=int, default=RESIDUAL_BLOCKS, help="residual blocks before the composed feature"
+    )
     parser.add_argument("--warp-mode", choices=("bilinear", "bicubic"), default="bicubic")
     parser.add_argument("--snap", type=float, default=0.0, help="flow shorter than this many pixels counts as none")
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
@@ -66,8 +79,14 @@ def assemble(style_run: Path, flow_run: Path, **networks) -> tuple[Net1, dict]:
 def main(args: argparse.Namespace) -> None:
     device = setup(args)
     paths = clips.prepare(
-        clips.find_clips(args.clips, args.without), args.cache, length=4, per_clip=args.per_clip,
-        size=args.frame_size, weights=args.raft, device=device, seed=args.seed,
+        clips.find_clips(args.clips, args.without),
+        args.cache,
+        length=4,
+        per_clip=args.per_clip,
+        size=args.frame_size,
+        weights=args.raft,
+        device=device,
+        seed=args.seed,
     )
     if args.prepare:
         return
@@ -97,7 +116,7 @@ def main(args: argparse.Namespace) -> None:
                 flow = pyramid[-1].float() * FLOW_SCALE
                 composite, mask = net1.compose(features[t], composite, flow)
                 stylized = net1.style.decode(composite)
-            target = warp(output.detach(), true_flow)
+            target = warp(output.detach(), true_flow, "bicubic")  # bilinear would teach blur
             terms["cohe"] += (traceable * (stylized - target).square()).mean()
             terms["occ"] += ((1 - traceable) * (stylized - per_frame[t]).square()).mean()
             true_quarter = F.avg_pool2d(true_flow, 4)
@@ -124,7 +143,8 @@ def main(args: argparse.Namespace) -> None:
     train(args, nn.ModuleDict({"flow": net1.flow, "mask": net1.mask}), sample, loss, picture)
     if args.output:
         training = {
-            "style": _load_run(args.style_run)["configuration"], "flow": _load_run(args.flow_run)["configuration"],
+            "style": _load_run(args.style_run)["configuration"],
+            "flow": _load_run(args.flow_run)["configuration"],
             "net1": configuration(args) | {"without": list(args.without), "crop": list(args.crop)},
         }
         save_model(net1, args.output, style=args.output.stem, networks=networks, training=training)

@@ -1,4 +1,4 @@
-"""What the three trainers share: a folder with checkpoints, a log and pictures, and the loop that can be taken up again."""
+"""What the trainers share: a folder with checkpoints, a log and pictures, and a loop that can be taken up again."""
 
 import argparse
 import csv
@@ -20,10 +20,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, iterations: int, batch: int, rate: float) -> None:
     """The options that every trainer has."""
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints, log and pictures; taken up again if it exists")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="checkpoints, log and pictures; taken up again if it exists",
+    )
     parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all (default {iterations})")
     parser.add_argument("--batch", type=int, default=batch, help=f"samples a step (default {batch})")
-    parser.add_argument("--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})")
+    parser.add_argument(
+        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
@@ -90,7 +98,7 @@ def train(
         terms = loss(sample(step))
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0 if not hasattr(args, "clip") else args.clip)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
@@ -104,11 +112,20 @@ def train(
                 writer = csv.writer(file)
                 if new:
                     writer.writerow(["step", "seconds_a_step", *means])
-                writer.writerow([step + 1, f"{(time.monotonic() - started) / counted:.3f}", *(f"{v:.6g}" for v in means.values())])
+                writer.writerow(
+                    [step + 1, f"{(time.monotonic() - started) / counted:.3f}", *(f"{v:.6g}" for v in means.values())]
+                )
             sums, counted, started = {}, 0, time.monotonic()
             part = checkpoint.with_suffix(".part")
-            torch.save({"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                        "configuration": configuration(args)}, part)
+            torch.save(
+                {
+                    "modules": modules.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                    "configuration": configuration(args),
+                },
+                part,
+            )
             part.replace(checkpoint)
             if picture is not None:
                 cv2.imwrite(str(args.run / f"{step + 1:06d}.png"), cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))
@@ -134,7 +151,9 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
         raise ArgumentError(f"{path}: not a picture that OpenCV can read")
     if size:
         scale = size / max(image.shape[:2])
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        image = cv2.resize(
+            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -153,4 +172,6 @@ def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
 
 def to_picture(rgb: Tensor) -> np.ndarray:
     """(B, 3, H, W), 0..1 -> the images side by side as one RGB uint8 picture."""
-    return np.concatenate(list((rgb.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), 1)
+    return np.concatenate(
+        list((rgb.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), 1
+    )

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from vsneuralstyle.networks.transform import TransformNet
 from vsneuralstyle.training.run import (
-    add_run_arguments, autocast, photographs, read_image, setup, to_picture, to_tensor, train,
+    add_run_arguments,
+    autocast,
+    photographs,
+    read_image,
+    setup,
+    to_picture,
+    to_tensor,
+    train,
 )
 from vsneuralstyle.training.vgg import VGG19
 
@@ -28,8 +35,12 @@ RESIDUAL_BLOCKS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("painting", type=Path, help="the picture whose style is learnt")
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the content")
-    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors (default: torchvision's weights)")
-    parser.add_argument("--style-size", type=int, default=512, help="long side of the painting: the size of its strokes (default 512)")
+    parser.add_argument(
+        "--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors (default: torchvision's weights)"
+    )
+    parser.add_argument(
+        "--style-size", type=int, default=512, help="long side of the painting: the size of its strokes (default 512)"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the training crops (default 256)")
     parser.add_argument("--style-weight", type=float, default=5.0)
     parser.add_argument("--content-weight", type=float, default=1.0)
@@ -56,7 +67,9 @@ def crops(images: list[np.ndarray], size: int, batch: int, seed: int) -> np.ndar
     for _ in range(batch):
         image = images[random.integers(len(images))]
         scale = size / min(image.shape[:2]) * random.uniform(1.0, 1.4)
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        image = cv2.resize(
+            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         y, x = random.integers(image.shape[0] - size + 1), random.integers(image.shape[1] - size + 1)
         crop = image[y : y + size, x : x + size]
         result.append(crop[:, ::-1] if random.random() < 0.5 else crop)
@@ -82,7 +95,9 @@ def main(args: argparse.Namespace) -> None:
             with torch.no_grad():
                 content_features = vgg(content, CONTENT_LAYERS)
         content_term = sum(relative_error(features[n], content_features[n]) for n in CONTENT_LAYERS)
-        style_term = sum(relative_error(gram(features[n]), targets[n].expand(len(content), -1, -1)) for n in STYLE_LAYERS)
+        style_term = sum(
+            relative_error(gram(features[n]), targets[n].expand(len(content), -1, -1)) for n in STYLE_LAYERS
+        )
         variation = stylized.diff(dim=2).square().mean() + stylized.diff(dim=3).square().mean()
         total = args.content_weight * content_term + args.style_weight * style_term + args.tv_weight * variation
         return {"loss": total, "content": content_term, "style": style_term, "variation": variation}
@@ -94,4 +109,10 @@ def main(args: argparse.Namespace) -> None:
         with autocast(device):
             return np.concatenate((to_picture(samples), to_picture(stylize(samples))))
 
-    train(args, nn.ModuleDict({"style": network}), lambda step: to_tensor(crops(images, args.size, args.batch, args.seed * 1_000_003 + step), device), loss, picture)
+    train(
+        args,
+        nn.ModuleDict({"style": network}),
+        lambda step: to_tensor(crops(images, args.size, args.batch, args.seed * 1_000_003 + step), device),
+        loss,
+        picture,
+    )

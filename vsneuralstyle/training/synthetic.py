@@ -55,7 +55,9 @@ def _shape(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
     mask = np.zeros((rows, columns), np.uint8)
     cv2.fillPoly(mask, [points.round().astype(np.int32)], 255, cv2.LINE_AA)
     if random.random() < 0.2:  # a hole, to see through
-        cv2.circle(mask, (columns // 2, rows // 2), int(min(rows, columns) * random.uniform(0.1, 0.25)), 0, -1, cv2.LINE_AA)
+        cv2.circle(
+            mask, (columns // 2, rows // 2), int(min(rows, columns) * random.uniform(0.1, 0.25)), 0, -1, cv2.LINE_AA
+        )
     return mask
 
 
@@ -100,7 +102,11 @@ def make_pair(
     flow = np.empty((height, width, 2), np.float32)
     center = np.array([width / 2, height / 2])
     still = random.random() < 0.15  # a static camera
-    camera = np.eye(3) if still else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 9.0]))
+    camera = (
+        np.eye(3)
+        if still
+        else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 9.0]))
+    )
     for layer in range(1 + random.integers(1, 5)):
         image = images[random.integers(len(images))]
         if layer == 0:
@@ -111,7 +117,9 @@ def make_pair(
             own = _affine(random, middle, 0.03 * pace, 0.03 * pace, pace * random.choice([1.0, 4.0, 12.0]))
             motion, mask = own @ camera, _shape(random, image)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
-            warped = cv2.warpAffine(image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+            warped = cv2.warpAffine(
+                image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+            )
             if mask is None:
                 frame[:] = warped
             else:

@@ -31,7 +31,9 @@ class VGG19(nn.Module):
                     conv.weight.data = state[f"features.{index}.weight"].float()
                     conv.bias.data = state[f"features.{index}.bias"].float()
                 except KeyError as error:
-                    raise ArgumentError(f"{weights}: expected VGG-19's tensor {error} under torchvision's name") from None
+                    raise ArgumentError(
+                        f"{weights}: expected VGG-19's tensor {error} under torchvision's name"
+                    ) from None
                 self.convs[f"relu{block}_{number}"] = conv
                 inputs, index = width, index + 2
             index += 1
@@ -43,7 +45,9 @@ class VGG19(nn.Module):
     def _read(weights: Path | None) -> dict[str, Tensor]:
         if weights is not None:
             if not Path(weights).is_file():
-                raise ArgumentError(f"--vgg {weights}: no such file; expected VGG-19 as safetensors, or leave --vgg out to use torchvision's")
+                raise ArgumentError(
+                    f"--vgg {weights}: no such file; expected VGG-19 as safetensors, or leave --vgg out for torchvision's"
+                )
             return load_file(weights)
         from torchvision.models import VGG19_Weights  # an extra: only training needs it
 
