@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsneuralstyle import __version__
-from vsneuralstyle.errors import NeuralStyleError
+from vsneuralstyle.errors import ModelError, NeuralStyleError
 
 ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a shell's for SIGINT and SIGTERM
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
-    signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(argv) or 0
     except NeuralStyleError as error:
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("neuralstyle: interrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -64,14 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_render(commands)
 
-    styles = commands.add_parser("styles", help="list the styles that there are", description="Lists the styles that there are: "
-                                 "name, network family, what the model file says of itself, and where it lies.")
+    styles = commands.add_parser(
+        "styles", help="list the styles that there are",
+        description="Lists the styles that there are: name, network family, its networks' parameters, and its file.")
     _add_model_options(styles)
     styles.set_defaults(run=_styles)
 
-    doctor = commands.add_parser("doctor", help="say what works here, and what to do where something doesn't",
-                                 description="Says what is installed, which device and precision will be used, which styles there "
-                                 "are and which hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.")
+    doctor = commands.add_parser(
+        "doctor", help="say what works here, and what to do where something doesn't",
+        description="Says what is installed, which device and precision will be used, which styles there are and which "
+        "hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.")
     doctor.set_defaults(run=_doctor)
 
     train = commands.add_parser("train", help="train networks: flow, style, net1")
@@ -84,15 +88,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: what isn't given stays absent, and the core's own default holds.
     parser.add_argument("--net", default=argparse.SUPPRESS, help="network family (default johnson)")
-    parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help="look for models here first")
+    parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
+                        help="look for models here first")
 
 
 def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "render", help="stylize a video file",
-        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the container can carry them, "
-        "subtitles are kept. The output appears when it is complete: Ctrl-C or an error leaves no file behind, and an existing "
-        "one as it was.")
+        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the container can carry "
+        "them, subtitles are kept. The output appears when it is complete: Ctrl-C or an error leaves no file behind, "
+        "and an existing one as it was.")
     parser.add_argument("source", type=Path, help="a video file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
                         help="the file to write; its suffix chooses the container (.mp4, .mkv, .webm, .mov, ...)")
@@ -103,19 +108,23 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
 
     look = parser.add_argument_group("look", argument_default=argparse.SUPPRESS)
     look.add_argument("--strength", type=float, metavar="0..1", help="from the source to the style (default 1)")
-    look.add_argument("--coherence", type=float, metavar="0..1", help="from each frame by itself to fully coherent (default 1)")
+    look.add_argument("--coherence", type=float, metavar="0..1",
+                      help="from each frame by itself to fully coherent (default 1)")
     look.add_argument("--preserve-color", action="store_true", help="keep the source's colors, take the style's luma")
     look.add_argument("--scene-cut", type=float, metavar="0..1", help="threshold of the scene cut detector; 0: off")
 
     model = parser.add_argument_group("model")
     _add_model_options(model)
     model.add_argument("--device", default=argparse.SUPPRESS, help="auto, cpu, cuda or cuda:N (default auto)")
-    model.add_argument("--precision", default=argparse.SUPPRESS, help="auto, float32, bfloat16 or float16 (default auto)")
+    model.add_argument("--precision", default=argparse.SUPPRESS,
+                       help="auto, float32, bfloat16 or float16 (default auto)")
 
     output = parser.add_argument_group("output")
     output.add_argument("--no-audio", action="store_true", help="leave the audio out")
-    output.add_argument("--codec", metavar="NAME", help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in .webm)")
-    output.add_argument("--crf", type=float, help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)")
+    output.add_argument("--codec", metavar="NAME",
+                        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in .webm)")
+    output.add_argument("--crf", type=float,
+                        help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)")
     output.add_argument("--pix-fmt", metavar="NAME", help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
                         "yuv444p for odd sizes; yuv420p10le keeps 10 bits)")
 
@@ -137,8 +146,8 @@ def _styles(args: argparse.Namespace) -> None:
     styles = weights.available_styles(**options)
     if not styles:
         folders = ", ".join(str(folder) for folder in weights.search_path(options.get("model_dir")))
-        raise weights.ModelError(f"no styles found in {folders}; train one (`neuralstyle train style --help`) or "
-                                 "name the folder that has them (--model-dir, or the environment's NEURALSTYLE_MODEL_PATH)")
+        raise ModelError(f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
+                         "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)")
     for name, path in styles.items():
         header = weights.read_header(path)
         networks = ", ".join(f"{key} {value}" for key, value in header["networks"].items())

@@ -23,14 +23,15 @@ import sys, vapoursynth as vs
 clip = vs.core.std.BlankClip(width=64, height=48, format=vs.RGB24, length=2)
 vs.core.vsneuralstyle.Stylize(clip, style=sys.argv[1]).get_frame(1)
 """
-GSTREAMER_FRAMES = "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=64,height=48 ! neuralstyle style={} ! fakesink"
+GSTREAMER_FRAMES = (
+    "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=64,height=48 ! neuralstyle style={} ! fakesink")
 
 
 def main() -> int:
     """Prints the report; returns 0 if the core works, else 1. The hosts don't count: few machines have both."""
     style = _any_style()
-    sections = {"installed": installed(), "core": core(), "video files": video_files(), "VapourSynth": vapoursynth(style),
-                "GStreamer": gstreamer(style)}
+    sections = {"installed": installed(), "core": core(), "video files": video_files(),
+                "VapourSynth": vapoursynth(style), "GStreamer": gstreamer(style)}
     works = dict.fromkeys(sections, True)
     for title, findings in sections.items():
         print(title)
@@ -57,7 +58,7 @@ def installed() -> Iterator[tuple[bool, str]]:
             yield True, f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:
             if name == "vsneuralstyle":
-                yield True, f"vsneuralstyle from {Path(__file__).parent}, not installed: VapourSynth and GStreamer won't find it"
+                yield True, f"vsneuralstyle in {Path(__file__).parent}, not installed: the hosts may not find it"
             elif name == "vapoursynth" and sys.version_info < (3, 12):
                 yield True, "vapoursynth: none; it needs Python >= 3.12"
             else:
@@ -76,23 +77,23 @@ def core() -> Iterator[tuple[bool, str]]:
         return
     device = resolve_device("auto")
     if device.type == "cuda":
-        yield True, f"device {device}: {torch.cuda.get_device_name(device)}"
+        yield True, f"device {device}: {torch.cuda.get_device_name(device)} (PyTorch {torch.__version__})"
     else:
-        why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch finds no CUDA GPU or driver"
-        yield True, f"device cpu: {why}; {torch.get_num_threads()} threads"
+        why = "PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch finds no CUDA GPU or driver"
+        yield True, f"device cpu: {why} ({torch.__version__}); {torch.get_num_threads()} threads"
     precision = str(resolve_precision("auto", device)).removeprefix("torch.")
     yield True, f"precision {precision}: " + {
         "float16": "the device is a GPU", "bfloat16": "the CPU has bfloat16 units (AMX or AVX-512)",
         "float32": "the CPU has no bfloat16 units (AMX or AVX-512)"}[precision]
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
     if not styles:
-        yield False, (f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train one "
-                      "(neuralstyle train), or set NEURALSTYLE_MODEL_PATH to a folder that has them")
+        yield False, (f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train "
+                      "one (neuralstyle train), or set NEURALSTYLE_MODEL_PATH to a folder that has them")
     for net, name, path in styles:
         try:
             stylized = Stylizer(name, net=net).stylize(torch.rand(2, 3, 48, 64))
             finite = bool(stylized.isfinite().all())
-            yield finite, f"style {name} ({net}), {path}" + ("" if finite else ": gives no finite pixels; train it again")
+            yield finite, f"style {name} ({net}), {path}{'' if finite else ': gives no finite pixels; train it again'}"
         except (NeuralStyleError, RuntimeError) as error:
             yield False, f"style {name} ({net}), {path}: {error}"
 
@@ -107,14 +108,16 @@ def video_files() -> Iterator[tuple[bool, str]]:
     for library in ("libavformat", "libavcodec"):
         yield True, f"{library} {'.'.join(map(str, av.library_versions[library]))}"
     for encoder in ("libx264", "libvpx-vp9"):
-        present = encoder in av.codecs_available
-        yield present, f"encoder {encoder}" + ("" if present else " is missing: pip install --force-reinstall --only-binary av av")
+        if encoder in av.codecs_available:
+            yield True, f"encoder {encoder}"
+        else:
+            yield False, f"encoder {encoder} is missing: pip install --force-reinstall --only-binary av av"
 
 
 def vapoursynth(style: str | None) -> Iterator[tuple[bool, str]]:
     """The module, the plugin, tried with style, and vspipe."""
     if sys.version_info < (3, 12):
-        yield False, f"needs Python >= 3.12, this is {platform.python_version()}: install vsneuralstyle into a newer Python"
+        yield False, f"needs Python >= 3.12, this is {platform.python_version()}: install into a newer Python"
         return
     code, output = _run([sys.executable, "-c", VAPOURSYNTH_PLUGINS])
     if code:
@@ -123,12 +126,12 @@ def vapoursynth(style: str | None) -> Iterator[tuple[bool, str]]:
     release, *namespaces = output.split()
     yield True, f"R{release}"
     if "vsneuralstyle" not in namespaces:
-        yield False, "core.vsneuralstyle is not there: install the wheel (pip install vsneuralstyle), it brings the plugin"
+        yield False, "no core.vsneuralstyle: install the wheel (pip install vsneuralstyle), it brings the plugin"
     elif style:
         code, output = _run([sys.executable, "-c", VAPOURSYNTH_FRAME, style])
         yield not code, "core.vsneuralstyle.Stylize" + (f" fails: {_last_line(output)}" if code else " gives frames")
-    # pip puts vspipe beside this Python.
-    vspipe = shutil.which("vspipe", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    beside = str(Path(sys.executable).parent)  # where pip puts it
+    vspipe = shutil.which("vspipe", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
     if vspipe is None:
         yield False, "no vspipe: pip install vapoursynth"
         return
@@ -156,8 +159,8 @@ def gstreamer(style: str | None) -> Iterator[tuple[bool, str]]:
         yield False, f"no element neuralstyle: {_without_element()}"
     elif style:
         code, output = _run([launch, "-q", *GSTREAMER_FRAMES.format(style).split()])
-        errors = [line for line in output.splitlines() if line.startswith("ERROR")]
-        yield not code, "element neuralstyle" + (f" fails: {(errors or [_last_line(output)])[0]}" if code else " gives frames")
+        error = next((line for line in output.splitlines() if line.startswith("ERROR")), _last_line(output))
+        yield not code, "element neuralstyle" + (f" fails: {error}" if code else " gives frames")
 
 
 def _without_element() -> str:
@@ -165,8 +168,8 @@ def _without_element() -> str:
     code, output = _run(["/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2], sep='.')"])
     system = output.strip()
     if not code and system != f"{sys.version_info[0]}.{sys.version_info[1]}":
-        return (f"GStreamer runs the system's Python {system}, this is another one; run scripts/setup, or install there: "
-                "/usr/bin/python3 -m venv --system-site-packages VENV; VENV/bin/pip install vsneuralstyle; "
+        return (f"GStreamer runs the system's Python {system}, this is another one; run scripts/setup, or install "
+                "there: /usr/bin/python3 -m venv --system-site-packages VENV; VENV/bin/pip install vsneuralstyle; "
                 "export GST_PLUGIN_PATH=VENV/lib/gstreamer-1.0")
     folder = _element_folder()
     if folder is None:

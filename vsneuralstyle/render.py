@@ -4,11 +4,12 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition, Stream
@@ -27,9 +28,11 @@ log = logging.getLogger(__name__)
 ENCODERS = ("libx264", "libvpx-vp9")  # the default is the first that the container can carry
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}  # visually lossless
 ENCODER_OPTIONS = {"libvpx-vp9": {"row-mt": "1", "cpu-used": "4"}}  # its own defaults use one core, slowly
+ADVICE = "repair the file, or cut it before that"
 LIMITED, FULL = 1, 2  # AVColorRange
 IDENTITY = 0  # AVColorSpace of RGB
-SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+           | Interpolation.FULL_CHR_H_INP)
 # What a container writes anew, or what is true of the source file only.
 FILE_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 
@@ -49,10 +52,10 @@ def render(
 ) -> int:
     """Stylizes the first video stream of the file source into the file destination; returns the number of frames.
 
-    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and chapters
-    are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video streams, data,
-    subtitles that the container can't carry) is left out, with a warning in the log. One frame at a time is read,
-    stylized and written, so memory does not grow with the length.
+    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and
+    chapters are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video
+    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. One frame at a time
+    is read, stylized and written, so memory does not grow with the length.
 
     The destination appears, complete, at the very end. Until then the file lies beside it under a hidden name ending in
     `.part` and the suffix, and any exception (KeyboardInterrupt and SystemExit too) removes it.
@@ -68,10 +71,11 @@ def render(
         crf: constant quality on the encoder's own scale; None: 18 for libx264, 24 for libvpx-vp9.
         pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p if width or height
             is odd (H.264 has no odd 4:2:0).
-        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut, model_dir of `Stylizer`.
+        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and model_dir of
+            `Stylizer`.
 
-    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else BT.601;
-    without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
+    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
+    BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
 
     Raises:
         MediaError: the source can't be read or is damaged; the destination can't be written or can't carry a stream.
@@ -86,7 +90,7 @@ def render(
         head = list(_until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
             raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
-        converter = _Converter(head[-1], encoder.pix_fmt, source)
+        converter = _Converter(head[-1], encoder, source)
         _tag(encoder, video, head[-1], converter)
         stylizer = Stylizer(style, **stylizer_options)
         hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
@@ -124,8 +128,8 @@ def _open_source(source: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(str(source))
     except av.error.FFmpegError as error:
-        empty = source.is_file() and not source.stat().st_size
-        raise MediaError(f"can't read {source}: {'it is empty' if empty else error.strerror}; expected a video file") from error
+        why = "it is empty" if source.is_file() and not source.stat().st_size else error.strerror
+        raise MediaError(f"can't read {source}: {why}; expected a video file") from error
     with container:
         yield container
 
@@ -143,24 +147,27 @@ def _open_destination(destination: Path) -> Iterator[OutputContainer]:
         raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video file; "
                          "expected .mp4, .mkv, .webm or .mov")
     try:
-        part.touch(exist_ok=False)  # FFmpeg would try no earlier than with the first packet
-    except OSError as error:
-        raise MediaError(f"can't write {destination}: {error.strerror}; choose a folder that exists and is writable") from error
-    try:
+        try:
+            part.touch()  # FFmpeg would try no earlier than with the first packet
+        except OSError as error:
+            raise MediaError(f"can't write {destination}: {error.strerror}; choose a folder that exists and is "
+                             "writable") from error
         with container:
             yield container
         os.replace(part, destination)
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"can't write {destination}: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _video_stream(reader: InputContainer, source: Path) -> VideoStream:
     # Cover art is a video stream as well.
     videos = [stream for stream in reader.streams.video if not stream.disposition & Disposition.attached_pic]
     if not videos:
-        found = ", ".join(sorted({stream.type for stream in reader.streams})) or "no stream"
+        kinds = {"cover art" if stream.type == "video" else stream.type for stream in reader.streams}
+        found = ", ".join(sorted(kinds)) or "no stream"
         raise MediaError(f"{source} has no video, only: {found}; expected a video file")
     video = videos[0]
     if video.codec_context is None or video.format is None or not video.width:
@@ -185,17 +192,17 @@ def _read(reader: InputContainer, video: VideoStream, copies: dict[int, Stream],
         for packet in reader.demux(video, *(reader.streams[index] for index in copies)):
             where = _time(packet) or where
             if packet.is_corrupt:
-                raise MediaError(f"{source} is damaged or cut off at {where}; repair it, or cut it before that")
+                raise MediaError(f"{source}: damaged or cut off at {where}; {ADVICE}")
             if packet.stream.index in copies:
                 if packet.size:  # an empty one only marks the end
                     yield packet
                 continue
             for frame in packet.decode():
                 if frame.is_corrupt:
-                    raise MediaError(f"{source}: the frame at {_time(frame) or where} is damaged; repair the file, or cut it before that")
+                    raise MediaError(f"{source}: the frame at {_time(frame) or where} is damaged; {ADVICE}")
                 yield frame
     except av.error.FFmpegError as error:
-        raise MediaError(f"{source}: can't decode at {where}: {error.strerror}; repair the file, or cut it before that") from error
+        raise MediaError(f"{source}: can't decode at {where}: {error.strerror}; {ADVICE}") from error
 
 
 def _time(item: av.VideoFrame | av.Packet) -> str | None:
@@ -218,7 +225,7 @@ def _add_streams(reader: InputContainer, writer: OutputContainer, video: VideoSt
     """
     writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
     writer.set_chapters(reader.chapters())
-    encoder, copies = None, {}
+    encoder, copies, container = None, {}, writer.format.long_name
     for stream in reader.streams:
         name = stream.codec_context.name if stream.codec_context else "unknown codec"
         if stream.index == video.index:
@@ -230,10 +237,10 @@ def _add_streams(reader: InputContainer, writer: OutputContainer, video: VideoSt
                 _copy_metadata(stream, copies[stream.index])
             except (ValueError, av.error.FFmpegError) as error:
                 if stream.type == "audio":
-                    raise MediaError(f"{destination}: {writer.format.long_name} can't carry the source's audio ({name}); "
-                                     "choose another container (.mkv takes nearly every codec) or leave the audio out "
+                    raise MediaError(f"{destination}: {container} can't carry the source's audio ({name}); choose "
+                                     "another container (.mkv takes nearly every codec) or leave the audio out "
                                      "(--no-audio)") from error
-                log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name, stream.index, name)
+                log.warning("%s can't carry subtitle stream %d (%s): left out", container, stream.index, name)
         elif stream.type != "audio":
             log.warning("%s stream %d (%s) is left out", stream.type, stream.index, name)
     return encoder, copies
@@ -251,6 +258,8 @@ def _add_encoder(writer: OutputContainer, video: VideoStream, destination: Path,
     encoder = None
     for name in [codec] if codec else ENCODERS:
         try:
+            if av.Codec(name, "w").type != "video":
+                raise MediaError(f"{name!r} does not encode video; expected an encoder such as libx264")
             encoder = writer.add_stream(name, rate=rate, width=video.width, height=video.height)
             break
         except ValueError as error:
@@ -258,12 +267,12 @@ def _add_encoder(writer: OutputContainer, video: VideoStream, destination: Path,
     if encoder is None:
         raise MediaError(f"can't write {destination}: {refusal}; choose .mp4, .mkv, .webm or .mov, or another encoder "
                          "(--codec), for example libx264, libx265, libvpx-vp9 or ffv1") from refusal
-    if encoder.type != "video":
-        raise MediaError(f"{name!r} encodes {encoder.type}; expected a video encoder such as libx264")
     encoder.codec_context.time_base = encoder.time_base = video.time_base
+    encoder.codec_context.flags |= Flags.frame_duration
     encoder.pix_fmt = _choose_pix_fmt(encoder, video, pix_fmt)
     if crf is not None and name not in DEFAULT_CRF:
-        raise ArgumentError(f"--crf {crf}: {name} has no such option; leave it out, or use one of {', '.join(DEFAULT_CRF)}")
+        raise ArgumentError(f"--crf {crf}: {name} has no such option; leave it out, or choose an encoder that does: "
+                            f"{', '.join(DEFAULT_CRF)}")
     crf = DEFAULT_CRF.get(name) if crf is None else crf
     encoder.options = ENCODER_OPTIONS.get(name, {}) | ({} if crf is None else {"crf": str(crf)})
     return encoder
@@ -283,7 +292,8 @@ def _choose_pix_fmt(encoder: VideoStream, video: VideoStream, pix_fmt: str | Non
                     video.width, video.height, chosen)
     bits, kept = _bits(video.format), _bits(av.VideoFormat(chosen))
     if bits > kept:
-        log.warning("the source has %d bits a sample, the output %d (%s); --pix-fmt yuv420p10le keeps 10", bits, kept, chosen)
+        log.warning("the source has %d bits a sample, the output %d (%s); --pix-fmt yuv420p10le keeps 10",
+                    bits, kept, chosen)
     return chosen
 
 
@@ -330,18 +340,20 @@ class _Converter:
     float by `yuv`: the scaler's own deep RGB is up to one 8-bit code value too dark.
     """
 
-    def __init__(self, frame: av.VideoFrame, pix_fmt: str, source: Path) -> None:
-        """frame: the clip's first, which tells the size and the colors of all; pix_fmt: the encoder's."""
+    def __init__(self, frame: av.VideoFrame, encoder: VideoStream, source: Path) -> None:
+        """frame: the clip's first, which tells the size and the colors of all."""
         self.source = source
         self.size = (frame.width, frame.height)
-        self.pixels = av.VideoFormat(pix_fmt)
+        self.pixels = av.VideoFormat(encoder.pix_fmt)
         self.count = 0  # frames made
+        self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))  # nominal, in ticks
         self._last_pts = None
         self._reader, self._writer = VideoReformatter(), VideoReformatter()
         name, tag = frame.format.name, frame.colorspace
         tagged = not _is_rgb(frame.format) and tag in yuv.LUMA_WEIGHTS
         if not tagged and not _is_rgb(frame.format) and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED):
-            raise MediaError(f"{source}: unsupported color matrix (MatrixCoefficients {tag}); convert it to BT.709 first")
+            raise MediaError(f"{source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
+                             "source to BT.709 first")
         self.matrix = tag if tagged else yuv.default_matrix(frame.height)
         gray = name.startswith("gray") and frame.color_range == 0
         self.full = name.startswith("yuvj") or gray or frame.color_range == FULL
@@ -357,8 +369,8 @@ class _Converter:
     def to_rgb(self, frame: av.VideoFrame) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1."""
         if (frame.width, frame.height) != self.size:
-            raise MediaError(f"{self.source}: the frame at {_time(frame)} is {frame.width}x{frame.height}, the first was "
-                             f"{self.size[0]}x{self.size[1]}; scale the source to one size first")
+            raise MediaError(f"{self.source}: the frame at {_time(frame)} is {frame.width}x{frame.height}, the first "
+                             f"was {self.size[0]}x{self.size[1]}; scale the source to one size first")
         planar = self._reformat(self._reader, frame, _planar(frame.format))
         bits = _bits(planar.format)
         samples = planes_to_rgb(_planes(planar), bits)
@@ -375,9 +387,11 @@ class _Converter:
         frame = self._reformat(self._writer, planar, self.pixels.name)
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
-            pts = self._last_pts + 1  # broken sources only: encoders and containers need rising timestamps
+            # Raw streams have none, broken ones fall back; encoders and containers need them rising.
+            pts = self._last_pts + (self._interval if pts is None else 1)
         self._last_pts = pts or 0
-        frame.pts, frame.time_base, frame.duration = self._last_pts, original.time_base, original.duration
+        frame.pts, frame.time_base = self._last_pts, original.time_base
+        frame.duration = original.duration or self._interval  # without one, .mp4 would not show the last frame
         self.count += 1
         return frame
 

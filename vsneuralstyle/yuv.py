@@ -20,14 +20,15 @@ LUMA_WEIGHTS = {
 
 
 def default_matrix(height: int) -> int:
-    """The matrix assumed where none is tagged: BT.709 from 720 lines up, else BT.601 (as a MatrixCoefficients number)."""
+    """The MatrixCoefficients assumed where none are tagged: BT.709 from 720 lines up, else BT.601."""
     return 1 if height >= 720 else 6
 
 
 def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor]:
     """The affine map from normalized Y'CbCr samples to R'G'B': (3,3) and (3,1), float64 (H.273, equations 23 to 31).
 
-    matrix: a key of LUMA_WEIGHTS. Limited range puts black and white at 16 and 235, chroma in 16..240 (times 2**(bits-8)).
+    matrix: a key of LUMA_WEIGHTS. Limited range puts black at 16, white at 235 and chroma in 16..240, all times
+    2**(bits-8).
     """
     kr, kb = LUMA_WEIGHTS[matrix]
     kg = 1 - kr - kb

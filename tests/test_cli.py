@@ -1,0 +1,93 @@
+"""The command `neuralstyle`, as its users run it: what it prints and its exit codes."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vsneuralstyle import __version__
+
+COMMAND = [sys.executable, "-m", "vsneuralstyle.cli"]
+
+
+@pytest.fixture
+def broken_models(tmp_path):
+    """A folder whose one model has a proper header and none of its tensors."""
+    header = {"format": 1, "net": "johnson", "style": "hollow", "networks": {"flow_width": 0.25}, "training": {}}
+    folder = tmp_path / "models"
+    folder.mkdir()
+    metadata = {"vsneuralstyle": json.dumps(header)}
+    save_file({"nothing": torch.zeros(1)}, folder / "hollow.safetensors", metadata=metadata)
+    return folder
+
+
+def test_installed_command(run):
+    done = run("neuralstyle", "--version")
+    assert (done.returncode, done.stdout) == (0, f"neuralstyle {__version__}\n")
+
+
+def test_help_is_light_and_names_every_command(run):
+    program = "import sys\nfrom vsneuralstyle.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = run(sys.executable, "-c", program)
+    assert done.returncode == 0
+    for command in ("render", "styles", "doctor", "train", "evaluate"):
+        assert f"\n    {command}" in done.stdout
+    assert not {"torch", "av", "numpy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", [
+    "render", "styles", "doctor", "train", "train flow", "train style", "train net1", "evaluate"])
+def test_help_of_each_command(run, command):
+    done = run(*COMMAND, *command.split(), "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: neuralstyle {command} ")
+
+
+@pytest.mark.parametrize("arguments", ["", "nosuch", "train", "train nosuch", "render in.mp4 --style candy",
+                                       "evaluate", "render in.mp4 -o out.mp4 --style candy --strength much"])
+def test_wrong_usage(run, arguments):
+    done = run(*COMMAND, *arguments.split())
+    assert done.returncode == 2 and done.stdout == "" and "usage: neuralstyle" in done.stderr
+
+
+def test_user_error_is_one_line(run, tmp_path):
+    done = run(*COMMAND, "render", "nosuch.mp4", "-o", "out.mp4", "--style", "candy", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"neuralstyle: error: {tmp_path / 'nosuch.mp4'}: no such file; expected a video file\n"
+
+
+def test_user_error_of_a_delegated_command(run, tmp_path):
+    done = run(*COMMAND, "evaluate", "--style", "candy", "--clips", tmp_path / "nosuch.mp4", "--frames", "1")
+    assert done.returncode == 2 and done.stderr.startswith("neuralstyle: error: ") and done.stderr.count("\n") == 1
+
+
+def test_styles(run, model_dir, broken_models):
+    done = run(*COMMAND, "styles", env={"NEURALSTYLE_MODEL_PATH": f"{broken_models}:{model_dir}"})
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    names = {line.split()[0]: (line, path.strip()) for line, path in zip(lines[::2], lines[1::2])}
+    assert names["candy"][1] == str(model_dir / "candy.safetensors")
+    assert "johnson: flow_width" in names["hollow"][0].replace("  ", " ")
+
+
+def test_styles_of_an_unknown_net(run):
+    done = run(*COMMAND, "styles", "--net", "nosuch")
+    assert done.returncode == 2 and "no styles" in done.stderr and "--model-dir" in done.stderr
+
+
+def test_doctor_where_the_core_works(run, model_dir):
+    done = run(*COMMAND, "doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in ("device ", torch.__version__, "precision ", "style candy (johnson)", "libavcodec ", "encoder libx264",
+                 "VapourSynth", "GStreamer"):
+        assert text in done.stdout
+    core = done.stdout.partition("\ncore\n")[2].partition("\nvideo files\n")[0]
+    assert core and "FAIL" not in core
+
+
+def test_doctor_says_what_to_do(run, broken_models):
+    done = run(*COMMAND, "doctor", env={"NEURALSTYLE_MODEL_PATH": str(broken_models), "PATH": ""})
+    assert done.returncode == 1
+    assert "FAIL  style hollow (johnson)" in done.stdout and "hollow.safetensors" in done.stdout
+    assert "FAIL  no gst-inspect-1.0 and gst-launch-1.0: apt install gstreamer1.0-tools" in done.stdout
