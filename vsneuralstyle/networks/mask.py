@@ -21,6 +21,8 @@ class MaskNet(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 1, 3, padding=1),
         )
+        # Start from reuse, M = 0.9: where nothing speaks against it there is hardly a gradient that would lead there.
+        nn.init.constant_(self[-1].bias, 2.2)
 
     def forward(self, difference: Tensor) -> Tensor:
         return super().forward(difference).float().sigmoid()

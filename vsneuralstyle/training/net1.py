@@ -25,6 +25,9 @@ from vsneuralstyle.training.run import add_run_arguments, autocast, configuratio
 from vsneuralstyle.training.style import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.weights import save_model
 
+FLAT = 5.0
+"""Standard deviation, in code values, under which a sequence counts as flat."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style-run", type=Path, required=True, metavar="FOLDER", help="of `train style`")
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("W", "H"),
         help="of the training crops, multiples of 64",
     )
+    parser.add_argument("--flow-rate", type=float, default=1e-4, help="highest learning rate of the flow network")
     parser.add_argument(
         "--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)"
     )
@@ -55,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snap", type=float, default=0.0, help="flow shorter than this many pixels counts as none")
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
     parser.add_argument("--beta", type=float, default=0.2, help="weight of L_occ")
-    parser.add_argument("--lambda", dest="flow_weight", type=float, default=1e-3, help="weight of L_flow")
+    parser.add_argument("--lambda", dest="flow_weight", type=float, default=3e-3, help="weight of L_flow")
     parser.add_argument("--prepare", action="store_true", help="measure the clips' flow into the cache, and stop")
     parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors to write at the end")
-    add_run_arguments(parser, iterations=2000, batch=2, rate=2e-4)
+    add_run_arguments(parser, iterations=2000, batch=2, rate=1e-3)
 
 
 def _load_run(folder: Path) -> dict:
@@ -90,7 +94,8 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.prepare:
         return
-    shots = [clips.load(path) for path in paths]
+    # A black leader teaches nothing: instance normalisation turns its noise into a picture.
+    shots = [shot for shot in map(clips.load, paths) if shot.frames.std() > FLAT]
     net1, networks = assemble(
         args.style_run, args.flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode, snap=args.snap
     )
@@ -140,7 +145,9 @@ def main(args: argparse.Namespace) -> None:
         rows.append(F.interpolate(mask, frames.shape[-2:]).expand(-1, 3, -1, -1))
         return np.concatenate([to_picture(row) for row in rows])
 
-    train(args, nn.ModuleDict({"flow": net1.flow, "mask": net1.mask}), sample, loss, picture)
+    # The flow network is trained already, and would forget at the rate that the fresh mask network needs.
+    modules = nn.ModuleDict({"flow": net1.flow, "mask": net1.mask})
+    train(args, modules, sample, loss, picture, rates={"flow": args.flow_rate})
     if args.output:
         training = {
             "style": _load_run(args.style_run)["configuration"],

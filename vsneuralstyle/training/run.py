@@ -4,7 +4,7 @@ import argparse
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -68,6 +68,7 @@ def train(
     loss: Callable[[object], dict[str, Tensor]],
     picture: Callable[[], np.ndarray] | None = None,
     every: int = 100,
+    rates: Mapping[str, float] | None = None,
 ) -> None:
     """Adam over the parameters that require a gradient.
 
@@ -77,11 +78,17 @@ def train(
         sample: step -> a batch. Seeded by the step alone, so a run taken up again sees what it would have seen.
         loss: batch -> named terms; "loss" is minimised, the rest is logged.
         picture: an RGB uint8 picture of the present state, written as `FOLDER/NNNNNN.png`.
+        every: steps between two checkpoints, lines of the log and pictures.
+        rates: learning rates of single modules, by name; the others have `args.rate`.
     """
     args.run.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
-    parameters = [p for p in modules.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=args.rate)
+    rates = {name: (rates or {}).get(name, args.rate) for name in modules}
+    groups = [
+        {"params": [p for p in module.parameters() if p.requires_grad], "highest": rates[name]}
+        for name, module in modules.items()
+    ]
+    optimizer = torch.optim.Adam(groups)
     checkpoint, first = args.run / "checkpoint.pt", 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -94,11 +101,11 @@ def train(
     started, counted = time.monotonic(), 0
     for step in range(first, args.iterations):
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * one_cycle(step, args.iterations)
+            group["lr"] = group["highest"] * one_cycle(step, args.iterations)
         terms = loss(sample(step))
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizer.step()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
