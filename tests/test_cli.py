@@ -77,7 +77,7 @@ def test_styles_of_an_unknown_net(run):
 
 
 def test_doctor_where_the_core_works(run, model_dir):
-    done = run(*COMMAND, "doctor")
+    done = run(*COMMAND, "doctor", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     for text in ("device ", torch.__version__, "precision ", "style candy (johnson)", "libavcodec ", "encoder libx264",
                  "VapourSynth", "GStreamer"):
@@ -87,7 +87,7 @@ def test_doctor_where_the_core_works(run, model_dir):
 
 
 def test_doctor_says_what_to_do(run, broken_models):
-    done = run(*COMMAND, "doctor", env={"NEURALSTYLE_MODEL_PATH": str(broken_models), "PATH": ""})
+    done = run(*COMMAND, "doctor", env={"NEURALSTYLE_MODEL_PATH": str(broken_models), "PATH": ""}, timeout=600)
     assert done.returncode == 1
     assert "FAIL  style hollow (johnson)" in done.stdout and "hollow.safetensors" in done.stdout
     assert "FAIL  no gst-inspect-1.0 and gst-launch-1.0: apt install gstreamer1.0-tools" in done.stdout
