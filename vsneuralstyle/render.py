@@ -11,7 +11,6 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition, Stream
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream

@@ -141,4 +141,5 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in net1.state_dict().items()}
     part = path.with_name(path.name + ".part")
     save_file(state, part, metadata={_KEY: json.dumps(header)})
+    part.chmod(0o644)  # safetensors writes for its owner's eyes alone
     part.replace(path)

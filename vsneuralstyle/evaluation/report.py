@@ -14,8 +14,8 @@ from . import metrics
 
 DEFINITION = (
     "e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_{t−1}))², "
-    "O in 0..1, then over a clip's pairs, then over clips; pairs across a cut are left out. Gradient: RMS of neighbouring "
-    "pixels' luma (BT.709) differences. Difference: RMS of O_t − O_{t−1} in steps of 1/255, without warp."
+    "O in 0..1, then over a clip's pairs, then over clips; pairs across a cut are left out. Gradient: RMS of "
+    "neighbouring pixels' luma (BT.709) differences. Difference: RMS of O_t − O_{t−1} in steps of 1/255, without warp."
 )
 
 

@@ -17,6 +17,8 @@ from vsneuralstyle import scenecut
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.evaluation import occlusion, raft
 
+FLAT = 5.0
+"""Standard deviation, in code values, under which a sequence counts as flat."""
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
@@ -124,6 +126,15 @@ def prepare(
 def load(path: Path) -> Shot:
     with np.load(path) as file:
         return Shot(file["frames"], file["flows"], file["traceable"])
+
+
+def load_folder(cache: Path) -> list[Shot]:
+    """Every sequence of a cache folder but the flat ones: instance normalisation turns a black leader's noise into a
+    picture, and its flow means nothing."""
+    shots = [shot for shot in map(load, sorted(cache.glob("*.npz"))) if shot.frames.std() > FLAT]
+    if not shots:
+        raise ArgumentError(f"{cache}: no sequences there; measure some with `neuralstyle train net1 --prepare`")
+    return shots
 
 
 def crop_batch(

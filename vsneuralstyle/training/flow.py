@@ -4,10 +4,12 @@ Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015)
 most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps.
 
 Layered pairs alone leave the network predicting no motion for thousands of steps. Crops that move as a whole are learnt
-within a hundred, so they come first; then layers, whose motion grows to its full length.
+within a hundred, so they come first; then layers, whose motion grows to its full length. A second run may start from
+the first and mix in real clips.
 """
 
 import argparse
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +20,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FLOW_SCALE, FlowNetSimple
-from vsneuralstyle.training.run import add_run_arguments, autocast, photographs, setup, to_picture, to_tensor, train
-from vsneuralstyle.training.synthetic import make_pair, make_translation
+from vsneuralstyle.training import clips
+from vsneuralstyle.training.run import (
+    add_run_arguments,
+    autocast,
+    load_run,
+    module_state,
+    photographs,
+    setup,
+    to_picture,
+    to_tensor,
+    train,
+)
+from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
@@ -42,6 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2000,
         help="steps in which the layers' motion grows to its full length (default 2000)",
     )
+    parser.add_argument(
+        "--real",
+        type=Path,
+        metavar="FOLDER",
+        help="measured flow of clips (`train net1 --prepare`): then half of each batch",
+    )
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
+    )
     add_run_arguments(parser, iterations=6000, batch=8, rate=6e-4)
 
 
@@ -56,6 +78,14 @@ def flow_picture(flow: Tensor) -> np.ndarray:
     hue = (np.arctan2(y, x) / np.pi * 90 + 90).astype(np.uint8)
     saturation = np.clip(np.hypot(x, y) / 20 * 255, 0, 255).astype(np.uint8)
     return cv2.cvtColor(np.stack((hue, saturation, np.full_like(hue, 255)), -1), cv2.COLOR_HSV2RGB)
+
+
+def real_pair(shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator) -> Pair:
+    """A crop of two consecutive frames of a clip, from the later to the earlier, with measured flow."""
+    shot = shots[random.integers(len(shots))]
+    frames, flows, _ = clips.crop_batch([shot], width, height, 2, random)
+    earlier, later = (frames[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return Pair(later, earlier, flows[0, 0].permute(1, 2, 0).numpy())
 
 
 class Pairs:
@@ -73,9 +103,10 @@ class Pairs:
         device: torch.device,
         translations: int = 0,
         growth: int = 0,
+        shots: Sequence[clips.Shot] = (),
     ) -> None:
         self.images, self.size, self.batch, self.seed, self.device = images, size, batch, seed, device
-        self.translations, self.growth = translations, growth
+        self.translations, self.growth, self.shots = translations, growth, shots
         self.pool = ThreadPoolExecutor(1)
         self.ahead: dict[int, object] = {}
 
@@ -86,7 +117,9 @@ class Pairs:
             pairs = [make_translation(self.images, TRANSLATION_SIZE, TRANSLATION_LONGEST, random) for _ in range(count)]
         else:
             pace = min(1.0, 0.3 + 0.7 * (step - self.translations) / max(self.growth, 1))
-            pairs = [make_pair(self.images, *self.size, random, pace) for _ in range(self.batch)]
+            real = self.batch // 2 if self.shots else 0
+            pairs = [make_pair(self.images, *self.size, random, pace) for _ in range(self.batch - real)]
+            pairs += [real_pair(self.shots, *self.size, random) for _ in range(real)]
         return tuple(np.stack(part) for part in zip(*((p.first, p.second, p.flow) for p in pairs)))
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,8 +140,12 @@ class Pairs:
 def main(args: argparse.Namespace) -> None:
     device = setup(args)
     images = photographs(args.photos)
-    network = FlowNetSimple(args.width).to(device, memory_format=torch.channels_last)
-    pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth)
+    network = FlowNetSimple(args.width)
+    if args.start_from:
+        network.load_state_dict(module_state(load_run(args.start_from), "flow"))
+    network.to(device, memory_format=torch.channels_last)
+    shots = clips.load_folder(args.real) if args.real else []
+    pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots)
 
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         first, second, flow = batch

@@ -21,12 +21,18 @@ from vsneuralstyle.networks.flownet import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips
-from vsneuralstyle.training.run import add_run_arguments, autocast, configuration, setup, to_picture, train
+from vsneuralstyle.training.run import (
+    add_run_arguments,
+    autocast,
+    configuration,
+    load_run,
+    module_state,
+    setup,
+    to_picture,
+    train,
+)
 from vsneuralstyle.training.style import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.weights import save_model
-
-FLAT = 5.0
-"""Standard deviation, in code values, under which a sequence counts as flat."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,24 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, iterations=2000, batch=2, rate=1e-3)
 
 
-def _load_run(folder: Path) -> dict:
-    return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-
-
-def assemble(style_run: Path, flow_run: Path, **networks) -> tuple[Net1, dict]:
-    """Net1 from a trained style network and a trained flow network, with a fresh mask network; and its arguments."""
-    style, flow = _load_run(style_run), _load_run(flow_run)
+def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
+    """Net1 from the checkpoints of a style run and a flow run, with a fresh mask network; and its arguments."""
     networks = {"channels": list(CHANNELS), "residual_blocks": RESIDUAL_BLOCKS, **networks}
-    networks["flow_width"] = flow["configuration"]["width"]
+    networks["flow_width"] = flow_run["configuration"]["width"]
     net1 = Net1(**networks)
-    net1.style.load_state_dict({k.removeprefix("style."): v for k, v in style["modules"].items()})
-    net1.flow.load_state_dict({k.removeprefix("flow."): v for k, v in flow["modules"].items()})
+    net1.style.load_state_dict(module_state(style_run, "style"))
+    net1.flow.load_state_dict(module_state(flow_run, "flow"))
     return net1, networks
 
 
 def main(args: argparse.Namespace) -> None:
     device = setup(args)
-    paths = clips.prepare(
+    clips.prepare(
         clips.find_clips(args.clips, args.without),
         args.cache,
         length=4,
@@ -94,10 +95,10 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.prepare:
         return
-    # A black leader teaches nothing: instance normalisation turns its noise into a picture.
-    shots = [shot for shot in map(clips.load, paths) if shot.frames.std() > FLAT]
+    shots = clips.load_folder(args.cache)
+    style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
     net1, networks = assemble(
-        args.style_run, args.flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode, snap=args.snap
+        style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode, snap=args.snap
     )
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
@@ -150,8 +151,8 @@ def main(args: argparse.Namespace) -> None:
     train(args, modules, sample, loss, picture, rates={"flow": args.flow_rate})
     if args.output:
         training = {
-            "style": _load_run(args.style_run)["configuration"],
-            "flow": _load_run(args.flow_run)["configuration"],
+            "style": style_run["configuration"],
+            "flow": flow_run["configuration"],
             "net1": configuration(args) | {"without": list(args.without), "crop": list(args.crop)},
         }
         save_model(net1, args.output, style=args.output.stem, networks=networks, training=training)

@@ -139,6 +139,20 @@ def train(
     bar.close()
 
 
+def load_run(run: Path) -> dict:
+    """A run's last checkpoint: "modules", "configuration", "step", "optimizer"."""
+    checkpoint = run / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise ArgumentError(f"{run}: no checkpoint.pt in it; expected the --run folder of `neuralstyle train`")
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+
+
+def module_state(saved: dict, name: str) -> dict[str, Tensor]:
+    """The weights of one module of a checkpoint, under the module's own names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in saved["modules"].items() if key.startswith(prefix)}
+
+
 def setup(args: argparse.Namespace) -> torch.device:
     """Seeds and threads; returns the device."""
     if args.threads:
