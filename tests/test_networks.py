@@ -79,10 +79,16 @@ def test_composition_is_equation_3():
     torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
 
 
-def test_snapped_flow_resamples_nothing():
-    net1 = Net1(flow_width=0.125, snap=0.5)
-    feature, previous = torch.randn(2, 1, 64, 6, 8)
-    small, none = torch.full((1, 2, 6, 8), 0.3), torch.zeros(1, 2, 6, 8)
-    torch.testing.assert_close(net1.compose(feature, previous, small), net1.compose(feature, previous, none))
-    large = torch.full((1, 2, 6, 8), 0.4)
-    assert not torch.allclose(net1.compose(feature, previous, large)[0], net1.compose(feature, previous, none)[0])
+@torch.no_grad()
+def test_what_stands_still_has_no_flow():
+    net1 = Net1(flow_width=0.125, still=0.01)
+    previous = torch.rand(1, 3, 48, 64)
+    assert net1.motion(previous + 0.009, previous).abs().max() == 0
+    frame = previous.clone()
+    frame[..., 2, 41] += 0.02  # one sample, in the feature's cell (0, 10)
+    flow, everywhere = net1.motion(frame, previous), net1.flow(frame, previous)
+    moved = torch.zeros(12, 16, dtype=torch.bool)
+    moved[:2, 9:12] = True
+    assert torch.equal(flow[..., moved], everywhere[..., moved]) and (flow[..., ~moved] == 0).all()
+    net1.still = -1.0
+    assert torch.equal(net1.motion(frame, previous), everywhere)

@@ -460,7 +460,9 @@ def test_interrupt_leaves_nothing(tmp_path, clip, model_dir, number, code):
     (tmp_path / "out.mkv").write_bytes(b"precious")
     before = listing(tmp_path)
     process = subprocess.Popen([*COMMAND, source, "-o", tmp_path / "out.mkv", "--style", "candy", "--codec", "ffv1",
-                                "--overwrite"], stderr=subprocess.PIPE, text=True)
+                                "--overwrite"], stderr=subprocess.PIPE, text=True,
+                               # a shell's background job hands down an ignored SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         deadline = time.monotonic() + PATIENCE
         while not any(path.stat().st_size > 100_000 for path in tmp_path.glob(".out.*.part.mkv")):  # in its midst

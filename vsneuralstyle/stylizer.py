@@ -195,7 +195,7 @@ class Stylizer:
         if starts or self.coherence == 0:
             composite = feature.float()
         else:
-            flow = net1.flow(frame, state.frame)
+            flow = net1.motion(frame, state.frame)
             composite, _ = net1.compose(feature, state.feature, flow, self.coherence)
         stylized = net1.style.decode(composite.to(self.precision))[..., :height, :width]
         self._state = State(frame, composite)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.mask import MaskNet
@@ -22,8 +23,8 @@ class Net1(nn.Module):
         flow_width: of `FlowNetSimple`.
         mask_hidden: of `MaskNet`.
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
-        snap: flow shorter than this, in full-resolution pixels, counts as none, so that what stands still is never
-            resampled; 0: off (the paper's).
+        still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
+            none, so that what stands still is never resampled; negative: off (the paper's).
     """
 
     def __init__(
@@ -35,14 +36,27 @@ class Net1(nn.Module):
         flow_width: float = 0.375,
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
-        snap: float = 0.0,
+        still: float = 2 / 255,
     ) -> None:
         super().__init__()
         self.style = TransformNet(channels, residual_blocks, encoder_blocks)
         self.flow = FlowNetSimple(flow_width)
         self.mask = MaskNet(self.style.feature_channels, mask_hidden)
         self.warp_mode = warp_mode
-        self.snap = snap
+        self.still = still
+
+    def motion(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution pixels.
+
+        Args:
+            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+        """
+        flow = self.flow(frame, previous)
+        if self.still < 0:
+            return flow
+        change = (frame - previous).abs().amax(1, keepdim=True)
+        change = F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
+        return flow * (change > self.still)
 
     def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, coherence: float = 1.0) -> tuple[Tensor, Tensor]:
         """The composite feature: Eq. 2 and 3.
@@ -56,8 +70,6 @@ class Net1(nn.Module):
         Returns:
             F°_t (B, C, h, w) float32 and the mask M (B, 1, h, w), 0..1, 1 = reused.
         """
-        if self.snap:
-            flow = flow * (flow.square().sum(1, keepdim=True) >= self.snap**2)
         warped = warp(previous, flow / STRIDE, self.warp_mode)
         feature = feature.float()
         dtype = self.mask[0].weight.dtype

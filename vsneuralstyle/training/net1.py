@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.flownet import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.warp import warp
@@ -36,8 +37,8 @@ from vsneuralstyle.weights import save_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--style-run", type=Path, required=True, metavar="FOLDER", help="of `train style`")
-    parser.add_argument("--flow-run", type=Path, required=True, metavar="FOLDER", help="of `train flow`")
+    parser.add_argument("--style-run", type=Path, metavar="FOLDER", help="of `train style`")
+    parser.add_argument("--flow-run", type=Path, metavar="FOLDER", help="of `train flow`")
     parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="clips kept out of training")
     parser.add_argument("--cache", type=Path, default=Path("runs/flow-cache"), metavar="FOLDER", help="measured flow")
@@ -62,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder-blocks", type=int, default=RESIDUAL_BLOCKS, help="residual blocks before the composed feature"
     )
     parser.add_argument("--warp-mode", choices=("bilinear", "bicubic"), default="bicubic")
-    parser.add_argument("--snap", type=float, default=0.0, help="flow shorter than this many pixels counts as none")
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
     parser.add_argument("--beta", type=float, default=0.2, help="weight of L_occ")
     parser.add_argument("--lambda", dest="flow_weight", type=float, default=3e-3, help="weight of L_flow")
@@ -95,10 +95,12 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.prepare:
         return
+    if not (args.style_run and args.flow_run):
+        raise ArgumentError("--style-run and --flow-run are missing; expected the --run folders of the runs before")
     shots = clips.load_folder(args.cache)
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
     net1, networks = assemble(
-        style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode, snap=args.snap
+        style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode
     )
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
