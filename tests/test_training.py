@@ -193,6 +193,12 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     ]
     for result in results:
         assert result.returncode == 0, result.stderr
+    # A clip that is kept out stays out, though its flow lies in the cache.
+    (videos / "other.mp4").touch()
+    np.savez(cache / "other-512-4-1-0-0.npz", frames=0 * frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
+    kept_out = train("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache,
+                     "--per-clip", 1, "--without", "moving", "--crop", 128, 64, *common, tmp_path / "kept-out")
+    assert kept_out.returncode == 2 and "no measured sequences" in kept_out.stderr
     for folder in (flow_run, style_run, net1_run):
         assert {p.name for p in folder.iterdir()} == {"checkpoint.pt", "log.csv", "000002.png"}
     stylizer = Stylizer("mine", model_dir=tmp_path, device="cpu")

@@ -111,13 +111,14 @@ def prepare(
             backward, forward = raft.flow(network, current, previous), raft.flow(network, previous, current)
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
-        part = path.with_suffix(".part.npz")
-        np.savez_compressed(
-            part,
-            frames=sequence,
-            flows=torch.cat(flows).half().cpu().numpy(),
-            traceable=torch.cat(masks).bool().cpu().numpy(),
-        )
+        part = path.with_suffix(".part")  # no .npz: a run broken off here leaves nothing that is taken for a sequence
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                frames=sequence,
+                flows=torch.cat(flows).half().cpu().numpy(),
+                traceable=torch.cat(masks).bool().cpu().numpy(),
+            )
         part.replace(path)
         files.append((clip, index, path))
     return sorted(path for _, _, path in files)
@@ -128,12 +129,12 @@ def load(path: Path) -> Shot:
         return Shot(file["frames"], file["flows"], file["traceable"])
 
 
-def load_folder(cache: Path) -> list[Shot]:
-    """Every sequence of a cache folder but the flat ones: instance normalisation turns a black leader's noise into a
+def load_all(paths: Sequence[Path]) -> list[Shot]:
+    """The sequences of these cache files but the flat ones: instance normalisation turns a black leader's noise into a
     picture, and its flow means nothing."""
-    shots = [shot for shot in map(load, sorted(cache.glob("*.npz"))) if shot.frames.std() > FLAT]
+    shots = [shot for shot in map(load, paths) if shot.frames.std() > FLAT]
     if not shots:
-        raise ArgumentError(f"{cache}: no sequences there; measure some with `neuralstyle train net1 --prepare`")
+        raise ArgumentError("no measured sequences to train on; measure some with `neuralstyle train net1 --prepare`")
     return shots
 
 

@@ -144,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
     network.to(device, memory_format=torch.channels_last)
-    shots = clips.load_folder(args.real) if args.real else []
+    shots = clips.load_all(sorted(args.real.glob("*.npz"))) if args.real else []
     pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots)
 
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
 
 def main(args: argparse.Namespace) -> None:
     device = setup(args)
-    clips.prepare(
+    paths = clips.prepare(
         clips.find_clips(args.clips, args.without),
         args.cache,
         length=4,
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
         return
     if not (args.style_run and args.flow_run):
         raise ArgumentError("--style-run and --flow-run are missing; expected the --run folders of the runs before")
-    shots = clips.load_folder(args.cache)
+    shots = clips.load_all(paths)  # not the whole cache: it may hold clips that are kept out this time
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
     net1, networks = assemble(
         style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.stylizer import resolve_device
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
@@ -33,7 +34,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, iterations: int, batch
         "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
 
 
@@ -82,7 +83,6 @@ def train(
         rates: learning rates of single modules, by name; the others have `args.rate`.
     """
     args.run.mkdir(parents=True, exist_ok=True)
-    device = torch.device(args.device)
     rates = {name: (rates or {}).get(name, args.rate) for name in modules}
     groups = [
         {"params": [p for p in module.parameters() if p.requires_grad], "highest": rates[name]}
@@ -91,7 +91,7 @@ def train(
     optimizer = torch.optim.Adam(groups)
     checkpoint, first = args.run / "checkpoint.pt", 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = load_run(args.run)
         modules.load_state_dict(saved["modules"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
@@ -159,10 +159,7 @@ def setup(args: argparse.Namespace) -> torch.device:
         torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError(f"--device {args.device}: no CUDA device is there; give --device cpu")
-    return device
+    return resolve_device(args.device)
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:
