@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.pwcnet import cost_volume
 from vsneuralstyle.networks.transform import TransformNet
 from vsneuralstyle.networks.warp import warp
 
@@ -45,11 +46,35 @@ def test_where_the_chain_is_cut_moves_no_pixel():
 
 
 @torch.no_grad()
-def test_flow_has_quarter_resolution_whatever_the_size():
-    net = FlowNetSimple(0.125).eval()
+@pytest.mark.parametrize("network", FLOW_NETWORKS)
+def test_flow_has_quarter_resolution_whatever_the_size(network):
+    net = FLOW_NETWORKS[network](0.125).eval()
     for height, width in ((64, 64), (50, 70), (17, 130)):
         frames = torch.rand(2, 1, 3, height, width)
         assert net(*frames).shape == (1, 2, -(-height // 4), -(-width // 4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", FLOW_NETWORKS)
+def test_flow_pyramid_is_coarse_to_fine(network):
+    sides = [flow.shape[1:] for flow in FLOW_NETWORKS[network](0.125).pyramid(*torch.rand(2, 1, 3, 128, 192))]
+    assert sides == [(2, 128 // n, 192 // n) for n in (64, 32, 16, 8, 4)]
+
+
+@pytest.mark.parametrize(("width", "radius"), [(37, 3), (16, 2), (3, 1)])
+def test_cost_volume_is_every_product_within_its_radius(width, radius):
+    first, second = torch.randn(2, 2, 5, 9, width).double().requires_grad_()
+    volume = cost_volume(first, second, radius)
+    padded = nn.functional.pad(second, (radius,) * 4)
+    shifts = range(2 * radius + 1)
+    expected = torch.stack(
+        [(first * padded[..., y : y + 9, x : x + width]).mean(1) for y in shifts for x in shifts], 1
+    )
+    torch.testing.assert_close(volume, expected)
+    weights = torch.randn_like(volume)
+    gradients = (torch.autograd.grad((v * weights).sum(), (first, second)) for v in (volume, expected))
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_warp_samples_at_p_plus_flow():
@@ -70,13 +95,25 @@ def test_composition_is_equation_3():
     net1 = Net1(flow_width=0.125, warp_mode="bilinear")
     feature, previous = torch.randn(2, 1, 64, 6, 8)
     flow = torch.full((1, 2, 6, 8), 4.0)  # four pixels of the frame are one of the feature
-    composite, mask = net1.compose(feature, previous, flow)
+    unexplained = torch.rand(1, 3, 6, 8)
+    composite, mask = net1.compose(feature, previous, flow, unexplained)
     warped = warp(previous, torch.ones(1, 2, 6, 8))
     torch.testing.assert_close(composite, (1 - mask) * feature + mask * warped)
     assert mask.shape == (1, 1, 6, 8) and 0 < mask.min() and mask.max() < 1
-    half, half_mask = net1.compose(feature, previous, flow, coherence=0.5)
+    half, half_mask = net1.compose(feature, previous, flow, unexplained, coherence=0.5)
     torch.testing.assert_close(half_mask, mask / 2)
     torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
+
+
+@torch.no_grad()
+def test_what_the_motion_explains_is_not_unexplained():
+    net1 = Net1(flow_width=0.125)
+    previous = torch.rand(1, 3, 48, 62)
+    frame = previous.roll((-4, 8), (2, 3))  # frame(p) = previous(p + (-8, 4))
+    flow = torch.tensor([-8.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 12, 16)
+    unexplained = net1.unexplained(frame, previous, flow)
+    assert unexplained.shape == (1, 3, 12, 16)
+    assert unexplained[..., :11, 2:15].max() < 1e-6 < 0.01 < net1.unexplained(frame, previous, 0 * flow).mean()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from vsneuralstyle import ArgumentError, Stylizer
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training.flow import Pairs
-from vsneuralstyle.training.style import gram, relative_error
+from vsneuralstyle.training.style import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
 from vsneuralstyle.training.vgg import VGG19
 
 
@@ -47,6 +47,41 @@ def test_flow_of_synthetic_pairs_is_exact(photographs, monkeypatch):
         assert still > 3 * np.median(residual(pair)) or still < 1.5
     pair = synthetic.make_translation(photographs, 64, 6.0, random)
     assert np.median(residual(pair)) < 1.5 and np.abs(pair.flow).max() <= 6
+
+
+def test_flow_of_moved_pairs_is_exact(photographs, monkeypatch):
+    """A pair whose measured flow is exact has exact flow in every view of it."""
+    monkeypatch.setattr(synthetic, "_photometric", lambda random, frames: frames)
+    large = cv2.resize(photographs[0], (512, 384), interpolation=cv2.INTER_CUBIC)
+    flow = np.broadcast_to(np.float32([-4, 2]), (384, 512, 2)).copy()  # first(p) = second(p + flow(p))
+    pair = synthetic.Pair(large, np.roll(large, (2, -4), (0, 1)), flow)
+    random = np.random.default_rng(2)
+    moved = [synthetic.move_pair(pair, 128, 96, random) for _ in range(12)]
+    for view in moved:
+        assert view.first.shape == (96, 128, 3) and view.flow.shape == (96, 128, 2) and view.flow.dtype == np.float32
+        assert np.median(residual(view)) < 1.5
+    means = np.array([view.flow.mean((0, 1)) for view in moved])
+    assert (means[:, 0] > 1).any() and (means[:, 0] < -1).any()  # mirrored, and moved further
+
+
+def test_shift_steps_sum_to_whole_pixels():
+    lengths = set()
+    for seed in range(50):
+        steps = shift_steps(np.random.default_rng(seed))
+        total = steps.sum(0)
+        assert np.abs(total - total.round()).max() < 1e-4 and np.abs(total).max() <= LONGEST_SHIFT + 1e-4
+        lengths.add(len(steps))
+    assert lengths == {1, 2, 3, 4, 5, 6}
+
+
+def test_shift_error_is_none_where_the_moved_feature_is_drawn_as_the_moved_picture():
+    class Cells:  # draws a cell as 4 x 4 equal pixels: right for moves by whole cells, wrong for others
+        decode = staticmethod(lambda feature: nn.functional.interpolate(feature, scale_factor=4, mode="nearest"))
+
+    feature = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    error = lambda *steps: shift_error(Cells, feature, Cells.decode(feature), np.float32(steps))  # noqa: E731
+    assert error((4, -8)) < 1e-9 and error((-4, 0), (8, 4)) < 1e-9
+    assert error((2, 0)) > 1e-3 and error((1.5, 0), (0.5, 0)) > 1e-3
 
 
 def test_batches_depend_on_the_step_alone(photographs):

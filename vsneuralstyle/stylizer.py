@@ -196,7 +196,8 @@ class Stylizer:
             composite = feature.float()
         else:
             flow = net1.motion(frame, state.frame)
-            composite, _ = net1.compose(feature, state.feature, flow, self.coherence)
+            unexplained = net1.unexplained(frame, state.frame, flow)
+            composite, _ = net1.compose(feature, state.feature, flow, unexplained, self.coherence)
         stylized = net1.style.decode(composite.to(self.precision))[..., :height, :width]
         self._state = State(frame, composite)
         return self._finish(frame, stylized), starts

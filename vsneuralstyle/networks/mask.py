@@ -4,12 +4,12 @@ from torch import Tensor, nn
 
 
 class MaskNet(nn.Sequential):
-    """Feature difference |F_t - F'_t| (B, C, h, w) -> mask M (B, 1, h, w), 0..1; 1 = reuse F'_t.
+    """Differences (B, C, h, w) -> mask M (B, 1, h, w), 0..1; 1 = reuse F'_t.
 
     Source: Chen et al. (ICCV 2017), section 4.1: three convolutions of stride 1. The hidden width is ours.
 
     Args:
-        channels: channels of the feature.
+        channels: of |F_t - F'_t|, and of what the source's motion leaves unexplained.
         hidden: channels of the two hidden layers.
     """
 
@@ -21,8 +21,8 @@ class MaskNet(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 1, 3, padding=1),
         )
-        # Start from reuse, M = 0.9: where nothing speaks against it there is hardly a gradient that would lead there.
-        nn.init.constant_(self[-1].bias, 2.2)
+        # Start from reuse, M = 0.98: where nothing speaks against it there is hardly a gradient that would lead there.
+        nn.init.constant_(self[-1].bias, 4.0)
 
     def forward(self, difference: Tensor) -> Tensor:
         return super().forward(difference).float().sigmoid()

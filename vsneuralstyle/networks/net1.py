@@ -11,8 +11,12 @@ from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.mask import MaskNet
+from vsneuralstyle.networks.pwcnet import PWCNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
+
+FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet}
+"""By the name that a model file has for them; "flownets" is the paper's."""
 
 
 class Net1(nn.Module):
@@ -20,7 +24,8 @@ class Net1(nn.Module):
 
     Args:
         channels, residual_blocks, encoder_blocks: of `TransformNet`.
-        flow_width: of `FlowNetSimple`.
+        flow_network: a name of `FLOW_NETWORKS`.
+        flow_width: its channels over its own full count.
         mask_hidden: of `MaskNet`.
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
         still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
@@ -33,15 +38,16 @@ class Net1(nn.Module):
         channels: Sequence[int] = (16, 32, 64),
         residual_blocks: int = 5,
         encoder_blocks: int | None = None,
-        flow_width: float = 0.375,
+        flow_network: str = "pwcnet",
+        flow_width: float = 0.5,
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
     ) -> None:
         super().__init__()
         self.style = TransformNet(channels, residual_blocks, encoder_blocks)
-        self.flow = FlowNetSimple(flow_width)
-        self.mask = MaskNet(self.style.feature_channels, mask_hidden)
+        self.flow = FLOW_NETWORKS[flow_network](flow_width)
+        self.mask = MaskNet(self.style.feature_channels + 3, mask_hidden)
         self.warp_mode = warp_mode
         self.still = still
 
@@ -58,13 +64,29 @@ class Net1(nn.Module):
         change = F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
         return flow * (change > self.still)
 
-    def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, coherence: float = 1.0) -> tuple[Tensor, Tensor]:
+    def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.
+
+        Args:
+            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+            flow: W_t as `motion` gives it.
+        """
+        frame, previous = (F.avg_pool2d(f, STRIDE, ceil_mode=True) for f in (frame, previous))
+        return (frame - warp(previous, flow / STRIDE)).abs()
+
+    def compose(
+        self, feature: Tensor, previous: Tensor, flow: Tensor, unexplained: Tensor, coherence: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """The composite feature: Eq. 2 and 3.
+
+        The paper's mask sees the features' difference alone, which cannot tell what came into view from what the style
+        drew differently; what the source's own motion leaves unexplained can.
 
         Args:
             feature: F_t, (B, C, h, w), from `style.encode`.
             previous: the composite F°_{t-1}, (B, C, h, w).
             flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
+            unexplained: of the two frames, (B, 3, h, w).
             coherence: scales the mask, 0..1; 1 is the paper's.
 
         Returns:
@@ -73,5 +95,7 @@ class Net1(nn.Module):
         warped = warp(previous, flow / STRIDE, self.warp_mode)
         feature = feature.float()
         dtype = self.mask[0].weight.dtype
-        mask = self.mask((feature - warped).abs().to(dtype)) * coherence
+        # The source's differences are about a tenth of the features'.
+        difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(dtype)
+        mask = self.mask(difference.contiguous(memory_format=torch.channels_last)) * coherence
         return torch.lerp(feature, warped, mask), mask

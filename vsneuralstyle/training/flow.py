@@ -3,9 +3,9 @@
 Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015). The authors weigh the coarsest scale
 most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps.
 
-Layered pairs alone leave the network predicting no motion for thousands of steps. Crops that move as a whole are learnt
-within a hundred, so they come first; then layers, whose motion grows to its full length. A second run may start from
-the first and mix in real clips.
+Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that move as a whole are
+learnt within a hundred, so they come first; then layers, whose motion grows to its full length. PWC-Net needs neither.
+Half of each batch may be real clips, with measured flow, moved a little further at random.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flownet import FLOW_SCALE, FlowNetSimple
+from vsneuralstyle.networks.flow import FLOW_SCALE
+from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
     add_run_arguments,
@@ -32,7 +33,7 @@ from vsneuralstyle.training.run import (
     to_tensor,
     train,
 )
-from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation
+from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation, move_pair
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
@@ -42,18 +43,22 @@ TRANSLATION_LONGEST = 6.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the layers")
-    parser.add_argument("--width", type=float, default=0.375, help="channels over the paper's (default 0.375)")
+    parser.add_argument("--network", choices=sorted(FLOW_NETWORKS), default="pwcnet", help="default pwcnet")
+    parser.add_argument("--width", type=float, default=0.5, help="channels over the network's own (default 0.5)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(256, 192), metavar=("W", "H"), help="of the pairs, multiples of 64"
     )
     parser.add_argument(
-        "--translations", type=int, default=600, help="first steps, on crops that move as a whole (default 600)"
+        "--translations",
+        type=int,
+        default=0,
+        help="first steps, on crops that move as a whole (default 0; flownets needs about 600)",
     )
     parser.add_argument(
         "--growth",
         type=int,
-        default=2000,
-        help="steps in which the layers' motion grows to its full length (default 2000)",
+        default=1000,
+        help="steps in which the layers' motion grows to its full length (default 1000)",
     )
     parser.add_argument(
         "--real",
@@ -64,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
     )
-    add_run_arguments(parser, iterations=6000, batch=8, rate=6e-4)
+    add_run_arguments(parser, iterations=10000, batch=8, rate=1e-3)
 
 
 def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:
@@ -81,11 +86,11 @@ def flow_picture(flow: Tensor) -> np.ndarray:
 
 
 def real_pair(shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator) -> Pair:
-    """A crop of two consecutive frames of a clip, from the later to the earlier, with measured flow."""
+    """A view of two consecutive frames of a clip, from the later to the earlier, with measured flow."""
     shot = shots[random.integers(len(shots))]
-    frames, flows, _ = clips.crop_batch([shot], width, height, 2, random)
-    earlier, later = (frames[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return Pair(later, earlier, flows[0, 0].permute(1, 2, 0).numpy())
+    t = random.integers(1, len(shot.frames))
+    flow = shot.flows[t - 1].transpose(1, 2, 0).astype(np.float32)
+    return move_pair(Pair(shot.frames[t], shot.frames[t - 1], flow), width, height, random)
 
 
 class Pairs:
@@ -140,7 +145,7 @@ class Pairs:
 def main(args: argparse.Namespace) -> None:
     device = setup(args)
     images = photographs(args.photos)
-    network = FlowNetSimple(args.width)
+    network = FLOW_NETWORKS[args.network](args.width)
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
     network.to(device, memory_format=torch.channels_last)

@@ -5,8 +5,9 @@
 
 Loss: Chen et al. (ICCV 2017), Eq. 4 to 7, L = alpha L_cohe + beta L_occ + lambda L_flow. The paper reduces by an
 unstated sum and takes 1e5, 2e4 and 20; here every term is a mean (over pixels and channels, the picture in 0..1, the
-flow's endpoint error in full-resolution pixels), so alpha : beta = 5 : 1 is kept and lambda is ours. With `--unroll` 1
-it is the paper's two frames; more frames carry the composite feature on as at run time, O_{t-1} in place of S_{t-1}.
+flow's endpoint error in full-resolution pixels). lambda is ours, and so is alpha : beta = 1 : 2 in place of 5 : 1: with
+2 : 1 the mask stayed near reuse everywhere, and what moved left a trail. With `--unroll` 1 it is the paper's two frames;
+more frames carry the composite feature on as at run time, O_{t-1} in place of S_{t-1}.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.flownet import FLOW_SCALE
+from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips
@@ -64,16 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warp-mode", choices=("bilinear", "bicubic"), default="bicubic")
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
-    parser.add_argument("--beta", type=float, default=0.2, help="weight of L_occ")
+    parser.add_argument("--beta", type=float, default=2.0, help="weight of L_occ")
     parser.add_argument("--lambda", dest="flow_weight", type=float, default=3e-3, help="weight of L_flow")
     parser.add_argument("--prepare", action="store_true", help="measure the clips' flow into the cache, and stop")
     parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors to write at the end")
-    add_run_arguments(parser, iterations=2000, batch=2, rate=1e-3)
+    add_run_arguments(parser, iterations=600, batch=2, rate=2e-3)
 
 
 def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
     """Net1 from the checkpoints of a style run and a flow run, with a fresh mask network; and its arguments."""
     networks = {"channels": list(CHANNELS), "residual_blocks": RESIDUAL_BLOCKS, **networks}
+    networks["flow_network"] = flow_run["configuration"]["network"]
     networks["flow_width"] = flow_run["configuration"]["width"]
     net1 = Net1(**networks)
     net1.style.load_state_dict(module_state(style_run, "style"))
@@ -99,9 +101,7 @@ def main(args: argparse.Namespace) -> None:
         raise ArgumentError("--style-run and --flow-run are missing; expected the --run folders of the runs before")
     shots = clips.load_all(paths)  # not the whole cache: it may hold clips that are kept out this time
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
-    net1, networks = assemble(
-        style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode
-    )
+    net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
 
@@ -122,7 +122,8 @@ def main(args: argparse.Namespace) -> None:
             with autocast(device):
                 pyramid = net1.flow.pyramid(frames[:, t], frames[:, t - 1])
                 flow = pyramid[-1].float() * FLOW_SCALE
-                composite, mask = net1.compose(features[t], composite, flow)
+                unexplained = net1.unexplained(frames[:, t], frames[:, t - 1], flow)
+                composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
             target = warp(output.detach(), true_flow, "bicubic")  # bilinear would teach blur
             terms["cohe"] += (traceable * (stylized - target).square()).mean()
@@ -143,7 +144,9 @@ def main(args: argparse.Namespace) -> None:
         frames = fixed[0]
         with autocast(device):
             features = [net1.style.encode(f) for f in frames.unbind(1)]
-            composite, mask = net1.compose(features[1], features[0].float(), net1.flow(frames[:, 1], frames[:, 0]))
+            flow = net1.flow(frames[:, 1], frames[:, 0])
+            unexplained = net1.unexplained(frames[:, 1], frames[:, 0], flow)
+            composite, mask = net1.compose(features[1], features[0].float(), flow, unexplained)
             rows = [frames[:, 0], frames[:, 1], net1.style.decode(features[1]), net1.style.decode(composite)]
         rows.append(F.interpolate(mask, frames.shape[-2:]).expand(-1, 3, -1, -1))
         return np.concatenate([to_picture(row) for row in rows])

@@ -1,4 +1,4 @@
-"""Pairs of frames with exact optical flow, made from photographs.
+"""Pairs of frames with optical flow, made from photographs (exact flow) or from real pairs (their measured flow).
 
 As Flying Chairs was made (Dosovitskiy et al., ICCV 2015, section 4): a photograph as background and cut-outs of other
 photographs as objects, each with an affine motion of its own. Video at 25 fps moves less than Flying Chairs, so small
@@ -105,7 +105,7 @@ def make_pair(
     camera = (
         np.eye(3)
         if still
-        else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 9.0]))
+        else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 12.0]))
     )
     for layer in range(1 + random.integers(1, 5)):
         image = images[random.integers(len(images))]
@@ -134,3 +134,40 @@ def make_pair(
         else:
             flow[covered] = moved[covered]
     return Pair(*_photometric(random, frames), flow)
+
+
+def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) -> Pair:
+    """A turned, scaled and perhaps mirrored view of a pair, whose second frame is mostly moved once more as a whole.
+
+    A few hundred measured pairs so show far more motions than they hold (relative transforms: Ilg et al., FlowNet 2.0).
+
+    Args:
+        pair: with measured flow, larger than the view or scaled up to it.
+        width, height: of the view.
+        random: the source of every choice.
+    """
+    rows, columns = pair.flow.shape[:2]
+    angle = random.normal(0, 0.08)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    box = np.array([[abs(cosine), abs(sine)], [abs(sine), abs(cosine)]]) @ [width, height]
+    room = np.array([columns, rows])
+    scale = max(random.uniform(0.8, 1.5), (box / room).max())
+    linear = np.array([[cosine, -sine], [sine, cosine]]) / scale * [random.choice([-1, 1]), 1]
+    middle = box / scale / 2 + random.uniform(0, 1, 2) * (room - box / scale)
+    center = np.array([width / 2, height / 2])
+    # From pixels of the view to pixels of the frame: of the first, and of the second.
+    first = np.block([[linear, (middle - linear @ center)[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+    further = np.eye(3)
+    if random.random() < 0.7:
+        further = _affine(random, center, 0.015, 0.015, random.choice([1.0, 4.0, 12.0]))
+    second = first @ np.linalg.inv(further)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    frames = [
+        cv2.warpAffine(frame, matrix[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        for frame, matrix in ((pair.first, first), (pair.second, second))
+    ]
+    flow = cv2.warpAffine(pair.flow, first[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    target = grid @ first[:2, :2].T + first[:2, 2] + flow
+    back = np.linalg.inv(second)
+    return Pair(*_photometric(random, frames), (target @ back[:2, :2].T + back[:2, 2] - grid).astype(np.float32))

@@ -1,0 +1,61 @@
+"""What the flow sub-networks share: units, padding, and their names in a model file."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLOW_SCALE = 20.0
+"""The networks predict flow / 20 in full-resolution pixels, as FlowNet does."""
+MULTIPLE = 64
+"""Six halvings: inputs are padded to a multiple of this."""
+
+
+class FlowNetwork(nn.Module):
+    """Optical flow from two frames; a subclass gives `pyramid`."""
+
+    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Flow / 20 at 1/64, 1/32, 1/16, 1/8 and 1/4 resolution, coarse to fine; sides divide by 64."""
+        raise NotImplementedError
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Flow from `first` to `second`.
+
+        Args:
+            first, second: (B, 3, H, W), RGB 0..1, any size.
+
+        Returns:
+            (B, 2, ceil(H/4), ceil(W/4)) float32, (x, y) in *full-resolution pixels*: the content of `first` at p is in
+            `second` at p + flow(p).
+        """
+        height, width = first.shape[-2:]
+        padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        first, second = (F.pad(frame, padding, mode="replicate") for frame in (first, second))
+        flow = self.pyramid(first, second)[-1].float() * FLOW_SCALE
+        return flow[..., : -(-height // 4), : -(-width // 4)]
+
+    def prepared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Both frames about their common mean, at about unit variance, in the weights' precision."""
+        dtype = next(self.parameters()).dtype
+        mean = (first.mean(dim=(1, 2, 3), keepdim=True) + second.mean(dim=(1, 2, 3), keepdim=True)) / 2
+        # The brightness common to both frames says nothing of motion; 4 brings photographs to about unit variance.
+        return tuple(((f - mean) * 4).to(dtype).contiguous(memory_format=torch.channels_last) for f in (first, second))
+
+    def initialise(self, predicts: nn.ModuleList) -> None:
+        """He's start for every convolution; PyTorch's own shrinks the signal at each of ten layers, and training then
+        stands still for long. `predicts` start near no motion."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(module.weight, 0.1)
+                nn.init.zeros_(module.bias)
+        for predict in predicts:
+            predict.weight.data.mul_(0.1)
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution and leaky ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.LeakyReLU(0.1, inplace=True))
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count times the width, to the next multiple of 8."""
+    return max(8, round(channels * width / 8) * 8)

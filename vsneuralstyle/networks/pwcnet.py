@@ -1,0 +1,102 @@
+"""PWC-Net: pyramid, warping and cost volume; a flow sub-network that matches instead of guessing.
+
+Source: Sun, Yang, Liu, Kautz, "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume" (CVPR 2018),
+without its dense connections and its context network. Each level adds to the flow of the coarser one.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsneuralstyle.networks.flow import FLOW_SCALE, FlowNetwork, conv, scaled
+from vsneuralstyle.networks.warp import warp
+
+LEVELS = (16, 32, 64, 96, 128, 192)
+"""Channels at 1/2 to 1/64 resolution, of width 1."""
+ESTIMATOR = (128, 128, 96, 64)
+"""Channels of a level's flow estimator, of width 1."""
+RADIUS = 3
+"""Furthest displacement of the cost volume, in pixels of its level."""
+BLOCK = 16
+
+
+def cost_volume(first: Tensor, second: Tensor, radius: int = RADIUS) -> Tensor:
+    """Correlation of each feature with those of the other frame within a square of displacements.
+
+    Blocks of `BLOCK` columns are multiplied with all that they can meet, and the band that is wanted is read out of the
+    products: twice the arithmetic that is needed, in matrix units, and several times faster than displacement by
+    displacement.
+
+    Args:
+        first, second: (B, C, H, W).
+        radius: r.
+
+    Returns:
+        (B, (2r+1)², H, W): mean over C of first(p) second(p + d), d row by row from (-r, -r); 0 outside the frame.
+    """
+    batch, channels, height, width = first.shape
+    side, reach = 2 * radius + 1, BLOCK + 2 * radius
+    spare = -width % BLOCK
+    rows = F.pad(first, (0, spare)).permute(0, 2, 3, 1).reshape(-1, BLOCK, channels) / channels
+    columns = F.pad(second, (radius, radius + spare, radius, radius)).permute(0, 2, 3, 1)
+    columns = columns.unfold(1, side, 1).unfold(2, reach, BLOCK)  # (B, H, blocks, C, side, reach)
+    products = torch.bmm(rows, columns.reshape(len(rows), channels, side * reach))
+    # In a block's products, pixel i and displacement (y, x) meet in row i at column y * reach + i + x.
+    band = products.as_strided((len(rows), BLOCK, side, side), (BLOCK * side * reach, side * reach + 1, reach, 1))
+    return band.reshape(batch, height, width + spare, side * side)[:, :, :width].permute(0, 3, 1, 2)
+
+
+def _normalised(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both frames' features with mean 0 and variance 1 a channel, by statistics of the two together.
+
+    Without it products of features are all alike, and training never leaves "no motion" (Jonschkowski et al., "What
+    Matters in Unsupervised Optical Flow", ECCV 2020, section 4.2).
+    """
+    both = torch.cat((first, second), 2).float()
+    variance, mean = torch.var_mean(both, (2, 3), keepdim=True)
+    scale = (variance + 1e-4).rsqrt()
+    return ((first - mean) * scale).to(first.dtype), ((second - mean) * scale).to(first.dtype)
+
+
+class PWCNet(FlowNetwork):
+    """Optical flow, coarse to fine: each level warps the second frame's features by the flow so far and adds to it.
+
+    Args:
+        width: multiplies every channel count but the first level's.
+    """
+
+    def __init__(self, width: float = 0.5) -> None:
+        super().__init__()
+        channels = [LEVELS[0]] + [scaled(c, width) for c in LEVELS[1:]]
+        self.features = nn.ModuleList(
+            nn.Sequential(conv(i, o, 3, 2), conv(o, o)) for i, o in zip([3, *channels[:-1]], channels)
+        )
+        volume = (2 * RADIUS + 1) ** 2
+        widths = [scaled(c, width) for c in ESTIMATOR]
+        self.estimators = nn.ModuleList(
+            nn.Sequential(*(conv(i, o) for i, o in zip([volume + c + 2, *widths[:-1]], widths)))
+            for c in reversed(channels[1:])
+        )
+        self.predicts = nn.ModuleList(nn.Conv2d(widths[-1], 2, 3, padding=1) for _ in channels[1:])
+        self.initialise(self.predicts)
+
+    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        x = torch.cat(self.prepared(first, second))
+        levels = []
+        for feature in self.features:
+            x = feature(x)
+            levels.append(_normalised(*x.chunk(2)))
+        flows: list[Tensor] = []
+        for index, (estimator, predict) in enumerate(zip(self.estimators, self.predicts)):
+            level = len(levels) - 1 - index
+            here, there = levels[level]
+            if flows:
+                flow = F.interpolate(flows[-1].float(), scale_factor=2, mode="bilinear", align_corners=False)
+                there = warp(there, flow * (FLOW_SCALE / 2 ** (level + 1))).to(here.dtype)
+            else:
+                flow = here.new_zeros(len(here), 2, *here.shape[2:], dtype=torch.float32)
+            volume = F.leaky_relu(cost_volume(here, there.contiguous(memory_format=torch.channels_last)), 0.1)
+            known = torch.cat((volume.to(here.dtype), here, flow.to(here.dtype)), 1)
+            residual = predict(estimator(known.contiguous(memory_format=torch.channels_last)))
+            flows.append(flow + residual.float())
+        return flows
