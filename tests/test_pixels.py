@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.pixels import packed_to_rgb, planes_to_rgb, rgb_to_packed, rgb_to_planes
+from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes
+from vsneuralstyle.yuv import downsample, upsample
 
 
 @pytest.mark.parametrize("dtype, bits", [("u1", None), ("u2", None), ("u2", 10), ("f2", None), ("f4", None)])
@@ -32,17 +33,60 @@ def test_integers_are_rounded_and_limited_floats_are_not():
 
 
 @pytest.mark.parametrize("order, channels", [((0, 1, 2), 3), ((2, 1, 0), 3), ((2, 1, 0), 4), ((1, 2, 3), 4)])
-def test_packed_round_trip_leaves_the_rest_alone(order, channels):
+def test_packed_components_round_trip_and_leave_the_rest_alone(order, channels):
     memory = np.random.default_rng(0).integers(0, 256, (7, 40), np.uint8)
     view = np.lib.stride_tricks.as_strided(memory, (7, 9, channels), (40, channels, 1))
-    rgb = packed_to_rgb(view, order)
+    rgb = components_to_rgb([view[..., index] for index in order], Coding())
     for channel, index in enumerate(order):
         np.testing.assert_array_equal((rgb[0, channel] * 255).round().numpy(), view[..., index])
     target = np.full((7, 9, channels), 17, np.uint8)
-    rgb_to_packed(rgb, target, order)
+    rgb_to_components(rgb, [target[..., index] for index in order], Coding())
     np.testing.assert_array_equal(target[..., list(order)], view[..., list(order)])
     rest = [c for c in range(channels) if c not in order]
     assert (target[..., rest] == 17).all()
+
+
+@pytest.mark.parametrize("coding, code, rgb", [
+    # H.273: limited range, 8 bits: white, black, and BT.709's and BT.601's pure red
+    (Coding(matrix=1, full_range=False), (235, 128, 128), (1, 1, 1)),
+    (Coding(matrix=1, full_range=False), (16, 128, 128), (0, 0, 0)),
+    (Coding(matrix=1, full_range=False), (63, 102, 240), (1, 0, 0)),
+    (Coding(matrix=6, full_range=False), (81, 90, 240), (1, 0, 0)),
+    (Coding(matrix=6, full_range=True), (76, 85, 255), (1, 0, 0)),
+    (Coding(10, 6, 9, False), (940 << 6, 512 << 6, 512 << 6), (1, 1, 1)),
+    (Coding(10, 0, 9, False), (502, 512, 512), (0.5, 0.5, 0.5)),
+    (Coding(full_range=False), (235, 16, 126), (1, 0, 0.5)),
+])
+def test_the_code_values_of_known_colors(coding, code, rgb):
+    kind = np.uint16 if coding.bits > 8 else np.uint8
+    made = components_to_rgb([np.full((2, 2), c, kind) for c in code], coding)
+    assert made.shape == (1, 3, 2, 2)
+    torch.testing.assert_close(made[0, :, 0, 0], torch.tensor(rgb, dtype=torch.float32), atol=0.006, rtol=0)
+    back = [np.zeros((2, 2), kind) for _ in range(3)]
+    rgb_to_components(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 2, 2), back, coding)
+    for plane, c in zip(back, code):
+        assert abs(int(plane[0, 0]) - c) <= 1 << coding.shift  # the table's are rounded
+
+
+@pytest.mark.parametrize("full, half", [((6, 8), (3, 4)), ((5, 7), (3, 4)), ((6, 8), (6, 4)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize("cosited", [(False, False), (False, True), (True, True)])
+def test_chroma_lies_where_it_is_sited(full, half, cosited):
+    """A ramp's chroma samples are the ramp at their places; back at luma's places it is the ramp, but at the edges."""
+    def places(axis):
+        step = 1 if full[axis] == half[axis] else 2
+        return torch.arange(half[axis]) * step + (0 if cosited[axis] or step == 1 else 0.5)
+
+    ramp = 10.0 * torch.arange(full[0])[:, None] + torch.arange(full[1])
+    samples = 10.0 * places(0)[:, None] + places(1)
+    inner = tuple(slice(1, -2) if size > 1 else slice(None) for size in full)
+    torch.testing.assert_close(upsample(samples, full, cosited)[inner], ramp[inner])
+    made = downsample(ramp, half, cosited)
+    assert made.shape == half
+    inner = tuple(slice(1, -1) if size > 1 else slice(None) for size in half)
+    torch.testing.assert_close(made[inner], samples[inner])
+    even = torch.full(half, 0.25)
+    assert (upsample(even, full, cosited) == 0.25).all()
+    assert (downsample(torch.full(full, 0.25), half, cosited) == 0.25).all()
 
 
 def test_nothing_keeps_the_hosts_memory():

@@ -1,15 +1,98 @@
 """Host pixel layouts <-> RGB tensors.
 
-Every function copies: no tensor keeps a host's memory. Views may have any strides.
+Every function copies: no tensor keeps a host's memory. Arrays may have any strides, so a packed or half-packed layout
+is its components' views: R, G and B of BGRx are `view[..., 2]`, `view[..., 1]` and `view[..., 0]`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vsneuralstyle import yuv
 from vsneuralstyle.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the integer samples of a picture's three components mean.
+
+    bits: significant bits of a sample.
+    shift: unused bits below them (6 in P010).
+    matrix: MatrixCoefficients of H.273: `yuv.IDENTITY` for R, G, B, or a key of `yuv.LUMA_WEIGHTS` for Y, Cb, Cr.
+    full_range: black is 0 and white the highest code value, else 16 and 235 (chroma 16..240) times 2**(bits-8).
+    cosited: for rows and for columns, where there are half as many of chroma: whether a chroma sample lies on the first
+        of its two luma samples (MPEG-2 across), else midway between them (JPEG).
+    """
+
+    bits: int = 8
+    shift: int = 0
+    matrix: int = yuv.IDENTITY
+    full_range: bool = True
+    cosited: tuple[bool, bool] = (False, False)
+
+    @property
+    def top(self) -> int:
+        """The sample of the highest code value."""
+        return ((1 << self.bits) - 1) << self.shift
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether a sample is R, G or B, from 0 to the highest code value."""
+        return self.matrix == yuv.IDENTITY and self.full_range
+
+
+def components_to_rgb(components: Sequence[np.ndarray], coding: Coding, device: torch.device | str = "cpu") -> Tensor:
+    """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
+
+    Args:
+        components: R, G, B or Y, Cb, Cr: arrays of uint8 or uint16, the first (H, W), the others the same or with half
+            as many rows, columns or both (rounded up).
+        coding: what the samples mean.
+        device: samples are taken there as they are, and converted there.
+    """
+    samples = [_load(component, device) / coding.top for component in components]
+    if coding.is_rgb:
+        return torch.stack(samples)[None]
+    luma, *chroma = samples
+    full = torch.stack([luma, *(yuv.upsample(plane, luma.shape, coding.cosited) for plane in chroma)])[None]
+    return yuv.yuv_to_rgb(full, coding.matrix, coding.full_range, coding.bits).clamp_(0, 1)
+
+
+def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray], coding: Coding) -> None:
+    """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
+    rgb = rgb.float()
+    samples = rgb[0] if coding.is_rgb else yuv.rgb_to_yuv(rgb, coding.matrix, coding.full_range, coding.bits)[0]
+    for plane, target in zip(samples, components):
+        plane = yuv.downsample(plane, target.shape, coding.cosited)
+        _store(plane, target, (1 << coding.bits) - 1, 1 << coding.shift)
+
+
+def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None) -> Tensor:
+    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1.
+
+    Args:
+        planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.
+        bits: significant bits of integer samples; None: all.
+
+    Raises:
+        ArgumentError: another sample type, or more bits than the sample has.
+    """
+    levels = _levels(np.asarray(planes[0]).dtype, bits)
+    rgb = torch.stack([_load(plane) for plane in planes])[None]
+    return rgb if levels is None else rgb / levels
+
+
+def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = None) -> None:
+    """(1, 3, H, W), RGB 0..1 -> three writable (H, W) arrays in the order R, G, B; see `planes_to_rgb`.
+
+    Integers are rounded and limited; floating point passes unlimited.
+    """
+    for channel, plane in zip(rgb[0].float(), planes):
+        target = np.asarray(plane)
+        _store(channel, target, _levels(target.dtype, bits))
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:
@@ -25,53 +108,17 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _to_float(samples: np.ndarray, levels: int | None) -> Tensor:
-    tensor = torch.from_numpy(samples.astype(np.float32, order="C"))
-    return tensor if levels is None else tensor / levels
+def _load(plane: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Samples as they are, as float32."""
+    return torch.from_numpy(np.array(plane, order="C")).to(device).float()
 
 
-def _from_float(channel: Tensor, levels: int | None) -> Tensor:
-    """Code values as float32, rounded to nearest and limited; floating point passes unlimited."""
-    return channel if levels is None else (channel * levels).round().clamp(0, levels)
+def _store(channel: Tensor, target: np.ndarray, levels: int | None, unit: int = 1) -> None:
+    """0..1 -> code values 0..levels, rounded to nearest and limited, times unit; None: as it is."""
+    if levels is not None:
+        # On the channel's device, so that bytes are what leaves it.
+        channel = (channel * levels).round_().clamp_(0, levels).mul_(unit).to(_TORCH_TYPES[target.dtype])
+    target[...] = channel.cpu().numpy()
 
 
-def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None) -> Tensor:
-    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1.
-
-    Args:
-        planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.
-        bits: significant bits of integer samples; None: all.
-
-    Raises:
-        ArgumentError: another sample type, or more bits than the sample has.
-    """
-    arrays = [np.asarray(plane) for plane in planes]
-    levels = _levels(arrays[0].dtype, bits)
-    return torch.stack([_to_float(a, levels) for a in arrays])[None]
-
-
-def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = None) -> None:
-    """(1, 3, H, W), RGB 0..1 -> three writable (H, W) arrays in the order R, G, B; see `planes_to_rgb`."""
-    for channel, plane in zip(rgb[0].float().cpu(), planes):
-        target = np.asarray(plane)
-        target[...] = _from_float(channel, _levels(target.dtype, bits)).numpy()
-
-
-def packed_to_rgb(view: np.ndarray, order: Sequence[int] = (0, 1, 2)) -> Tensor:
-    """Packed pixels -> (1, 3, H, W) float32, RGB 0..1.
-
-    Args:
-        view: (H, W, C) uint8, C >= 3, of any strides.
-        order: the channels of R, G and B in the view: BGRx is (2, 1, 0).
-    """
-    levels = _levels(view.dtype, None)
-    pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1)
-    return pixels[list(order)].float()[None] / levels
-
-
-def rgb_to_packed(rgb: Tensor, view: np.ndarray, order: Sequence[int] = (0, 1, 2)) -> None:
-    """(1, 3, H, W), RGB 0..1 -> the color channels of a writable (H, W, C) uint8 view; see `packed_to_rgb`."""
-    levels = _levels(view.dtype, None)
-    pixels = _from_float(rgb[0].float(), levels).byte().cpu().numpy()
-    for channel, index in enumerate(order):
-        view[..., index] = pixels[channel]
+_TORCH_TYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.uint16): torch.uint16}

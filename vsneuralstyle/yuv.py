@@ -1,13 +1,16 @@
-"""Y'CbCr <-> R'G'B' as ITU-T H.273 defines it: which matrix, which range, and the affine maps between the two.
+"""Y'CbCr <-> R'G'B' as ITU-T H.273 defines it: which matrix, which range, the affine maps between the two, and chroma
+of fewer samples than luma.
 
 Sample values here are code values divided by 2**bits - 1, as `pixels.planes_to_rgb` gives them and
 `pixels.rgb_to_planes` takes them; R'G'B' is 0..1.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-UNSPECIFIED, RESERVED = 2, 3
+IDENTITY, UNSPECIFIED, RESERVED = 0, 2, 3
 # MatrixCoefficients (H.273, table 4) -> (Kr, Kb) of the matrices that are linear in R'G'B'
 LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
@@ -27,13 +30,16 @@ def default_matrix(height: int) -> int:
 def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor]:
     """The affine map from normalized Y'CbCr samples to R'G'B': (3,3) and (3,1), float64 (H.273, equations 23 to 31).
 
-    matrix: a key of LUMA_WEIGHTS. Limited range puts black at 16, white at 235 and chroma in 16..240, all times
-    2**(bits-8).
+    matrix: a key of LUMA_WEIGHTS, or IDENTITY for samples that are R'G'B' themselves. Limited range puts black at 16,
+    white at 235 and chroma in 16..240, all times 2**(bits-8).
     """
-    kr, kb = LUMA_WEIGHTS[matrix]
-    kg = 1 - kr - kb
     unit, top = 2 ** (bits - 8), 2**bits - 1
     luma_black, luma_span, chroma_span = (0, top, top) if full_range else (16 * unit, 219 * unit, 224 * unit)
+    if matrix == IDENTITY:
+        linear = torch.eye(3, dtype=torch.float64) * top / luma_span
+        return linear, torch.full((3, 1), -luma_black / luma_span, dtype=torch.float64)
+    kr, kb = LUMA_WEIGHTS[matrix]
+    kg = 1 - kr - kb
     scale = torch.tensor([top / luma_span, top / chroma_span, top / chroma_span], dtype=torch.float64)
     zero = torch.tensor([luma_black, 128 * unit, 128 * unit], dtype=torch.float64) / top
     linear = torch.tensor([
@@ -58,5 +64,51 @@ def rgb_to_yuv(rgb: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
 
 
 def _apply(pixels: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
-    linear, offset = linear.to(pixels), offset.to(pixels)
-    return (linear @ pixels.flatten(2) + offset).unflatten(2, pixels.shape[2:])
+    linear, offset = linear.to(pixels).expand(len(pixels), -1, -1), offset.to(pixels)
+    return torch.baddbmm(offset, linear, pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+
+
+def upsample(plane: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
+    """A plane (h, w) of half as many rows, columns or both, rounded up -> (H, W) = shape, linearly interpolated.
+
+    cosited: for rows and for columns, whether a sample lies on the first of the two that it stands for, else midway.
+    """
+    # Columns last: their samples lie side by side, and so do the results.
+    for axis in (0, 1):
+        if plane.shape[axis] != shape[axis]:
+            plane = _double(plane, axis - 2, cosited[axis]).narrow(axis, 0, shape[axis])
+    return plane
+
+
+def downsample(plane: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
+    """The way back of `upsample`: each sample is the mean of those around its place (1 1, or 1 2 1 if cosited)."""
+    for axis in (1, 0):
+        if plane.shape[axis] != shape[axis]:
+            plane = _halve(plane, axis - 2, cosited[axis])
+    return plane
+
+
+def _double(plane: Tensor, axis: int, cosited: bool) -> Tensor:
+    if cosited:
+        pair = plane, torch.lerp(plane, _neighbour(plane, axis, 1), 0.5)
+    else:
+        pair = (torch.lerp(plane, _neighbour(plane, axis, by), 0.25) for by in (-1, 1))
+    return torch.stack(tuple(pair), axis).flatten(axis - 1, axis)
+
+
+def _halve(plane: Tensor, axis: int, cosited: bool) -> Tensor:
+    if plane.shape[axis] % 2:
+        plane = torch.cat([plane, plane.narrow(axis, -1, 1)], axis)
+    first, second = plane.unflatten(axis, (-1, 2)).unbind(axis)
+    if not cosited:
+        return (first + second) / 2
+    before = torch.cat([first.narrow(axis, 0, 1), second.narrow(axis, 0, second.shape[axis] - 1)], axis)
+    return torch.lerp(first, (before + second) / 2, 0.5)
+
+
+def _neighbour(plane: Tensor, axis: int, by: int) -> Tensor:
+    """Each sample's neighbour before (-1) or after (1) along an axis; beyond the edge, the sample at the edge."""
+    rest = plane.shape[axis] - 1
+    if by < 0:
+        return torch.cat([plane.narrow(axis, 0, 1), plane.narrow(axis, 0, rest)], axis)
+    return torch.cat([plane.narrow(axis, 1, rest), plane.narrow(axis, rest, 1)], axis)

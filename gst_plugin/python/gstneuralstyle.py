@@ -1,4 +1,4 @@
-"""The GStreamer element ``neuralstyle``: stylizes packed RGB video, coherently over time.
+"""The GStreamer element ``neuralstyle``: stylizes raw video, coherently over time.
 
 GStreamer's Python loader imports this file while it scans for plugins, so it imports nothing but the bindings: PyTorch
 and vsneuralstyle come in when the element starts. A module that fails to import here would be cached by the registry
@@ -9,7 +9,9 @@ import ctypes
 import functools
 import importlib.util
 import sys
+import time
 import traceback
+import weakref
 from pathlib import Path
 
 import gi
@@ -17,11 +19,16 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import GLib, GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
+from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
 
 Gst.init_python()
 
-FORMATS = ("RGB", "BGR", "RGBx", "BGRx", "xRGB", "xBGR", "RGBA", "BGRA", "ARGB", "ABGR")
+# In the order of preference, where both neighbours can do several: the exact ones first (8 bits of full chroma), those
+# that are cheapest to take apart before the others. A decoder's 4:2:0 comes in as it is, and so needs no videoconvert.
+FORMATS = (
+    "GBR", "RGB", "BGR", "RGBx", "BGRx", "xRGB", "xBGR", "RGBA", "BGRA", "ARGB", "ABGR", "Y444",
+    "I420", "YV12", "NV12", "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE", "I422_10LE",
+)
 CAPS = Gst.Caps.from_string(
     f"video/x-raw, format=(string){{ {', '.join(FORMATS)} }}, width=(int)[ 1, max ], height=(int)[ 1, max ], "
     "framerate=(fraction)[ 0, max ]"
@@ -33,11 +40,12 @@ MAX_GAP = Gst.SECOND
 
 _AT_START = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_READY)
 _AT_ANY_TIME = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_PLAYING)
+_CONTROLLED = _AT_ANY_TIME | GObject.ParamFlags(Gst.PARAM_CONTROLLABLE)
 
 # What the user sets: (type, nick, blurb, [minimum, maximum,] default, flags). Named as the arguments of Stylizer are.
 SETTINGS = {
-    "style": (str, "Style", "Name of the style; an unknown one gives an error that lists those that exist",
-              "candy", _AT_START),
+    "style": (str, "Style", "Name of the style; it changes with the next frame, which begins afresh. An unknown one "
+              "gives an error that lists those that exist", "candy", _AT_ANY_TIME),
     "net": (str, "Network", "Family of style networks", "johnson", _AT_START),
     "device": (str, "Device", "Where the networks run: auto, cpu, cuda or cuda:N; one that is not there is an error",
                "auto", _AT_START),
@@ -46,19 +54,18 @@ SETTINGS = {
     "model-path": (str, "Model path", "Folder to look for models in first, before NEURALSTYLE_MODEL_PATH and the "
                    "installed ones", None, _AT_START),
     "strength": (float, "Strength", "How much style: 0 is the source, 1 the stylized frame",
-                 0.0, 1.0, 1.0, _AT_ANY_TIME),
+                 0.0, 1.0, 1.0, _CONTROLLED),
     "coherence": (float, "Coherence", "How much of the frames before: 0 stylizes each frame by itself, which is faster "
-                  "and flickers", 0.0, 1.0, 1.0, _AT_ANY_TIME),
+                  "and flickers", 0.0, 1.0, 1.0, _CONTROLLED),
     "preserve-color": (bool, "Preserve color", "Keep the source's chroma, and take luma alone from the style",
-                       False, _AT_ANY_TIME),
+                       False, _CONTROLLED),
     "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
-                  "0 switches it off", 0.0, 1.0, 0.15, _AT_ANY_TIME),
+                  "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
 }
-COUNTERS = {
-    "frames": (GObject.TYPE_UINT64, "Frames", "Frames stylized since the start",
-               0, GLib.MAXUINT64, 0, GObject.ParamFlags.READABLE),
-    "cuts": (GObject.TYPE_UINT64, "Cuts", "Scene cuts found since the start",
-             0, GLib.MAXUINT64, 0, GObject.ParamFlags.READABLE),
+STATS = {
+    "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "
+              "time in ms that a frame took here, and frames dropped here because they were late (with qos on)",
+              GObject.ParamFlags.READABLE),
 }
 
 
@@ -95,6 +102,48 @@ def _guard(failed, code):
     return decorate
 
 
+def _probe_of_latency_queries():
+    """A function that adds a probe to a source pad: to the answers of latency queries it adds the ns that a c_uint64
+    holds at the time.
+
+    Through ctypes, because Python can't do it: a query may be written to only while it has one owner, and the bindings'
+    wrapper is a second one. (An override of the virtual method `query` would even spoil allocation queries.)
+    """
+    pointer, number = ctypes.c_void_p, ctypes.c_uint64
+    gst = ctypes.CDLL("libgstreamer-1.0.so.0")
+    for name, result, *arguments in (
+        ("gst_pad_probe_info_get_query", pointer, pointer),
+        ("gst_query_get_structure", pointer, pointer),
+        ("gst_structure_has_name", ctypes.c_int, pointer, ctypes.c_char_p),
+        ("gst_query_parse_latency", None, pointer, pointer, pointer, pointer),
+        ("gst_query_set_latency", None, pointer, ctypes.c_int, number, number),
+        ("gst_pad_add_probe", ctypes.c_ulong, pointer, ctypes.c_uint, pointer, pointer, pointer),
+    ):
+        getattr(gst, name).restype, getattr(gst, name).argtypes = result, arguments
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer)
+    def answered(pad, info, added):
+        query = gst.gst_pad_probe_info_get_query(info)
+        structure = gst.gst_query_get_structure(query)
+        if structure and gst.gst_structure_has_name(structure, b"GstQueryLatency"):
+            added = number.from_address(added).value
+            live, least, most = ctypes.c_int(), number(), number()
+            gst.gst_query_parse_latency(query, *map(ctypes.byref, (live, least, most)))
+            unlimited = most.value == Gst.CLOCK_TIME_NONE
+            gst.gst_query_set_latency(query, live, least.value + added, most if unlimited else most.value + added)
+        return Gst.PadProbeReturn.OK
+
+    def add(pad: Gst.Pad, added: ctypes.c_uint64):
+        kinds = Gst.PadProbeType.QUERY_UPSTREAM | Gst.PadProbeType.PULL  # PULL: on the answer's way back
+        gst.gst_pad_add_probe(hash(pad), int(kinds), ctypes.cast(answered, pointer), ctypes.addressof(added), None)
+
+    add.keep = answered  # GStreamer holds no reference to it
+    return add
+
+
+_add_latency = _probe_of_latency_queries()
+
+
 def _import_core():
     """Import what the element runs on: (numpy, vsneuralstyle.pixels, Stylizer).
 
@@ -120,6 +169,58 @@ def _import_core():
     return numpy, pixels, Stylizer
 
 
+class _Layout:
+    """Where the samples of a frame lie in memory, and what they mean: a GstVideoInfo's part that stays."""
+
+    def __init__(self, info: GstVideo.VideoInfo, numpy, pixels):
+        form = info.finfo
+        self._numpy = numpy
+        self._offsets, self._strides = list(info.offset), list(info.stride)  # of frames that bring no GstVideoMeta
+        self._type = numpy.dtype("<u2" if form.depth[0] > 8 else "u1")
+        # GStreamer counts bytes, but for P010 it puts V at 1, one sample on.
+        firsts = [first if first % self._type.itemsize == 0 else first * self._type.itemsize for first in form.poffset]
+        # R, G, B or Y, U, V: (plane, first byte in it, bytes from one sample to the next, rows, columns)
+        self._components = [
+            (form.plane[n], firsts[n], form.pixel_stride[n],
+             -(-info.height >> form.h_sub[n]), -(-info.width >> form.w_sub[n])) for n in range(3)]
+        is_rgb = info.colorimetry.matrix == GstVideo.VideoColorMatrix.RGB
+        if is_rgb and form.pixel_stride[0] == 4:  # alpha or padding
+            _, _, *shape = self._components[0]
+            spare = ({0, 1, 2, 3} - set(form.poffset[:3])).pop()
+            self._components.append((0, spare, *shape))
+        site = info.chroma_site
+        self.coding = pixels.Coding(
+            bits=form.depth[0],
+            shift=form.shift[0],
+            matrix=GstVideo.VideoColorMatrix.to_iso(info.colorimetry.matrix),
+            # What is not known counts as full, as it does for videoconvert.
+            full_range=info.colorimetry.range.value_nick != "16-235",
+            cosited=(bool(site & GstVideo.VideoChromaSite.V_COSITED), bool(site & GstVideo.VideoChromaSite.H_COSITED)),
+        )
+        self.key = (form.name, info.width, info.height, self.coding)  # two frames that share it can follow each other
+
+    def views(self, buffer: Gst.Buffer, memory) -> list:
+        """The components in a buffer's mapped memory, (rows, columns) each: three, and alpha or padding if there is.
+
+        Raises:
+            MediaError: the buffer is smaller than its layout says.
+        """
+        meta = GstVideo.buffer_get_video_meta(buffer)
+        offsets, strides = (self._offsets, self._strides) if meta is None else (meta.offset, meta.stride)
+        views = []
+        for plane, first, step, rows, columns in self._components:
+            offset, stride = offsets[plane] + first, strides[plane]
+            needed = offset + (rows - 1) * stride + (columns - 1) * step + self._type.itemsize
+            if len(memory) < needed:
+                from vsneuralstyle.errors import MediaError
+
+                name, width, height, *_ = self.key
+                raise MediaError(f"a buffer of {len(memory)} bytes; plane {plane} of {name}, {width}x{height}, "
+                                 f"in rows of {stride} bytes, ends at byte {needed}; check the caps upstream")
+            views.append(self._numpy.ndarray((rows, columns), self._type, memory, offset, (stride, step)))
+        return views
+
+
 class GstNeuralStyle(GstVideo.VideoFilter):
     """Stylizes each frame; a frame's result depends on the frames before it, back to the start of its scene."""
 
@@ -134,7 +235,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         Gst.PadTemplate.new("sink", Gst.PadDirection.SINK, Gst.PadPresence.ALWAYS, CAPS),
         Gst.PadTemplate.new("src", Gst.PadDirection.SRC, Gst.PadPresence.ALWAYS, CAPS),
     )
-    __gproperties__ = SETTINGS | COUNTERS
+    __gproperties__ = SETTINGS | STATS
 
     def __init__(self):
         super().__init__()
@@ -142,17 +243,30 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         # frames are dropped before `transform` sees them, and each jump costs coherence. Whoever wants that sets qos.
         self.set_qos_enabled(False)
         self._settings = {name: spec[-2] for name, spec in SETTINGS.items()}
-        self._numpy = self._pixels = self._stylizer = None  # from start to stop
-        self._layout = None  # (format, width, height) of the caps
-        self._rows = None  # (offset, stride) of frames that bring no GstVideoMeta
-        self._interval = 0  # ns a frame, where the caps have a frame rate
+        self._numpy = self._pixels = self._make = self._stylizer = None  # from start to stop
+        self._style = None  # the stylizer's
+        self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
-        self._counters = dict.fromkeys(COUNTERS, 0)
+        self._waiting = False  # whether a frame has come in that hasn't been stylized yet
+        self._frames = self._cuts = self._dropped = 0
+        self._seconds = 0.0  # that the frames took
+        # ns a frame by the caps; 0: not known. It is also the latency: no frame is held back, and for as long as the
+        # element keeps up, what a frame takes here is at most the time until the next.
+        self._interval = ctypes.c_uint64(0)
+        _add_latency(self.get_static_pad("src"), self._interval)
+        element = weakref.ref(self)  # the pad is the element's own: with a strong reference, neither would ever go
+        self.get_static_pad("sink").add_probe(
+            Gst.PadProbeType.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
 
     # ---- properties -------------------------------------------------------------------------------------------------
 
     def do_get_property(self, prop):
-        return (self._settings | self._counters)[prop.name]
+        if prop.name != "stats":
+            return self._settings[prop.name]
+        mean = 1000 * self._seconds / self._frames if self._frames else 0
+        return Gst.Structure.new_from_string(
+            f"neuralstyle-stats, frames=(guint64){self._frames}, cuts=(guint64){self._cuts}, "
+            f"mean-ms=(double){mean:.6f}, dropped=(guint64){self._dropped}")
 
     def do_set_property(self, prop, value):
         self._settings[prop.name] = value
@@ -161,13 +275,12 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.LibraryError.INIT)
     def do_start(self):
-        self._numpy, self._pixels, stylizer = _import_core()
-        options = {name.replace("-", "_"): value for name, value in self._settings.items()}
-        self._stylizer = stylizer(options.pop("style"), model_dir=options.pop("model_path"), **options)
+        self._numpy, self._pixels, self._make = _import_core()
         self._layout = self._last = None
-        self._counters = dict.fromkeys(COUNTERS, 0)
-        self._log(Gst.DebugLevel.INFO,
-                  f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}")
+        self._waiting = False
+        self._frames = self._cuts = self._dropped = 0
+        self._seconds = 0.0
+        self._load()
         return True
 
     @_guard(False, Gst.LibraryError.SHUTDOWN)
@@ -179,18 +292,53 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.CoreError.NEGOTIATION)
     def do_set_info(self, incaps, in_info, outcaps, out_info):
-        layout = (in_info.finfo.name, in_info.width, in_info.height)
-        if layout != self._layout:
-            self._reset(f"caps: {layout}")
-        self._layout, self._rows = layout, (in_info.offset[0], in_info.stride[0])
-        self._interval = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
+        layout = _Layout(in_info, self._numpy, self._pixels)
+        if self._layout is None or layout.key != self._layout.key:
+            self._reset(f"caps: {incaps.to_string()}")
+        self._layout = layout
+        interval = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
+        if interval != self._interval.value:
+            self._interval.value = interval
+            self.post_message(Gst.Message.new_latency(self))
         return True
 
     @_guard(False, Gst.StreamError.FAILED)
     def do_sink_event(self, event):
         if event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP):
+            self._waiting = False
             self._reset(event.type.value_nick)
+        elif event.type == Gst.EventType.EOS:
+            self._count_dropped()
+        elif event.type == Gst.EventType.SEGMENT:
+            segment = event.parse_segment()
+            if any(getattr(segment, field) != getattr(self.segment, field)
+                   for field in ("format", "rate", "start", "time", "base")):  # else it says no more than before
+                self._reset("segment")
+        elif event.type == Gst.EventType.GAP and self._last is not None:
+            begin, duration = event.parse_gap()
+            if duration != Gst.CLOCK_TIME_NONE:  # there is no frame to miss
+                self._last = min(self._last[0], begin), max(self._last[1], begin + duration)
         return GstVideo.VideoFilter.do_sink_event(self, event)
+
+    @_guard(False, Gst.StreamError.FAILED)
+    def do_src_event(self, event):
+        if event.type == Gst.EventType.QOS and not self.is_qos_enabled():
+            return True  # upstream, a decoder or a videoconvert would drop frames for it
+        return GstVideo.VideoFilter.do_src_event(self, event)
+
+    @_guard(Gst.PadProbeReturn.OK, Gst.StreamError.FAILED)
+    def _arrives(self, buffer):
+        """Sees every frame, also one that the base class then drops as too late: what moved meanwhile is motion.
+
+        (A pad probe. The bindings say of the virtual method `submit_input_buffer` that it borrows the buffer, but it
+        takes it: with a frame that is dropped, an override crashes.)
+        """
+        self._count_dropped()
+        self._waiting = True
+        if why := self._discontinuity(buffer):
+            self._reset(why)
+        self._last = self._span(buffer)
+        return Gst.PadProbeReturn.OK
 
     def do_transform_frame(self, in_frame, out_frame):
         """Never called. Without it GstVideoFilter works in place; with it alone, it would hand over GstVideoFrames,
@@ -199,64 +347,80 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(Gst.FlowReturn.ERROR, Gst.StreamError.FAILED)
     def do_transform(self, in_buffer, out_buffer):
-        if in_buffer.has_flags(Gst.BufferFlags.DISCONT):
-            self._reset("discont")
-        elif self._jumps(in_buffer.pts):
-            self._reset(f"timestamps jump to {in_buffer.pts}")
-        for name, spec in SETTINGS.items():
-            if spec[-1] == _AT_ANY_TIME:
-                setattr(self._stylizer, name.replace("-", "_"), self._settings[name])
-
-        first = self._stylizer.state is None
-        format_name = self._layout[0]
-        order = tuple(format_name.index(channel) for channel in "RGB")
+        began = time.perf_counter()
+        self._follow_settings(in_buffer.pts)
+        stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
+        afresh = stylizer.state is None
         with in_buffer.map(Gst.MapFlags.READ) as source, out_buffer.map(Gst.MapFlags.WRITE) as target:
-            pixels_in, pixels_out = self._view(in_buffer, source.data), self._view(out_buffer, target.data)
-            rgb = self._stylizer.stylize(self._pixels.packed_to_rgb(pixels_in, order))
-            self._pixels.rgb_to_packed(rgb, pixels_out, order)
-            for other in set(range(len(format_name))) - set(order):  # alpha or padding
-                pixels_out[..., other] = pixels_in[..., other]
-            del pixels_in, pixels_out  # nothing may look at the memory once it is unmapped
-
-        self._last = self._span(in_buffer)
-        if self._stylizer.scene_starts[0] and not first:
-            self._counters["cuts"] += 1
+            views_in, views_out = layout.views(in_buffer, source.data), layout.views(out_buffer, target.data)
+            rgb = stylizer.stylize(pixels.components_to_rgb(views_in[:3], layout.coding, stylizer.device))
+            pixels.rgb_to_components(rgb, views_out[:3], layout.coding)
+            for view_in, view_out in zip(views_in[3:], views_out[3:]):
+                view_out[...] = view_in
+            # Nothing may look at the memory once it is unmapped.
+            views_in = views_out = view_in = view_out = None
+        if stylizer.scene_starts[0] and not afresh:
             self._post_cut(in_buffer.pts)
-        self._counters["frames"] += 1
+            self._cuts += 1
+        self._frames += 1
+        self._waiting = False
+        self._seconds += time.perf_counter() - began
         return Gst.FlowReturn.OK
 
     # ---- helpers ----------------------------------------------------------------------------------------------------
 
-    def _view(self, buffer, memory):
-        """The packed pixels in a buffer's mapped memory, (height, width, channels) uint8, with the strides it has."""
-        format_name, width, height = self._layout
-        meta = GstVideo.buffer_get_video_meta(buffer)
-        offset, stride = self._rows if meta is None else (meta.offset[0], meta.stride[0])
-        channels = len(format_name)
-        needed = offset + (height - 1) * stride + width * channels
-        if len(memory) < needed:
-            from vsneuralstyle.errors import MediaError
+    def _load(self):
+        """Make the stylizer that the settings ask for. Where that fails, the one before is still there."""
+        options = {name.replace("-", "_"): value for name, value in self._settings.items()}
+        style = options.pop("style")
+        self._stylizer = self._make(style, model_dir=options.pop("model_path"), **options)
+        self._style = style
+        self._log(Gst.DebugLevel.INFO,
+                  f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}")
 
-            raise MediaError(f"a buffer of {len(memory)} bytes; a {format_name} frame of {width}x{height} in rows of "
-                             f"{stride} bytes from byte {offset} on needs {needed}; check the caps upstream")
-        shape, strides = (height, width, channels), (stride, channels, 1)
-        return self._numpy.ndarray(shape, self._numpy.uint8, memory, offset, strides)
+    def _follow_settings(self, pts):
+        """Hand on what was set since the frame before, or what a GstController sets for this one."""
+        stream_time = self.segment.to_stream_time(Gst.Format.TIME, pts)
+        if stream_time != Gst.CLOCK_TIME_NONE:
+            self.sync_values(stream_time)
+        if self._settings["style"] != self._style:
+            self._load()
+        for name, spec in SETTINGS.items():
+            if spec[-1] == _CONTROLLED:
+                setattr(self._stylizer, name.replace("-", "_"), self._settings[name])
+
+    def _count_dropped(self):
+        """The base class doesn't tell: a frame was dropped if the next came, or the end, and it wasn't stylized."""
+        self._dropped += self._waiting
+        self._waiting = False
 
     def _span(self, buffer):
         if buffer.pts == Gst.CLOCK_TIME_NONE:
             return None
-        return buffer.pts, buffer.pts + (self._interval if buffer.duration == Gst.CLOCK_TIME_NONE else buffer.duration)
+        known = buffer.duration != Gst.CLOCK_TIME_NONE
+        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval.value)
 
-    def _jumps(self, pts) -> bool:
-        if self._last is None or pts == Gst.CLOCK_TIME_NONE:
-            return False
+    def _discontinuity(self, buffer) -> str:
+        """Why a frame isn't the next moment of the same shot, or "" where it is."""
+        backwards = self.segment.rate < 0  # there every frame is flagged
+        discont = buffer.has_flags(Gst.BufferFlags.DISCONT) and not backwards
+        if self._last is None or buffer.pts == Gst.CLOCK_TIME_NONE:
+            return "discont" if discont else ""
+        begins, ends = self._span(buffer)
         began, ended = self._last
-        return pts < began or pts > ended + MAX_GAP
+        if backwards:  # the same, mirrored
+            begins, began, ended = -ends, -ended, -began
+        if begins < began or begins > ended + MAX_GAP:
+            return f"timestamps jump to {buffer.pts}"
+        # Where frames are missing, that is what the flag tells of (a leaky queue, QoS upstream): motion. Where none
+        # is, another stream begins.
+        missing = ended > began and begins - ended >= (ended - began) / 2
+        return "discont" if discont and not missing else ""
 
     def _reset(self, why: str):
         """Forget the frames before: the next one is stylized by itself, as the first of a scene."""
         self._last = None
-        if self._stylizer is not None:
+        if self._stylizer is not None and self._stylizer.state is not None:
             self._stylizer.reset()
             self._log(Gst.DebugLevel.DEBUG, f"reset: {why}")
 
@@ -265,7 +429,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             f"neuralstyle-scene-cut, timestamp=(guint64){pts}, "
             f"stream-time=(guint64){self.segment.to_stream_time(Gst.Format.TIME, pts)}, "
             f"running-time=(guint64){self.segment.to_running_time(Gst.Format.TIME, pts)}, "
-            f"frame=(guint64){self._counters['frames']}"
+            f"frame=(guint64){self._frames}"
         )
         self.post_message(Gst.Message.new_element(self, structure))
 

@@ -1,14 +1,17 @@
-"""Where the tests of the element `neuralstyle` can run, and GStreamer as a user has it there.
+"""Where the tests of the element `neuralstyle` can run, GStreamer as a user has it there, and two tiny models.
 
 They are run by a virtual environment of the distribution's Python, since gst-python belongs to it; skipped elsewhere.
 """
 
+import faulthandler
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PREFIX = Path(sys.prefix)
@@ -47,13 +50,29 @@ def plugin_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(plugin_path, tmp_path_factory) -> dict[str, str]:
+def model_dir(tmp_path_factory):
+    """The folder of two models of random weights, small and so fast, `candy` and `other`."""
+    import torch
+    from vsneuralstyle.networks.net1 import Net1
+    from vsneuralstyle.weights import save_model
+
+    networks = {"channels": [8, 8, 16], "residual_blocks": 1, "mask_hidden": 4}
+    folder = tmp_path_factory.mktemp("models")
+    for seed, style in enumerate(("candy", "other")):
+        torch.manual_seed(seed)
+        save_model(Net1(**networks), folder / f"{style}.safetensors", style=style, networks=networks, training={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(plugin_path, model_dir, tmp_path_factory) -> dict[str, str]:
     """What a user sets, and a registry of the tests' own. One thread, so that sums come out alike everywhere."""
     return {
         "PATH": f"{PREFIX / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "GST_PLUGIN_PATH": str(plugin_path),
         "GST_REGISTRY": str(tmp_path_factory.mktemp("gstreamer") / "registry.bin"),
         "GST_DEBUG_NO_COLOR": "1",
+        "NEURALSTYLE_MODEL_PATH": str(model_dir),
         "OMP_NUM_THREADS": "1",
     }
 
@@ -61,15 +80,83 @@ def environment(plugin_path, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def launch(run, environment):
     """Runs `gst-launch-1.0 -m PIPELINE`, with environment variables to add or override."""
-    return lambda pipeline, **more: run("gst-launch-1.0", "-m", *pipeline.split(), env={**environment, **more})
+    return lambda pipeline, **more: run("gst-launch-1.0", "-m", *shlex.split(pipeline), env={**environment, **more})
 
 
 @pytest.fixture(scope="session")
 def Gst(environment):
     """GStreamer in this process, with the same plugins."""
+    import gi
+
+    gi.require_version("GstVideo", "1.0")
     from gi.repository import Gst
 
     if not Gst.is_initialized():
         os.environ.update(environment)
         Gst.init([])
     return Gst
+
+
+@pytest.fixture(autouse=True)
+def hang_is_a_failure():
+    """A pipeline that hangs in this process ends it, with where each thread stood; its tests then count as failed."""
+    faulthandler.dump_traceback_later(240, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session")
+def stylize(environment):
+    """The reference: (N, H, W, 3) uint8 frames of one clip -> the same, by `Stylizer` itself."""
+    import torch
+    from vsneuralstyle import Stylizer, pixels
+
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+
+    def run(frames, style="candy", **options):
+        stylizer = Stylizer(style, device="cpu", precision="float32", **options)
+        stylized = np.empty_like(frames)
+        for frame, target in zip(frames, stylized):
+            rgb = stylizer.stylize(pixels.planes_to_rgb([frame[..., n] for n in range(3)]))
+            pixels.rgb_to_planes(rgb, [target[..., n] for n in range(3)])
+        return stylized
+
+    return run
+
+
+@pytest.fixture
+def play(Gst):
+    """Makes a pipeline from its description and sets it playing (or to another state); ends it after the test."""
+    made = []
+
+    def start(description, state=None):
+        pipeline = Gst.parse_launch(description)
+        made.append(pipeline)
+        pipeline.set_state(Gst.State.PLAYING if state is None else state)
+        return pipeline
+
+    yield start
+    for pipeline in made:
+        pipeline.set_state(Gst.State.NULL)
+
+
+@pytest.fixture
+def finish(Gst):
+    """Waits for a pipeline's end of stream; returns the messages until then, of the kinds asked for.
+
+    An error fails the test, and so does nothing within a minute.
+    """
+
+    def wait(pipeline, kinds=0):
+        bus, messages = pipeline.get_bus(), []
+        while True:
+            message = bus.timed_pop_filtered(
+                60 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR | Gst.MessageType(kinds))
+            assert message is not None, "neither an end nor an error"
+            assert message.type != Gst.MessageType.ERROR, message.parse_error()
+            if message.type == Gst.MessageType.EOS:
+                return messages
+            messages.append(message)
+
+    return wait
