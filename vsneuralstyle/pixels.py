@@ -38,11 +38,6 @@ class Coding:
         """The sample of the highest code value."""
         return ((1 << self.bits) - 1) << self.shift
 
-    @property
-    def is_rgb(self) -> bool:
-        """Whether a sample is R, G or B, from 0 to the highest code value."""
-        return self.matrix == yuv.IDENTITY and self.full_range
-
 
 def components_to_rgb(components: Sequence[np.ndarray], coding: Coding, device: torch.device | str = "cpu") -> Tensor:
     """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
@@ -53,18 +48,19 @@ def components_to_rgb(components: Sequence[np.ndarray], coding: Coding, device: 
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
-    samples = [_load(component, device) / coding.top for component in components]
-    if coding.is_rgb:
-        return torch.stack(samples)[None]
-    luma, *chroma = samples
-    full = torch.stack([luma, *(yuv.upsample(plane, luma.shape, coding.cosited) for plane in chroma)])[None]
-    return yuv.yuv_to_rgb(full, coding.matrix, coding.full_range, coding.bits).clamp_(0, 1)
+    first, *rest = (_load(component, device).div_(coding.top) for component in components)
+    if coding.matrix != yuv.IDENTITY:
+        return yuv.subsampled_to_rgb(first, torch.stack(rest), coding.matrix, coding.full_range, coding.bits,
+                                     coding.cosited).clamp_(0, 1)
+    rgb = torch.stack([first, *rest])[None]
+    return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
 
 
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray], coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
-    rgb = rgb.float()
-    samples = rgb[0] if coding.is_rgb else yuv.rgb_to_yuv(rgb, coding.matrix, coding.full_range, coding.bits)[0]
+    samples = rgb[0].float()
+    if coding.matrix != yuv.IDENTITY or not coding.full_range:
+        samples = yuv.rgb_to_yuv(samples[None], coding.matrix, coding.full_range, coding.bits)[0]
     for plane, target in zip(samples, components):
         plane = yuv.downsample(plane, target.shape, coding.cosited)
         _store(plane, target, (1 << coding.bits) - 1, 1 << coding.shift)
@@ -117,7 +113,8 @@ def _store(channel: Tensor, target: np.ndarray, levels: int | None, unit: int = 
     """0..1 -> code values 0..levels, rounded to nearest and limited, times unit; None: as it is."""
     if levels is not None:
         # On the channel's device, so that bytes are what leaves it.
-        channel = (channel * levels).round_().clamp_(0, levels).mul_(unit).to(_TORCH_TYPES[target.dtype])
+        channel = (channel * levels).round_().clamp_(0, levels)
+        channel = (channel if unit == 1 else channel.mul_(unit)).to(_TORCH_TYPES[target.dtype])
     target[...] = channel.cpu().numpy()
 
 

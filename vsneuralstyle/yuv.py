@@ -68,32 +68,52 @@ def _apply(pixels: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     return torch.baddbmm(offset, linear, pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
 
-def upsample(plane: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
-    """A plane (h, w) of half as many rows, columns or both, rounded up -> (H, W) = shape, linearly interpolated.
+def subsampled_to_rgb(
+    luma: Tensor, chroma: Tensor, matrix: int, full_range: bool, bits: int, cosited: Sequence[bool]
+) -> Tensor:
+    """Y (H,W) and Cb, Cr (2,h,w), normalized, h and w as `upsample` takes them -> (1,3,H,W) R'G'B', not clamped.
 
-    cosited: for rows and for columns, whether a sample lies on the first of the two that it stands for, else midway.
+    The matrix is applied to chroma before it is interpolated: the same, by linearity, for a quarter of the work.
     """
-    # Columns last: their samples lie side by side, and so do the results.
-    for axis in (0, 1):
-        if plane.shape[axis] != shape[axis]:
-            plane = _double(plane, axis - 2, cosited[axis]).narrow(axis, 0, shape[axis])
-    return plane
+    linear, offset = (part.to(luma) for part in to_rgb_map(matrix, full_range, bits))
+    shares = torch.addmm(offset, linear[:, 1:], chroma.flatten(1)).unflatten(1, chroma.shape[1:])
+    return upsample(shares, luma.shape, cosited).add(linear[0, 0] * luma)[None]  # luma is white's share: in all alike
+
+
+def upsample(planes: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
+    """Planes (..., h, w) of half as many rows, columns or both, rounded up -> (..., H, W), linearly interpolated.
+
+    shape: (H, W). cosited: for rows and for columns, whether a sample lies on the first of the two that it stands for,
+    else midway.
+    """
+    for axis in (-1, -2):  # what is strided, on as few samples as possible
+        if planes.shape[axis] != shape[axis]:
+            planes = _double(planes, axis, cosited[axis]).narrow(axis, 0, shape[axis])
+    return planes
 
 
 def downsample(plane: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
     """The way back of `upsample`: each sample is the mean of those around its place (1 1, or 1 2 1 if cosited)."""
-    for axis in (1, 0):
+    for axis in (-2, -1):
         if plane.shape[axis] != shape[axis]:
-            plane = _halve(plane, axis - 2, cosited[axis])
+            plane = _halve(plane, axis, cosited[axis])
     return plane
 
 
 def _double(plane: Tensor, axis: int, cosited: bool) -> Tensor:
+    count = plane.shape[axis]
+    doubled = plane.new_empty([size * 2 if n == axis % plane.dim() else size for n, size in enumerate(plane.shape)])
+    first, second = doubled.unflatten(axis, (count, 2)).unbind(axis)
+    left, right = plane.narrow(axis, 0, count - 1), plane.narrow(axis, 1, count - 1)
+    # Beyond the edge, the sample at the edge goes on.
+    second.narrow(axis, count - 1, 1).copy_(plane.narrow(axis, count - 1, 1))
+    torch.lerp(left, right, 0.5 if cosited else 0.25, out=second.narrow(axis, 0, count - 1))
     if cosited:
-        pair = plane, torch.lerp(plane, _neighbour(plane, axis, 1), 0.5)
+        first.copy_(plane)
     else:
-        pair = (torch.lerp(plane, _neighbour(plane, axis, by), 0.25) for by in (-1, 1))
-    return torch.stack(tuple(pair), axis).flatten(axis - 1, axis)
+        first.narrow(axis, 0, 1).copy_(plane.narrow(axis, 0, 1))
+        torch.lerp(right, left, 0.25, out=first.narrow(axis, 1, count - 1))
+    return doubled
 
 
 def _halve(plane: Tensor, axis: int, cosited: bool) -> Tensor:
@@ -104,11 +124,3 @@ def _halve(plane: Tensor, axis: int, cosited: bool) -> Tensor:
         return (first + second) / 2
     before = torch.cat([first.narrow(axis, 0, 1), second.narrow(axis, 0, second.shape[axis] - 1)], axis)
     return torch.lerp(first, (before + second) / 2, 0.5)
-
-
-def _neighbour(plane: Tensor, axis: int, by: int) -> Tensor:
-    """Each sample's neighbour before (-1) or after (1) along an axis; beyond the edge, the sample at the edge."""
-    rest = plane.shape[axis] - 1
-    if by < 0:
-        return torch.cat([plane.narrow(axis, 0, 1), plane.narrow(axis, 0, rest)], axis)
-    return torch.cat([plane.narrow(axis, 1, rest), plane.narrow(axis, rest, 1)], axis)
