@@ -29,7 +29,7 @@ class VapourSynthPlugin(BuildHookInterface):
             return
         source = Path(self.root, "vsneuralstyle", "vs_plugin")
         library = Path(self.root, "build", "vsneuralstyle.so")
-        self.compile(source / "plugin.c", library)
+        self.compile(sorted(source.glob("*.c")), library)
         # An editable wheel takes only what is named here, the others all of it.
         kind = "force_include_editable" if version == "editable" else "force_include"
         for file in (library, source / "manifest.vs"):
@@ -37,7 +37,7 @@ class VapourSynthPlugin(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
-    def compile(self, source: Path, library: Path) -> None:
+    def compile(self, sources: list[Path], library: Path) -> None:
         vapoursynth = importlib.util.find_spec("vapoursynth")
         if vapoursynth is None:
             sys.exit("The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or build isolated.")
@@ -52,7 +52,7 @@ class VapourSynthPlugin(BuildHookInterface):
             "-fvisibility=hidden", f"-DPy_LIMITED_API={LIMITED_API}",
             f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
             "-I", include, "-I", str(Path(vapoursynth.submodule_search_locations[0], "include")),
-            *shlex.split(os.environ.get("CFLAGS", "")), "-o", str(library), str(source)]
+            *shlex.split(os.environ.get("CFLAGS", "")), "-o", str(library), *map(str, sources)]
         try:
             subprocess.run(command, check=True)
         except FileNotFoundError:

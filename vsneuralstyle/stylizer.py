@@ -31,6 +31,15 @@ class State:
     frame: Tensor
     feature: Tensor
 
+    def to(self, device: torch.device | str) -> State:
+        """This state on a device; itself where it is there already."""
+        return State(self.frame.to(device), self.feature.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return self.frame.nbytes + self.feature.nbytes
+
 
 def resolve_device(name: str = "auto") -> torch.device:
     """A device by name: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
@@ -138,13 +147,21 @@ class Stylizer:
 
     @state.setter
     def state(self, state: State | None) -> None:
-        if state is not None:
-            state = State(state.frame.to(self.device), state.feature.to(self.device))
-        self._state = state
+        self._state = None if state is None else state.to(self.device)
 
     def reset(self) -> None:
         """Forgets the clip: the next frame starts a scene."""
         self._state = None
+
+    @torch.inference_mode()
+    def is_cut(self, previous: Tensor, frame: Tensor) -> bool:
+        """Whether the built-in detector says that a scene starts between two consecutive frames, as `stylize` would.
+
+        Args:
+            previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
+        """
+        pair = previous.to(self.device), frame.to(self.device)
+        return self.scene_cut > 0 and scenecut.change(*pair) > self.scene_cut
 
     @torch.inference_mode()
     def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
@@ -189,7 +206,7 @@ class Stylizer:
         if state is None:
             starts = True
         elif starts is None:
-            starts = self.scene_cut > 0 and scenecut.change(state.frame, frame) > self.scene_cut
+            starts = self.is_cut(state.frame, frame)
         padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         feature = net1.style.encode(padded.to(self.precision).contiguous(memory_format=torch.channels_last))
         if starts or self.coherence == 0:

@@ -1,1 +1,1 @@
-"""The VapourSynth plugin: `plugin.c` owns the namespace, the requests and their order; `session.py` the pixels."""
+"""The VapourSynth plugin: the C files own the namespace, the requests and their order; `session.py` the pixels."""

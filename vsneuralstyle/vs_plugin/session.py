@@ -1,14 +1,19 @@
-"""The Python half of plugin.c: a `Session` stylizes the frames of one filter, in the order plugin.c gives them."""
+"""The Python half of the plugin: a `Session` stylizes the frames of one filter, in the order filter.c gives them."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
+import vsneuralstyle
 from vsneuralstyle import pixels
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.stylizer import MIN_SIZE, Stylizer
+from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, State, Stylizer, resolve_device, resolve_precision
+from vsneuralstyle.weights import available_styles
 
 
 @functools.cache
@@ -21,22 +26,65 @@ def _worker(device: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"vsneuralstyle {device}")
 
 
+def versions() -> dict[str, str]:
+    """What `core.vsneuralstyle.Version` tells beside the version of VapourSynth's API.
+
+    package, torch: versions. device, precision: what "auto" stands for here. styles: those that can be loaded,
+    separated by ", ".
+    """
+    device = resolve_device()
+    precision = resolve_precision("auto", device)
+    return {
+        "package": vsneuralstyle.__version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "precision": next(name for name, dtype in PRECISIONS.items() if dtype == precision),
+        "styles": ", ".join(sorted(available_styles())),
+    }
+
+
 class Session:
     """One clip on its way through a `Stylizer`.
 
     Args:
         width, height: of every frame, in pixels.
         bits: significant bits of integer samples; None: floating point.
+        device_index: short for device="cuda:N".
+        fp16: True is short for precision="float16", False for precision="float32".
         arguments: those of `Stylizer`.
 
     Raises:
         NeuralStyleError: an argument, a model or a device that can't be used, or frames that are too small.
     """
 
-    def __init__(self, width: int, height: int, bits: int | None, **arguments) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        bits: int | None,
+        *,
+        device_index: int | None = None,
+        fp16: bool | None = None,
+        **arguments,
+    ) -> None:
         if min(width, height) < MIN_SIZE:
             raise ArgumentError(
-                f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}")
+                f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
+            )
+        if device_index is not None:
+            if "device" in arguments:
+                raise ArgumentError(
+                    f"device is {arguments['device']!r} and device_index is {device_index}; expected one of the two"
+                )
+            if device_index < 0:
+                raise ArgumentError(f"device_index is {device_index}; expected 0 or more")
+            arguments["device"] = f"cuda:{device_index}"
+        if fp16 is not None:
+            if "precision" in arguments:
+                raise ArgumentError(
+                    f"precision is {arguments['precision']!r} and fp16 is {int(fp16)}; expected one of the two"
+                )
+            arguments["precision"] = "float16" if fp16 else "float32"
         self._bits = bits
         self._stylizer = Stylizer(**arguments)
         self._worker = _worker(str(self._stylizer.device))
@@ -59,3 +107,21 @@ class Session:
         stylized = self._stylizer.stylize(frame, [starts_scene])
         pixels.rgb_to_planes(stylized, target, self._bits)
         return self._stylizer.scene_starts[0]
+
+    def cuts(self, run: Sequence[Sequence]) -> list[bool]:
+        """For each frame of a run of consecutive ones, from the second on: whether the built-in detector says that it
+        starts a scene, as `process` would. Each frame is given as `process` takes its source; the state stays.
+        """
+        return self._worker.submit(self._cuts, run).result()
+
+    def _cuts(self, run: Sequence[Sequence]) -> list[bool]:
+        frames = (pixels.planes_to_rgb(planes, self._bits) for planes in run)  # two at a time in memory
+        return [self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)]
+
+    def checkpoint(self) -> State:
+        """The state after the last frame, in host memory."""
+        return self._worker.submit(lambda: self._stylizer.state.to("cpu")).result()
+
+    def resume(self, state: State) -> None:
+        """Puts a state of `checkpoint` in the place of this one."""
+        self._worker.submit(setattr, self._stylizer, "state", state).result()

@@ -32,6 +32,55 @@ def plugin_is_installed():
     assert hasattr(vs.core, "vsneuralstyle"), "the wheel of vsneuralstyle is not installed in this environment"
 
 
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> Path:
+    """A folder with a tiny model of random weights under the name `candy`: what the host does depends on no weights."""
+    import torch
+
+    from vsneuralstyle.networks.net1 import Net1
+    from vsneuralstyle.weights import save_model
+
+    networks = dict(channels=(8, 8, 8), residual_blocks=1, flow_width=0.0625)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    save_model(Net1(**networks), folder / "candy.safetensors", style="candy", networks=networks, training={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(clip):
+    """scenes(5, 7) -> (12, 48, 64, 3) uint8: pans of so many frames each, with hard cuts between them."""
+
+    def make(*lengths: int) -> np.ndarray:
+        pictures = clip[0], clip[5]
+        return np.stack([np.roll(pictures[i % 2], 2 * t, axis=1) for i, length in enumerate(lengths)
+                         for t in range(length)])
+
+    return make
+
+
+@pytest.fixture
+def tagged():
+    """tagged(source, cuts) -> the clip with `_SceneChangePrev` on every frame."""
+
+    def tag(source, cuts):
+        return vs.core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts))
+                                   for n in range(len(source))])
+
+    return tag
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list:
+    """One entry for each frame that a filter of this process stylizes."""
+    from vsneuralstyle.vs_plugin.session import Session
+
+    steps = []
+    process = Session._process
+    monkeypatch.setattr(Session, "_process", lambda self, *arguments: steps.append(1) or process(self, *arguments))
+    return steps
+
+
 @pytest.fixture
 def write_script(tmp_path):
     """write_script(body, frames) -> the path of a script that ends with `body`, where `source` is the clip `frames`."""

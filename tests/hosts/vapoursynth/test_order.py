@@ -17,7 +17,7 @@ def frames_of(raw: bytes, clip: np.ndarray) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, *clip.shape[1:3]).transpose(0, 2, 3, 1)[..., [2, 0, 1]]
 
 
-@pytest.mark.parametrize(("threads", "requests"), [(1, None), (2, 1), (8, None), (8, 16)])
+@pytest.mark.parametrize(("threads", "requests"), [(1, 1), (2, None), (8, 64), (32, 200)])
 def test_vspipe(threads, requests, clip, model_dir, stylized, write_script, run):
     options = [] if requests is None else ["-r", requests]
     piped = run("vspipe", write_script(OUTPUT, clip), "-", "-a", f"threads={threads}", "-a", f"model_dir={model_dir}",
@@ -41,51 +41,64 @@ model_dir, cuts = sys.argv[1], json.loads(sys.argv[2])
 if cuts is not None:
     source = core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts)) for n in range(len(source))])
 
-def stylize():
-    return core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+def stylize(clip=source, **arguments):
+    return core.vsneuralstyle.Stylize(clip, model_dir=model_dir, **arguments)
 
 def digest(frame):
     return hashlib.sha256(b"".join(np.ascontiguousarray(frame[p]).tobytes() for p in range(3))).hexdigest()[:16]
 
-def report(mode, pairs):
-    print(json.dumps([f"{mode}, {core.num_threads} threads", [[n, digest(f)] for n, f in pairs]]))
+def report(mode, pairs, chain=False):
+    print(json.dumps([f"{mode}, {core.num_threads} threads", chain, [[n, digest(f)] for n, f in pairs]]))
+
+def at_once(clip, numbers):
+    futures = [(n, clip.get_frame_async(n)) for n in numbers]
+    return [(n, future.result()) for n, future in futures]
 
 count = len(source)
+half = count // 2
 shuffled = random.Random(1).sample(range(count), count)
-for threads in (1, 2, 8):
+ahead = list(range(half, count)) + list(range(half))
+for threads in (1, 2, 8, 32):
     core.num_threads = threads
-    clip = stylize()
-    report("linear", enumerate(clip.frames()))
-    report("shuffled after linear", [(n, clip.get_frame(n)) for n in shuffled])
+    for requests in (1, 8, 64, 200):  # what vspipe -r gives
+        report(f"{requests} requests", enumerate(stylize().frames(prefetch=requests)))
     clip = stylize()
     report("shuffled", [(n, clip.get_frame(n)) for n in shuffled])
+    report("shuffled again", [(n, clip.get_frame(n)) for n in shuffled[::-1]])
     clip = stylize()
     report("reversed", [(n, clip.get_frame(n)) for n in reversed(range(count))])
+    report("at once, shuffled, and again", at_once(stylize(), [*shuffled, *shuffled[::-1], 7, 7, 7]))
+    for checkpoint_mb in (0, 1):
+        clip = stylize(checkpoint_mb=checkpoint_mb)
+        report(f"two positions, {checkpoint_mb} MB", [((i // 2) + half * (i % 2), f) for i, f in enumerate(
+            core.std.Interleave([clip[:half], clip[half:]]).frames(prefetch=8))])
     clip = stylize()
-    futures = [(n, clip.get_frame_async(n)) for n in [*shuffled, *shuffled[::-1], 7, 7, 7]]
-    report("asynchronous, twice", [(n, future.result()) for n, future in futures])
-    clip = stylize()
-    half = count // 2
-    report("two positions", [((i // 2) + half * (i % 2), f) for i, f in
-                             enumerate(core.std.Interleave([clip[:half], clip[half:]]).frames())])
+    report("std.Reverse", [(count - 1 - i, f) for i, f in enumerate(clip.std.Reverse().frames())])
+    report("std.Interleave", [(i // 2, f) for i, f in enumerate(core.std.Interleave([clip, clip]).frames())])
+    report("std.Trim", [(half + i, f) for i, f in enumerate(stylize().std.Trim(half).frames())])
     clips = [stylize(), stylize()]
-    futures = [(n, clip.get_frame_async(n)) for n in range(0, count, 3) for clip in clips]
+    futures = [(n, clip.get_frame_async(n)) for n in ahead[::3] for clip in clips]
     report("two filters", [(n, future.result()) for n, future in futures])
+    report("chain", enumerate(stylize(stylize()).frames(prefetch=64)), chain=True)
+    report("chain, at once, shuffled", at_once(stylize(stylize()), shuffled), chain=True)
 """
 
 
-@pytest.mark.parametrize("cuts", [None, [6, 9]], ids=["detected cuts", "_SceneChangePrev"])
-def test_requests(cuts, clip, model_dir, stylized, digest, write_script, run):
-    frames = np.concatenate([clip, clip[::-1]])  # hard cuts at 5 and 11
-    expected = [digest(f) for f in stylized(frames, cuts and [n in cuts for n in range(len(frames))])]
-    assert len(set(expected)) > len(frames) // 2  # frames that are all alike would show nothing
-    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(cuts), timeout=300)
+@pytest.mark.parametrize("tags", [None, [6, 30]], ids=["detected cuts", "_SceneChangePrev"])
+def test_requests(tags, scenes, model_dir, stylized, digest, write_script, run):
+    frames = scenes(21, 3, 16)
+    cuts = [21, 24] if tags is None else tags
+    once = stylized(frames, tags and [n in tags for n in range(len(frames))])
+    twice = stylized(once, [n in cuts for n in range(len(frames))])  # the first filter tells the second of its cuts
+    expected = [[digest(frame) for frame in output] for output in (once, twice)]
+    assert min(map(len, map(set, expected))) > len(frames) // 2  # frames that are all alike would show nothing
+    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(tags), timeout=300)
     assert probe.returncode == 0, probe.stderr
     reports = [json.loads(line) for line in probe.stdout.splitlines()]
-    assert len(reports) == 3 * 7
-    for mode, pairs in reports:
-        wrong = [n for n, value in pairs if value != expected[n]]
-        assert not wrong, f"{mode}: frames {wrong} are not those of the linear run"
+    assert len(reports) == 4 * 15
+    for mode, chain, pairs in reports:
+        wrong = [n for n, value in pairs if value != expected[chain][n]]
+        assert pairs and not wrong, f"{mode}: frames {wrong} are not those of the linear run"
 
 
 def test_seek_beyond_every_cache(clip, model_dir, stylized, make_clip, planes, vs_core):
@@ -100,6 +113,34 @@ def test_seek_beyond_every_cache(clip, model_dir, stylized, make_clip, planes, v
         assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
 
 
+@pytest.mark.parametrize("checkpoint_mb", [0, 512])
+@pytest.mark.parametrize("threads", [1, 8])
+def test_playing_stylizes_each_frame_once(threads, checkpoint_mb, scenes, model_dir, make_clip, vs_core, steps,
+                                          monkeypatch):
+    """Exactness is bought by order, not by walking twice, across a cut as well."""
+    monkeypatch.setattr(vs_core, "num_threads", threads)
+    frames = scenes(9, 4, 11)
+    output = vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, checkpoint_mb=checkpoint_mb)
+    for _ in output.frames(close=True):
+        pass
+    assert len(steps) == len(frames)
+
+
+def test_a_closed_pipe_ends_vspipe(scenes, model_dir, write_script, run):
+    """An encoder that gives up: vspipe ends by itself, with frames in flight, and not by a signal."""
+    script = write_script(OUTPUT, scenes(40, 40))
+    piped = run("bash", "-c", 'vspipe "$0" - -a threads=8 -a model_dir="$1" -r 64 | head -c 20000 >/dev/null; '
+                              'exit ${PIPESTATUS[0]}', script, model_dir)
+    assert 0 < piped.returncode < 128, piped.stderr
+
+
+def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
+    output = vs_core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir, device=cuda)
+    expected = stylized(clip, device=cuda)
+    for n in (7, 0, 3, 5):
+        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
+
+
 EXIT = """
 import sys
 
@@ -108,28 +149,6 @@ clip.get_frame(0)
 futures = [clip.get_frame_async(n) for n in range(len(source))]
 sys.exit(3)
 """
-
-
-@pytest.mark.parametrize("threads", [1, 8])
-def test_playing_stylizes_each_frame_once(threads, clip, model_dir, make_clip, vs_core, monkeypatch):
-    """Exactness is bought by order, not by walking twice, across a cut as well."""
-    from vsneuralstyle.vs_plugin.session import Session
-
-    steps = []
-    process = Session._process
-    monkeypatch.setattr(Session, "_process", lambda self, *arguments: steps.append(1) or process(self, *arguments))
-    monkeypatch.setattr(vs_core, "num_threads", threads)
-    frames = np.concatenate([clip, clip[::-1], clip])
-    for _ in vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir).frames(close=True):
-        pass
-    assert len(steps) == len(frames)
-
-
-def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
-    output = vs_core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir, device=cuda)
-    expected = stylized(clip, device=cuda)
-    for n in (7, 0, 3, 5):
-        assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
 
 
 def test_exit_with_frames_in_flight(clip, model_dir, write_script, run):

@@ -1,0 +1,500 @@
+/*
+ * The filter: RGB in, RGB out.
+ *
+ * A stylized frame depends on every frame since its scene's start, yet VapourSynth asks for frames in any order and
+ * from many threads. This file owns that order: whatever is asked, and however often, the frames of a scene go through
+ * the session from the scene's start on, one after the other. A different order of requests changes how long a frame
+ * takes, never its pixels.
+ *
+ * A request walks to its frame from the nearest place at or before it where a state can be had: where the live state
+ * stands, at a checkpoint, or at a scene's start, which needs none. Where scenes start is known of the frames that were
+ * looked at so far; the others between that place and the frame are looked at first, backwards, since that costs their
+ * decoding alone. Whether a frame starts a scene is decided from it and the one before, so it comes out the same as in
+ * a walk.
+ */
+
+#include "plugin.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CHUNK = 8,      /* sources that are asked for at a time */
+    LOOK_MOST = 64, /* the same, at most, where scenes' starts are looked for */
+    REACH = 16,     /* frames. What is nearer is walked to without a look for something nearer still, and one
+                       checkpoint is made for as many. */
+};
+static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
+
+/* A request that is under way. */
+typedef struct Waiter {
+    int n;
+    int look;             /* sources that it looks at next */
+    const VSFrame *ready; /* frame n, once another request's walk has passed it; owned */
+    struct Waiter *next;
+} Waiter;
+
+/* A state that a walk can be resumed from. */
+typedef struct {
+    int n;           /* the frame that it stands before */
+    int64_t used;    /* filter->clock when it was made or resumed from */
+    PyObject *state; /* owned; touched with the GIL only */
+} Checkpoint;
+
+typedef struct {
+    VSNode *source; /* owned */
+    VSVideoInfo vi;
+    PyObject *session; /* owned; touched with the GIL only */
+    FilterOptions options;
+    int next;     /* the frame that the session's state, the live one, stands before; -1: it stands nowhere */
+    int settled;  /* with a preroll: frames below are made to bring the state there, and are not for delivery */
+    int lookMost;
+    bool careful; /* a source has failed: ask for none that the request at hand doesn't depend on */
+    unsigned char *scenes;   /* for each frame: the Scene, as far as known */
+    Checkpoint *checkpoints; /* in the order of their frames */
+    int checkpointCount, checkpointMost; /* Most is known with the first state; -1 before */
+    int64_t clock;
+    Waiter *waiters;
+    struct { const VSFrame *frame; int n; } *recent; /* the last outputs, at n % recentSize; frames owned. VapourSynth's
+                                                        cache can't be read back by the filter that fills it. */
+    int recentSize;
+} Filter;
+
+/* ---- What is known of scenes ------------------------------------------------------------------------------------- */
+
+static Scene tagOf(const VSFrame *frame, const VSAPI *vsapi) {
+    int absent;
+    int64_t tag = vsapi->mapGetInt(vsapi->getFramePropertiesRO(frame), "_SceneChangePrev", 0, &absent);
+    return absent ? SCENE_UNKNOWN : tag ? SCENE_STARTS : SCENE_GOES_ON;
+}
+
+/* Notes what a source frame says by itself. */
+static void noteTag(Filter *filter, int k, const VSFrame *src, const VSAPI *vsapi) {
+    if (filter->scenes[k] != SCENE_UNKNOWN)
+        return;
+    Scene tag = tagOf(src, vsapi);
+    filter->scenes[k] = tag == SCENE_UNKNOWN && !filter->options.detects ? SCENE_GOES_ON : tag;
+}
+
+/* ---- Checkpoints ------------------------------------------------------------------------------------------------- */
+
+/* The index of the first checkpoint after frame n. */
+static int checkpointAfter(const Filter *filter, int n) {
+    int i = filter->checkpointCount;
+    while (i > 0 && filter->checkpoints[i - 1].n > n)
+        i--;
+    return i;
+}
+
+static Checkpoint *checkpointAt(const Filter *filter, int n) {
+    int i = checkpointAfter(filter, n);
+    return i > 0 && filter->checkpoints[i - 1].n == n ? &filter->checkpoints[i - 1] : NULL;
+}
+
+/* The nearest frame at or before n where a state can be had. */
+static int nearest(const Filter *filter, int n) {
+    int lowest = filter->next <= n && filter->next > 0 ? filter->next : 0;
+    int i = checkpointAfter(filter, n);
+    if (i > 0 && filter->checkpoints[i - 1].n > lowest)
+        lowest = filter->checkpoints[i - 1].n;
+    while (n > lowest && filter->scenes[n] != SCENE_STARTS)
+        n--;
+    return n;
+}
+
+/* A request that is under way would walk from checkpoint i. */
+static bool isNeeded(const Filter *filter, int i) {
+    int n = filter->checkpoints[i].n;
+    for (const Waiter *w = filter->waiters; w; w = w->next)
+        if (!w->ready && w->n >= n && nearest(filter, w->n) == n)
+            return true;
+    return false;
+}
+
+/* How far apart the places around checkpoint i are where a state can be had: without it, a walk gets as long. */
+static int gapAround(const Filter *filter, int i) {
+    const Checkpoint *c = filter->checkpoints;
+    int before = i > 0 ? c[i - 1].n : 0;
+    int after = i + 1 < filter->checkpointCount ? c[i + 1].n : filter->vi.numFrames;
+    int from = c[i].n - 1, to = c[i].n + 1;
+    while (from > before && filter->scenes[from] != SCENE_STARTS)
+        from--;
+    while (to < after && filter->scenes[to] != SCENE_STARTS)
+        to++;
+    return to - from;
+}
+
+static void dropCheckpoint(Filter *filter, int i) {
+    release(filter->checkpoints[i].state);
+    filter->checkpointCount--;
+    memmove(&filter->checkpoints[i], &filter->checkpoints[i + 1],
+            (filter->checkpointCount - i) * sizeof *filter->checkpoints);
+}
+
+/* Makes room for one more checkpoint, at the cost of the one that was used the longest ago, weighed by the gap that it
+   leaves: what lies further back stays covered, by fewer. False: all of them are needed. */
+static bool makeRoom(Filter *filter) {
+    if (filter->checkpointCount < filter->checkpointMost)
+        return true;
+    int worst = -1;
+    double least = 0;
+    for (int i = 0; i < filter->checkpointCount; i++) {
+        double worth = (double)gapAround(filter, i) / (filter->clock - filter->checkpoints[i].used + 1);
+        if ((worst < 0 || worth < least) && !isNeeded(filter, i)) {
+            worst = i;
+            least = worth;
+        }
+    }
+    if (worst < 0)
+        return false;
+    dropCheckpoint(filter, worst);
+    return true;
+}
+
+/* Sees to it that a state can be had where the live state stands. False: there is no room for it. */
+static bool keepLive(Filter *filter) {
+    int n = filter->next;
+    if (n >= filter->vi.numFrames || filter->scenes[n] == SCENE_STARTS || checkpointAt(filter, n))
+        return true;
+    if (!filter->options.checkpoint || (filter->checkpointMost >= 0 && !makeRoom(filter)))
+        return false;
+    int64_t bytes;
+    PyObject *state = saveState(filter->session, &bytes);
+    if (!state)
+        return false;
+    if (filter->checkpointMost < 0) {
+        int64_t most = filter->options.checkpoint / bytes;
+        most = most < filter->vi.numFrames ? most : filter->vi.numFrames;
+        filter->checkpoints = most ? calloc(most, sizeof *filter->checkpoints) : NULL;
+        filter->checkpointMost = filter->checkpoints ? most : 0;
+    }
+    if (filter->checkpointCount == filter->checkpointMost) {
+        release(state);
+        return false;
+    }
+    int i = checkpointAfter(filter, n);
+    memmove(&filter->checkpoints[i + 1], &filter->checkpoints[i],
+            (filter->checkpointCount - i) * sizeof *filter->checkpoints);
+    filter->checkpoints[i] = (Checkpoint){n, ++filter->clock, state};
+    filter->checkpointCount++;
+    return true;
+}
+
+/* Nothing that a walk could start from lies within reach before frame n. */
+static bool isRemote(const Filter *filter, int n) {
+    int i = checkpointAfter(filter, n);
+    if (i > 0 && filter->checkpoints[i - 1].n > n - REACH)
+        return false;
+    for (int k = n < filter->vi.numFrames ? n : n - 1; k >= 0 && k > n - REACH; k--)
+        if (filter->scenes[k] == SCENE_STARTS)
+            return false;
+    return true;
+}
+
+/* ---- Where a walk starts ----------------------------------------------------------------------------------------- */
+
+/* The lowest frame that the walk to self's frame serves: requests close below one another are served by one walk. (So a
+   source that fails among them can fail this request as well; from then on the filter is careful.) */
+static int lowestServed(const Filter *filter, const Waiter *self) {
+    int lowest = self->n;
+    for (bool lowered = !filter->careful; lowered;) {
+        lowered = false;
+        for (const Waiter *w = filter->waiters; w; w = w->next)
+            if (!w->ready && w->n < lowest && w->n >= lowest - REACH) {
+                lowest = w->n;
+                lowered = true;
+            }
+    }
+    return lowest;
+}
+
+/* Another request waits for one of the frames from `first` up to `last`, without it. */
+static bool isAwaited(const Filter *filter, int first, int last, const Waiter *self) {
+    for (const Waiter *w = filter->waiters; w; w = w->next)
+        if (w != self && !w->ready && w->n >= first && w->n < last)
+            return true;
+    return false;
+}
+
+typedef enum { FAILED, REQUESTED, DONE } Progress;
+
+/* Looks for scenes' starts from frame `last`, of which nothing is known, down towards `first`, where a state can be
+   had. DONE: more is known than before. */
+static Progress look(Filter *filter, Waiter *self, int first, int last, char *message, VSFrameContext *context,
+                     const VSAPI *vsapi) {
+    const VSFrame *frames[LOOK_MOST + 1];
+    bool cuts[LOOK_MOST];
+    int size = self->look;
+    if (filter->careful) { /* `last` alone first: where it is tagged, nothing depends on the one before */
+        const VSFrame *alone = vsapi->getFrameFilter(last, filter->source, context);
+        if (alone)
+            noteTag(filter, last, alone, vsapi);
+        vsapi->freeFrame(alone);
+        if (filter->scenes[last] != SCENE_UNKNOWN)
+            return DONE;
+        size = alone ? 1 : 0;
+    }
+    int low = last;
+    while (low > first && low > last - size && filter->scenes[low] == SCENE_UNKNOWN)
+        low--;
+    int count = last - low + 1;
+    Progress progress = DONE;
+    for (int i = 0; i < count; i++)
+        if (!(frames[i] = vsapi->getFrameFilter(low + i, filter->source, context))) {
+            vsapi->requestFrameFilter(low + i, filter->source, context);
+            progress = REQUESTED;
+        }
+    if (progress == DONE) {
+        bool allTold = true;
+        for (int i = 1; i < count; i++) {
+            noteTag(filter, low + i, frames[i], vsapi);
+            allTold = allTold && filter->scenes[low + i] != SCENE_UNKNOWN;
+        }
+        if (!allTold && !findCuts(filter->session, frames, count, cuts, message, vsapi))
+            progress = FAILED;
+        else
+            self->look = 2 * size < filter->lookMost ? 2 * size : filter->lookMost;
+    }
+    if (progress == DONE) {
+        int start = -1;
+        for (int i = 1; i < count; i++) {
+            if (filter->scenes[low + i] == SCENE_UNKNOWN)
+                filter->scenes[low + i] = cuts[i - 1] ? SCENE_STARTS : SCENE_GOES_ON;
+            if (filter->scenes[low + i] == SCENE_STARTS)
+                start = low + i;
+        }
+        /* Those that the walk comes to now stay; so does the lowest, for the next look. */
+        for (int k = low; k <= last; k++)
+            if (start >= 0 ? k < start : low > first && k > low)
+                vsapi->releaseFrameEarly(filter->source, k, context);
+    }
+    for (int i = 0; i < count; i++)
+        vsapi->freeFrame(frames[i]);
+    return progress;
+}
+
+/* Finds where the walk to self's frame starts, and the lowest frame that it is made for. */
+static Progress findStart(Filter *filter, Waiter *self, int *start, int *lowest, char *message,
+                          VSFrameContext *context, const VSAPI *vsapi) {
+    for (;;) {
+        *lowest = lowestServed(filter, self);
+        *start = nearest(filter, *lowest);
+        if (filter->options.preroll) {
+            if (*lowest - *start > filter->options.preroll)
+                *start = *lowest - filter->options.preroll;
+            break;
+        }
+        if (*lowest - *start <= (filter->careful ? 0 : REACH))
+            break;
+        int unknown = *lowest;
+        while (unknown > *start && filter->scenes[unknown] != SCENE_UNKNOWN)
+            unknown--;
+        if (unknown == *start)
+            break;
+        Progress progress = look(filter, self, *start, unknown, message, context, vsapi);
+        if (progress != DONE)
+            return progress;
+    }
+    /* Skipping ahead drops the live state. Where it can't be kept, those who wait in between would have to walk that
+       part again, and two walks that drop each other's state would never end. So the walk goes on past those. */
+    if (filter->next >= 0 && *start != filter->next && !keepLive(filter) && *start > filter->next &&
+        isAwaited(filter, filter->next, *start, self))
+        *start = filter->next;
+    return DONE;
+}
+
+/* ---- The walk ---------------------------------------------------------------------------------------------------- */
+
+static const VSFrame *recall(const Filter *filter, int n, const VSAPI *vsapi) {
+    int slot = n % filter->recentSize;
+    const VSFrame *frame = filter->recent[slot].frame;
+    return frame && filter->recent[slot].n == n ? vsapi->addFrameRef(frame) : NULL;
+}
+
+/* Keeps an output, and gives it to every other request that waits for it: the same frame can be asked for twice. */
+static void remember(Filter *filter, int n, const VSFrame *frame, const Waiter *self, const VSAPI *vsapi) {
+    int slot = n % filter->recentSize;
+    vsapi->freeFrame(filter->recent[slot].frame);
+    filter->recent[slot].frame = vsapi->addFrameRef(frame);
+    filter->recent[slot].n = n;
+    for (Waiter *w = filter->waiters; w; w = w->next)
+        if (w != self && w->n == n && !w->ready)
+            w->ready = vsapi->addFrameRef(frame);
+}
+
+static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
+    Waiter **link = &filter->waiters;
+    while (*link != self)
+        link = &(*link)->next;
+    *link = self->next;
+    vsapi->freeFrame(self->ready);
+    free(self);
+}
+
+/* Makes frame k the next, where `nearest` says that a state can be had, or where a preroll starts. False: it failed,
+   with a message. */
+static bool standBefore(Filter *filter, int k, int lowest, char *message) {
+    Checkpoint *checkpoint = checkpointAt(filter, k);
+    filter->next = -1;
+    filter->settled = 0;
+    if (filter->scenes[k] != SCENE_STARTS) {
+        if (!checkpoint) { /* a preroll */
+            filter->settled = lowest;
+            return true;
+        }
+        if (!resumeState(filter->session, checkpoint->state, message))
+            return false;
+        checkpoint->used = ++filter->clock;
+    }
+    filter->next = k;
+    return true;
+}
+
+/* Frame k, stylized; where the state does not stand before it, it is taken for a scene's start. NULL: a message is
+   set. */
+static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, VSCore *core, const VSAPI *vsapi) {
+    noteTag(filter, k, src, vsapi);
+    bool stands = filter->next == k;
+    VSFrame *dst = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, src, core);
+    Scene scene = process(filter->session, stands ? filter->scenes[k] : SCENE_STARTS, src, dst, message, vsapi);
+    if (scene == SCENE_UNKNOWN) { /* the state may be half changed */
+        filter->next = -1;
+        vsapi->freeFrame(dst);
+        return NULL;
+    }
+    filter->next = k + 1;
+    if (stands)
+        filter->scenes[k] = scene;
+    if (filter->options.detects && tagOf(src, vsapi) == SCENE_UNKNOWN)
+        vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_SceneChangePrev", scene == SCENE_STARTS, maReplace);
+    if (isRemote(filter, k + 1))
+        keepLive(filter);
+    return dst;
+}
+
+/* Walks to self's frame. DONE: it is in *result. */
+static Progress walk(Filter *filter, Waiter *self, const VSFrame **result, char *message, VSFrameContext *context,
+                     VSCore *core, const VSAPI *vsapi) {
+    int n = self->n, start, lowest;
+    Progress progress = findStart(filter, self, &start, &lowest, message, context, vsapi);
+    for (int k = start; progress == DONE && k <= n; k++) {
+        const VSFrame *src = vsapi->getFrameFilter(k, filter->source, context);
+        if (!src) { /* in chunks, so that a long walk holds few sources at a time */
+            for (int i = k; i <= n && i < k + CHUNK; i++)
+                vsapi->requestFrameFilter(i, filter->source, context);
+            return REQUESTED;
+        }
+        bool stands = filter->next == k || standBefore(filter, k, lowest, message);
+        VSFrame *dst = stands ? step(filter, k, src, message, core, vsapi) : NULL;
+        vsapi->freeFrame(src);
+        vsapi->releaseFrameEarly(filter->source, k, context);
+        if (!dst)
+            return FAILED;
+        if (k >= filter->settled) {
+            remember(filter, k, dst, self, vsapi);
+            if (k < n)
+                vsapi->cacheFrame(dst, k, context);
+        }
+        if (k == n)
+            *result = dst;
+        else
+            vsapi->freeFrame(dst);
+    }
+    return progress;
+}
+
+static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData,
+                                            VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
+    Filter *filter = instance;
+    Waiter *self = *frameData;
+    const VSFrame *result = NULL;
+    char message[MESSAGE];
+
+    if (reason == arInitial) {
+        if ((result = recall(filter, n, vsapi)))
+            return result;
+        if (!(*frameData = self = calloc(1, sizeof *self))) {
+            vsapi->setFilterError("Stylize: out of memory", context);
+            return NULL;
+        }
+        self->n = n;
+        self->look = CHUNK;
+        self->next = filter->waiters;
+        filter->waiters = self;
+        vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
+        return NULL;
+    }
+    if (reason == arAllFramesReady) {
+        const VSFrame *own = vsapi->getFrameFilter(n, filter->source, context);
+        if (own)
+            noteTag(filter, n, own, vsapi);
+        vsapi->freeFrame(own);
+        result = self->ready ? vsapi->addFrameRef(self->ready) : recall(filter, n, vsapi);
+        /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the
+           oldest request first. So this request walks itself, and serves all it passes. */
+        Progress progress = result ? DONE : walk(filter, self, &result, message, context, core, vsapi);
+        if (progress == REQUESTED)
+            return NULL; /* called again, as the same waiter, when they are here */
+        if (progress == FAILED)
+            vsapi->setFilterError(message, context);
+    } else { /* arError: a source failed. VapourSynth passes its message on, and the state is untouched. */
+        filter->careful = true;
+    }
+    leave(filter, self, vsapi);
+    *frameData = NULL;
+    return result;
+}
+
+/* ---- Its life ---------------------------------------------------------------------------------------------------- */
+
+static void VS_CC stylizeFree(void *instance, VSCore *core, const VSAPI *vsapi) {
+    (void)core;
+    Filter *filter = instance;
+    for (int i = 0; i < filter->checkpointCount; i++)
+        release(filter->checkpoints[i].state);
+    release(filter->session);
+    for (int i = 0; i < filter->recentSize; i++)
+        vsapi->freeFrame(filter->recent[i].frame);
+    vsapi->freeNode(filter->source);
+    free(filter->checkpoints);
+    free(filter->recent);
+    free(filter->scenes);
+    free(filter);
+}
+
+VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, VSCore *core, const VSAPI *vsapi) {
+    Filter *filter = calloc(1, sizeof *filter);
+    if (!filter) {
+        release(session);
+        vsapi->freeNode(source);
+        return NULL;
+    }
+    filter->source = source;
+    filter->vi = *vsapi->getVideoInfo(source);
+    filter->session = session;
+    filter->options = options;
+    filter->checkpointMost = -1;
+    filter->next = 0; /* a new session stands before frame 0 */
+    int64_t most = LOOK_BYTES / ((int64_t)filter->vi.width * filter->vi.height * 3 * filter->vi.format.bytesPerSample);
+    filter->lookMost = most < CHUNK ? CHUNK : most < LOOK_MOST ? (int)most : LOOK_MOST;
+    filter->scenes = calloc(filter->vi.numFrames, 1);
+    VSNode *node = NULL;
+    if (filter->scenes) {
+        filter->scenes[0] = SCENE_STARTS;
+        VSFilterDependency dependencies[] = {{source, rpGeneral}};
+        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmUnordered,
+                                         dependencies, 1, filter, core);
+    }
+    if (!node) {
+        stylizeFree(filter, core, vsapi);
+        return NULL;
+    }
+    int recentSize = vsapi->setLinearFilter(node);
+    recentSize = recentSize < CHUNK ? CHUNK : recentSize;
+    if (!(filter->recent = calloc(recentSize, sizeof *filter->recent))) {
+        vsapi->freeNode(node); /* frees the filter */
+        return NULL;
+    }
+    filter->recentSize = recentSize;
+    return node;
+}
