@@ -35,6 +35,15 @@ def bad_models(tmp_path, model_dir):
     (dict(scene_cut=7), r"scene_cut is 7.0; expected 0 to 1"),
     (dict(preserve_color=2), r"preserve_color is 2; expected 0 or 1"),
     (dict(model_dir="/nowhere"), r"'/nowhere' does not exist"),
+    (dict(device_index=99), r"device 'cuda:99' is not there"),
+    (dict(device_index=-1), r"device_index is -1; expected 0 or more"),
+    (dict(device_index=0, device="cpu"), r"device is 'cpu' and device_index is 0; expected one of the two"),
+    (dict(fp16=2), r"fp16 is 2; expected 0 or 1"),
+    (dict(fp16=True, device="cpu"), r"precision 'float16' needs a GPU"),
+    (dict(fp16=False, precision="float32"), r"precision is 'float32' and fp16 is 0; expected one of the two"),
+    (dict(checkpoint_mb=-1), r"checkpoint_mb is -1; expected 0 to 2147483647"),
+    (dict(checkpoint_mb=2**40), r"checkpoint_mb is 1099511627776; expected 0 to"),
+    (dict(preroll=-2), r"preroll is -2; expected 0 to"),
 ], ids=str)
 def test_arguments(arguments, message, blank, model_dir):
     with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
@@ -53,11 +62,28 @@ def test_unusable_models(style, blank, bad_models):
     (dict(format=vs.GRAY32), "format is Gray32; expected RGB, YUV or gray with integer samples of 8 to 16 bits"),
     (dict(width=15), "frames of 15x32 are too small to stylize; expected at least 16x16"),
     (dict(format=vs.YUV420P8, height=14), "frames of 32x14 are too small to stylize"),
+    (dict(width=1, height=1), "frames of 1x1 are too small to stylize"),
+    (dict(format=vs.GRAYH, width=1, height=2000), "frames of 1x2000 are too small to stylize"),
+    (dict(format=vs.YUV410P8, width=4, height=4), "frames of 4x4 are too small to stylize"),
 ], ids=str)
 def test_clips(clip, message, model_dir):
     source = vs.core.std.BlankClip(**dict(format=vs.RGB24, width=32, height=32, length=4) | clip)
     with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
         vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+
+
+@pytest.mark.parametrize(("mask", "message"), [
+    (dict(format=vs.RGB24), "the mask's format is RGB24; expected gray with integer samples of 8 to 16 bits"),
+    (dict(format=vs.YUV444P8), "the mask's format is YUV444P8; expected gray"),
+    (dict(format=vs.GRAY32), "the mask's format is Gray32; expected gray"),
+    (dict(varsize=True), "the mask's format or size varies"),
+    (dict(width=30), "the mask is 30x32; expected the clip's 32x32"),
+    (dict(length=3), "the mask has 3 frames; expected the clip's 4"),
+], ids=str)
+def test_masks(mask, message, blank, model_dir):
+    mask = vs.core.std.BlankClip(**dict(format=vs.GRAY8, width=32, height=32, length=4) | mask)
+    with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
+        vs.core.vsneuralstyle.Stylize(blank, mask=mask, model_dir=model_dir)
 
 
 def test_vspipe_exit(clip, model_dir, bad_models, write_script, run):

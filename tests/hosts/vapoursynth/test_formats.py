@@ -5,9 +5,12 @@ import pytest
 
 vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
 
-RGB = [vs.RGB24, vs.RGB27, vs.RGB30, vs.RGB36, vs.RGB48, vs.RGBH, vs.RGBS]
-YUV = [vs.YUV420P8, vs.YUV422P10, vs.YUV444P16, vs.YUV440P8, vs.YUV411P8, vs.YUV410P8, vs.YUV420PH, vs.YUV444PS]
-GRAY = [vs.GRAY8, vs.GRAY12, vs.GRAY16, vs.GRAYH, vs.GRAYS]
+# Every sample type with each family, and every subsampling with some of them.
+RGB = [vs.RGB24, vs.RGB27, vs.RGB30, vs.RGB36, vs.RGB42, vs.RGB48, vs.RGBH, vs.RGBS]
+YUV = [vs.YUV444P8, vs.YUV422P9, vs.YUV420P10, vs.YUV444P12, vs.YUV422P14, vs.YUV420P16, vs.YUV444PH, vs.YUV422PS,
+       vs.YUV420P8, vs.YUV420PH, vs.YUV440P8, vs.YUV440PS, vs.YUV411P8, vs.YUV411P16, vs.YUV411PH, vs.YUV410P8,
+       vs.YUV410P16, vs.YUV410PS]
+GRAY = [vs.GRAY8, vs.GRAY9, vs.GRAY10, vs.GRAY12, vs.GRAY14, vs.GRAY16, vs.GRAYH, vs.GRAYS]
 NAME = lambda value: getattr(value, "name", str(value))  # noqa: E731
 TAGS = dict(_Matrix=1, _Transfer=1, _Primaries=1, _Range=0, _ChromaLocation=2, _FieldBased=0, _DurationNum=1,
             _DurationDen=25, note="kept")
@@ -117,3 +120,10 @@ def test_first_frame_after_a_cut_is_stylized_by_itself(stylize, clip, make_clip,
     assert all(np.array_equal(a, b) for a, b in zip(planes(stylize(source), 5), alone))
     coherent = planes(stylize(source, scene_cut=0), 5)
     assert not all(np.array_equal(a, b) for a, b in zip(coherent, alone))
+
+
+def test_the_smallest_sizes(stylize, planes):
+    for width, height in ((16, 16), (17, 16), (16, 500)):
+        source = vs.core.std.BlankClip(format=vs.RGB24, width=width, height=height, length=2, color=[9, 99, 199])
+        output = stylize(source)
+        assert [plane.shape for plane in planes(output, 1)] == [(height, width)] * 3
