@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,3 +92,14 @@ def test_doctor_says_what_to_do(run, broken_models):
     assert done.returncode == 1
     assert "FAIL  style hollow (johnson)" in done.stdout and "hollow.safetensors" in done.stdout
     assert "FAIL  no gst-inspect-1.0 and gst-launch-1.0: apt install gstreamer1.0-tools" in done.stdout
+
+
+@pytest.mark.skipif(not (Path(sys.prefix).parent / ".venv-gst").is_dir(), reason="scripts/setup made no .venv-gst")
+def test_doctor_leads_to_the_element_that_setup_installed(run, tmp_path):
+    """What it says is what a user then does: without it the element isn't found, with it, it gives frames."""
+    env = {"GST_REGISTRY": str(tmp_path / "registry.bin"), "GST_PLUGIN_PATH": str(tmp_path)}
+    without = run(*COMMAND, "doctor", env=env, timeout=600).stdout
+    said = without.partition("FAIL  no element neuralstyle: export GST_PLUGIN_PATH=")[2].split("\n")[0]
+    assert said, without
+    followed = run(*COMMAND, "doctor", env=env | {"GST_PLUGIN_PATH": said}, timeout=600).stdout
+    assert "element neuralstyle gives frames" in followed

@@ -152,7 +152,9 @@ def gstreamer(style: str | None) -> Iterator[tuple[bool, str]]:
     code, output = _run([inspect, "--version"])
     yield not code, f"{_last_line(output) if code else output.splitlines()[1]} ({inspect})"
     if _run([inspect, "python"])[0]:
-        yield False, "no loader of Python plugins: apt install gstreamer1.0-python3-plugin-loader python3-gst-1.0"
+        yield False, ("no loader of Python plugins: apt install gstreamer1.0-python3-plugin-loader python3-gst-1.0; if "
+                      "it is installed, it failed once in an active environment of another Python: leave that, and "
+                      "remove ~/.cache/gstreamer-1.0")
         return
     yield True, "loader of Python plugins"
     if _run([inspect, "neuralstyle"])[0]:
@@ -168,6 +170,9 @@ def _without_element() -> str:
     code, output = _run(["/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2], sep='.')"])
     system = output.strip()
     if not code and system != f"{sys.version_info[0]}.{sys.version_info[1]}":
+        beside = Path(sys.prefix).parent / ".venv-gst" / "lib" / "gstreamer-1.0"  # as scripts/setup makes it
+        if (beside / "python" / "gstneuralstyle.py").is_file():
+            return f"export GST_PLUGIN_PATH={beside}"
         return (f"GStreamer runs the system's Python {system}, this is another one; run scripts/setup, or install "
                 "there: /usr/bin/python3 -m venv --system-site-packages VENV; VENV/bin/pip install vsneuralstyle; "
                 "export GST_PLUGIN_PATH=VENV/lib/gstreamer-1.0")
@@ -187,9 +192,16 @@ def _element_folder() -> Path | None:
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """(exit code, what it printed)."""
+    """(exit code, what it printed).
+
+    The folder of this virtual environment is not in PATH then: GStreamer's loader takes its environment from the first
+    python3 there, and where that is another version it fails, which GStreamer remembers in its registry.
+    """
+    own = Path(sys.prefix, "bin") if sys.prefix != sys.base_prefix else None
+    path = os.pathsep.join(p for p in os.environ.get("PATH", "").split(os.pathsep) if p and Path(p) != own)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT,
+                              env={**os.environ, "PATH": path})
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
