@@ -1,4 +1,4 @@
-"""What the flow sub-networks share: units, padding, and their names in a model file."""
+"""What the flow sub-networks share: units, padding, normalisation and start."""
 
 import torch
 from torch import Tensor, nn

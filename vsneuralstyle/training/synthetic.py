@@ -20,6 +20,11 @@ class Pair:
     flow: np.ndarray
 
 
+def _homogeneous(linear: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """3x3 of the map x -> linear x + offset."""
+    return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+
+
 def _affine(random: np.random.Generator, center: np.ndarray, rotation: float, zoom: float, shift: float) -> np.ndarray:
     """3x3: rotation (rad), zoom and shift (px) about a center; each a scale of a normal or heavy-tailed draw."""
     angle, factor = random.normal(0, rotation), np.exp(random.normal(0, zoom))
@@ -28,7 +33,7 @@ def _affine(random: np.random.Generator, center: np.ndarray, rotation: float, zo
     cosine, sine = np.cos(angle) * factor, np.sin(angle) * factor
     linear = np.array([[cosine, -sine], [sine, cosine]])
     offset = center - linear @ center + length * np.array([np.cos(direction), np.sin(direction)])
-    return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+    return _homogeneous(linear, offset)
 
 
 def _pose(random: np.random.Generator, image: np.ndarray, width: int, height: int, extent: float) -> np.ndarray:
@@ -40,7 +45,7 @@ def _pose(random: np.random.Generator, image: np.ndarray, width: int, height: in
     linear = np.array([[cosine, -sine], [sine, cosine]])
     target = np.array([width, height]) * (0.5 if extent > 1 else random.uniform(0.05, 0.95, 2))
     offset = target - linear @ np.array([columns / 2, rows / 2])
-    return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+    return _homogeneous(linear, offset)
 
 
 def _shape(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -156,7 +161,7 @@ def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) 
     middle = box / scale / 2 + random.uniform(0, 1, 2) * (room - box / scale)
     center = np.array([width / 2, height / 2])
     # From pixels of the view to pixels of the frame: of the first, and of the second.
-    first = np.block([[linear, (middle - linear @ center)[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+    first = _homogeneous(linear, middle - linear @ center)
     further = np.eye(3)
     if random.random() < 0.7:
         further = _affine(random, center, 0.015, 0.015, random.choice([1.0, 4.0, 12.0]))

@@ -35,6 +35,20 @@ static VSMap *clipArgument(VSNode *clip, const VSAPI *vsapi) {
     return arguments;
 }
 
+/* `clip` with the properties of `source`: with just these, or with the one that is named beside its own. Takes over
+   `clip`; where that is NULL, the message is set already. */
+static VSNode *copyProperties(VSNode *clip, VSNode *source, const char *name, char *message, VSCore *core,
+                              const VSAPI *vsapi) {
+    if (!clip)
+        return NULL;
+    VSMap *arguments = vsapi->createMap();
+    vsapi->mapConsumeNode(arguments, "clip", clip, maReplace);
+    vsapi->mapSetNode(arguments, "prop_src", source, maReplace);
+    if (name)
+        vsapi->mapSetData(arguments, "props", name, -1, dtUtf8, maReplace);
+    return invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
+}
+
 /* Tagger: gives frames without a usable _Matrix the usual guess, without which the resizer knows no way to RGB. */
 static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, void **frameData, VSFrameContext *context,
                                            VSCore *core, const VSAPI *vsapi) {
@@ -163,21 +177,8 @@ VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, V
     vsapi->mapSetNode(arguments, "prop_src", tagged, maReplace);
     vsapi->mapSetNode(arguments, "clip_src", stylized, maReplace);
     VSNode *converted = invoke(VSH_STD_PLUGIN_ID, "FrameEval", arguments, message, core, vsapi);
-    if (!converted)
-        return NULL;
-
-    arguments = vsapi->createMap();
-    vsapi->mapConsumeNode(arguments, "clip", converted, maReplace);
-    vsapi->mapSetNode(arguments, "prop_src", clip, maReplace);
-    VSNode *restored = invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
-    if (!restored)
-        return NULL;
-
-    arguments = vsapi->createMap();
-    vsapi->mapConsumeNode(arguments, "clip", restored, maReplace);
-    vsapi->mapSetNode(arguments, "prop_src", stylized, maReplace);
-    vsapi->mapSetData(arguments, "props", "_SceneChangePrev", -1, dtUtf8, maReplace);
-    return invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
+    VSNode *restored = copyProperties(converted, clip, NULL, message, core, vsapi);
+    return copyProperties(restored, stylized, "_SceneChangePrev", message, core, vsapi);
 }
 
 /* ---- The mask ---------------------------------------------------------------------------------------------------- */
@@ -205,10 +206,5 @@ VSNode *merge(VSNode *clip, VSNode *stylized, VSNode *mask, char *message, VSCor
     vsapi->mapSetNode(arguments, "clipb", stylized, maReplace);
     vsapi->mapConsumeNode(arguments, "mask", weights, maReplace);
     VSNode *merged = invoke(VSH_STD_PLUGIN_ID, "MaskedMerge", arguments, message, core, vsapi);
-    if (!merged)
-        return NULL;
-    arguments = vsapi->createMap();
-    vsapi->mapConsumeNode(arguments, "clip", merged, maReplace);
-    vsapi->mapSetNode(arguments, "prop_src", stylized, maReplace);
-    return invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
+    return copyProperties(merged, stylized, NULL, message, core, vsapi);
 }
