@@ -36,7 +36,7 @@ class FlowNetwork(nn.Module):
     def prepared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Both frames about their common mean, at about unit variance, in the weights' precision."""
         dtype = next(self.parameters()).dtype
-        mean = (first.mean(dim=(1, 2, 3), keepdim=True) + second.mean(dim=(1, 2, 3), keepdim=True)) / 2
+        mean = (_brightness(first) + _brightness(second)) / 2
         # The brightness common to both frames says nothing of motion; 4 brings photographs to about unit variance.
         return tuple(((f - mean) * 4).to(dtype).contiguous(memory_format=torch.channels_last) for f in (first, second))
 
@@ -49,6 +49,12 @@ class FlowNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
         for predict in predicts:
             predict.weight.data.mul_(0.1)
+
+
+def _brightness(frame: Tensor) -> Tensor:
+    """Mean over all of a frame, (B, 1, 1, 1). By rows first: a sum to one number is split among threads, and how many
+    there are must not show in a picture."""
+    return frame.mean(3, keepdim=True).mean((1, 2), keepdim=True)
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
