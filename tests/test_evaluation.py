@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch", reason="the evaluation needs torch")
 cv2 = pytest.importorskip("cv2", reason="the evaluation's pictures need opencv-python-headless")
 
 from vsneuralstyle.errors import ArgumentError, MediaError, ModelError
-from vsneuralstyle.evaluation import clips, flowio, metrics, occlusion, raft, report
+from vsneuralstyle.evaluation import clips, flowio, methods, metrics, occlusion, raft, report, sharpness
+from vsneuralstyle.evaluation.measure import measure
 
 
 def constant_flow(x, y, height=24, width=32):
@@ -97,36 +98,21 @@ def test_traceable_refuses_flows_of_two_shapes():
 
 def test_stability_error_of_a_shifted_picture_is_zero_under_its_flow_and_not_without():
     wide = textured(24, 40)
-    outputs = torch.cat([wide[..., 4 - 2 * t:36 - 2 * t] for t in range(3)])  # content moves right by 2 a frame
-    flows = constant_flow(-2, 0).repeat(2, 1, 1, 1)
-    masks = occlusion.traceable(flows, -flows)
-    assert metrics.stability_error(outputs, flows, masks).tolist() == pytest.approx([0, 0], abs=1e-10)
-    assert metrics.stability_error(outputs, 0 * flows, masks).min() > 1e-3
+    now, before = wide[..., 2:34], wide[..., 4:36]  # content moves right by 2 a frame
+    flow = constant_flow(-2, 0)
+    mask = occlusion.traceable(flow, -flow)
+    assert metrics.stability_error(now, before, flow, mask) == pytest.approx(0, abs=1e-10)
+    assert metrics.stability_error(now, before, 0 * flow, mask) > 1e-3
 
 
 def test_stability_error_is_the_mean_over_traceable_pixels_and_channels():
-    outputs = torch.zeros(2, 3, 4, 6)
-    outputs[1, 0] = 0.5  # one channel of three changes by 0.5
-    outputs[1, :, :, 0] = 1.0  # outside the mask
-    masks = torch.ones(1, 1, 4, 6)
-    masks[..., 0] = 0
-    error = metrics.stability_error(outputs, torch.zeros(1, 2, 4, 6), masks)
-    assert error.tolist() == pytest.approx([0.25 / 3])
-
-
-def test_stability_error_without_a_traceable_pixel_is_nan():
-    error = metrics.stability_error(torch.rand(2, 3, 4, 4), torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-    assert error.isnan().tolist() == [True]
-    with pytest.raises(ValueError, match="T - 1"):
-        metrics.stability_error(torch.rand(2, 3, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 1, 4, 4))
-
-
-def test_rms_gradient_of_a_ramp_and_of_stripes():
-    ramp = (torch.arange(16.0) / 16).expand(1, 3, 8, 16)
-    dx, dy = 8 * 15, 7 * 16  # dx differences of 1/16, dy of 0
-    assert metrics.rms_gradient(ramp).item() == pytest.approx(math.sqrt(dx / (dx + dy)) / 16)
-    stripes = (torch.arange(8) % 2).float().view(1, 1, 8, 1) * torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
-    assert metrics.rms_gradient(stripes.expand(1, 3, 8, 8)).item() == pytest.approx(0.7152 * math.sqrt(0.5))
+    before, now = torch.zeros(2, 1, 3, 4, 6)
+    now[:, 0] = 0.5  # one channel of three changes by 0.5
+    now[..., 0] = 1.0  # outside the mask
+    mask = torch.ones(1, 1, 4, 6)
+    mask[..., 0] = 0
+    assert metrics.stability_error(now, before, torch.zeros(1, 2, 4, 6), mask) == pytest.approx(0.25 / 3)
+    assert math.isnan(metrics.stability_error(now, before, torch.zeros(1, 2, 4, 6), 0 * mask))
 
 
 def test_psnr():
@@ -135,65 +121,183 @@ def test_psnr():
     assert metrics.psnr(a, b).tolist() == pytest.approx([20.0, math.inf])
 
 
-def test_frame_difference():
-    frames = torch.stack([torch.full((3, 2, 2), value) for value in (0.0, 0.5, 0.25)])
-    assert metrics.frame_difference(frames).tolist() == pytest.approx([0.5, 0.25])
+def test_rms_difference():
+    assert metrics.rms_difference(torch.full((1, 3, 2, 2), 0.75), torch.full((1, 3, 2, 2), 0.5)) == 0.25
 
 
-# The report
+def test_perception_tells_content_from_style(tmp_path):
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(2)
+    layers, inputs, state = iter([0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25]), 3, {}
+    for width, repeats in ((64, 2), (128, 2), (256, 4), (512, 4)):
+        for _ in range(repeats):
+            layer = next(layers)
+            # He's start, as VGG-19's size asks for: what comes in comes out about as large.
+            state[f"features.{layer}.weight"] = torch.randn(width, inputs, 3, 3, generator=generator) / (inputs * 4.5) ** 0.5
+            state[f"features.{layer}.bias"] = torch.zeros(width)
+            inputs = width
+    save_file(state, tmp_path / "vgg.safetensors")
+    painting = textured(64, 64, seed=3)
+    perception = metrics.Perception(tmp_path / "vgg.safetensors", painting, torch.device("cpu"))
+    same, other = perception.features(painting), perception.features(textured(64, 64, seed=4))
+    assert perception.distance(same, same) == perception.content_loss(same, same) == 0
+    assert perception.style_loss(same) == pytest.approx(0, abs=1e-10)
+    mirrored = perception.features(painting.flip(3).roll(8, 2))
+    assert perception.content_loss(mirrored, same) > 0.1  # elsewhere in the picture
+    assert perception.style_loss(mirrored) < perception.style_loss(other) / 4  # but painted alike
+    assert perception.distance(other, same) > 0.1
+
+
+# Sharpness
+
+def test_rms_gradient_of_a_ramp_and_of_stripes():
+    ramp = (torch.arange(16.0) / 16).expand(1, 3, 8, 16)
+    dx, dy = 8 * 15, 7 * 16  # dx differences of 1/16, dy of 0
+    assert sharpness.rms_gradient(ramp).item() == pytest.approx(math.sqrt(dx / (dx + dy)) / 16)
+    stripes = (torch.arange(8) % 2).float().view(1, 1, 8, 1) * torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    assert sharpness.rms_gradient(stripes.expand(1, 3, 8, 8)).item() == pytest.approx(0.7152 * math.sqrt(0.5))
+
+
+def bars(width, height=256, period=48):
+    """Horizontal bars whose every edge is a ramp of so many rows between 0.25 and 0.75."""
+    row = torch.arange(height) % (2 * period)
+    up = ((row - (period - width) / 2) / width).clamp(0, 1)
+    down = ((row - period - (period - width) / 2) / width).clamp(0, 1)
+    return (0.25 + 0.5 * (up - down)).view(1, height, 1).expand(3, height, 128)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_psi_is_one_over_the_edges_width(width):
+    corrected = width - 0.5 / width if width >= 3 else width  # their contrast is 0.5
+    assert sharpness.psi(bars(width)) == pytest.approx(1 / corrected, rel=1e-6)
+
+
+def test_psi_takes_the_sharpest_and_falls_with_blur():
+    mixed = torch.cat((bars(2), bars(8)), 2)  # half of it is as sharp as bars(2)
+    assert sharpness.psi(mixed) == pytest.approx(sharpness.psi(bars(2)))
+    picture = textured(256, 256)[0]
+    blurred = torch.nn.functional.avg_pool2d(picture, 5, 1, 2)
+    assert sharpness.psi(blurred) < 0.98 * sharpness.psi(picture)
+    assert math.isnan(sharpness.psi(torch.full((3, 128, 128), 0.5)))
+
+
+def test_psi_measures_edges_across_columns_alone():
+    assert math.isnan(sharpness.psi(bars(2).transpose(1, 2)))
+
+
+# Ways to stylize, and what is measured of them
 
 def flickering(length=6, height=16, width=24):
-    """A still source, a per-frame output with noise, a coherent one with half as much; a cut at frame 3."""
+    """A still clip, a per-frame output with noise, a coherent one with half as much; a cut at frame 3."""
     generator = torch.Generator().manual_seed(1)
     source = torch.full((length, 3, height, width), 0.5)
     source[3:] = 0.2
     noise = 0.1 * torch.randn(source.shape, generator=generator)
-    return source, source + noise, source + noise / 2, [t in (0, 3) for t in range(length)]
+    starts = [t in (0, 3) for t in range(length)]
+    clip = clips.Clip("clip", source, torch.zeros(length - 1, 2, height, width), torch.ones(length - 1, 1, height, width))
+    return clip, [methods.Recorded("per frame", source + noise, starts),
+                  methods.Recorded("coherent", source + noise / 2, starts)]
 
 
-def test_comparison_leaves_out_the_pair_across_a_cut(tmp_path):
-    source, per_frame, coherent, starts = flickering()
-    flows, masks = torch.zeros(5, 2, 16, 24), torch.ones(5, 1, 16, 24)
-    c = report.compare("clip", source, per_frame, coherent, flows, masks, starts)
-    assert c.per_frame.isnan().tolist() == [False, False, True, False, False]
-    assert c.errors[0] == pytest.approx(2 * 0.01, rel=0.1)  # the difference of two noises of variance 0.01
-    assert c.ratio == pytest.approx(0.25, rel=1e-4)
-    assert c.better == (4, 4)
-    assert c.gradient_ratio == pytest.approx(0.5, rel=1e-4)
-    assert c.age == 2
-    assert c.differences[0] == 0 and c.differences[1] == pytest.approx(2 * c.differences[2], rel=1e-4)
+def test_measure_leaves_out_the_pair_across_a_cut(tmp_path):
+    clip, compared = flickering()
+    tracks = measure(clip, compared, moments=[0, 3, 5])
+    per_frame, coherent = tracks
+    assert [math.isnan(e) for e in per_frame.errors[1]] == [True, False, False, True, False, False]
+    assert [math.isnan(d) for d in coherent.difference] == [True, False, False, True, False, False]
+    base, figures = report.figures(tracks)
+    assert base.errors[1] == pytest.approx(2 * 0.01, rel=0.1)  # the difference of two noises of variance 0.01
+    assert figures.ratios[1] == pytest.approx(0.25, rel=1e-4)
+    assert figures.better == (4, 4) and base.better == (0, 4)
+    assert figures.gradient == pytest.approx(0.5, rel=1e-4)
+    assert figures.age == 2
+    assert base.difference == pytest.approx(2 * figures.difference, rel=1e-4)
 
-    table = report.markdown([c], "title")
-    assert "| clip | 24x16 | 4 |" in table and "4/4 = 100.0%" in table
-    report.write_pairs(tmp_path / "pairs.csv", [c])
-    rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
-    assert [row["frame"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert float(rows[0]["e_per_frame"]) == pytest.approx(c.per_frame[0].item(), rel=1e-4)
-    assert rows[2]["scene_start"] == "1" and rows[2]["e_coherent"] == "nan"
+    assert "| coherent | " in report.table([base, figures]) and "| 4/4 |" in report.table([base, figures])
+    assert "| clip | 24x16 | 100.0% |" in report.clip_table(tracks)
+    report.write_tracks(tmp_path / "frames.csv", tracks)
+    rows = list(csv.DictReader((tmp_path / "frames.csv").open()))
+    assert [row["frame"] for row in rows] == [str(t) for t in range(6)] * 2
+    assert float(rows[1]["e_1"]) == pytest.approx(per_frame.errors[1][1], rel=1e-4)
+    assert rows[9]["scene_start"] == "1" and rows[9]["e_1"] == ""
 
-    report.write_clip_sheet(tmp_path / "sheet.png", source, per_frame, coherent, flows, masks, rows=3)
+    report.write_clip_sheet(tmp_path / "sheet.png", tracks, clip.frame)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape == (28 + 3 * (320 + 24), 5 * 480, 3)
     assert np.all(sheet[100, 100] == 128)  # the source before the cut
     assert np.all(sheet[28 + 2 * 344 + 100, 100] == 51)  # and after it
 
 
-def test_total_gives_every_clip_the_same_weight():
-    source, per_frame, coherent, starts = flickering()
-    still = report.compare("long", source, per_frame, coherent, torch.zeros(5, 2, 16, 24), torch.ones(5, 1, 16, 24),
-                           starts)
-    short = report.compare("short", source[:2], source[:2] + torch.tensor([0.0, 0.2]).view(2, 1, 1, 1), source[:2],
-                           torch.zeros(1, 2, 16, 24), torch.ones(1, 1, 16, 24), starts[:2])
-    whole = report.total([still, short])
-    assert whole.errors[0] == pytest.approx((still.errors[0] + 0.04) / 2)
-    assert whole.better == (5, 5)
+def test_measure_at_ten_frames_needs_ten_without_a_cut():
+    clip, _ = flickering(length=16)
+
+    class TenApart(clips.Clip):
+        def pairs(self, t):
+            return [clips.Pair(10, t, t - 10, self.flows[:1], self.masks[:1])] if t >= 10 else []
+
+    ramp = torch.arange(16).view(16, 1, 1, 1).expand(16, 3, 16, 24) / 100
+    starts = [t in (0, 4) for t in range(16)]
+    track, = measure(TenApart("clip", clip.frames, clip.flows, clip.masks), [methods.Recorded("ramp", ramp, starts)])
+    assert [t for t, e in enumerate(track.errors[10]) if not math.isnan(e)] == [14, 15]
+    assert track.errors[10][14] == pytest.approx(0.01)  # ten steps of 0.01, squared
 
 
-def test_comparison_refuses_clips_of_different_lengths():
-    source, per_frame, coherent, starts = flickering()
-    with pytest.raises(ValueError, match="5 coherent"):
-        report.compare("clip", source, per_frame, coherent[:5], torch.zeros(5, 2, 16, 24), torch.ones(5, 1, 16, 24),
-                       starts)
+def test_figures_give_every_clip_the_same_weight():
+    clip, compared = flickering()
+    long = measure(clip, compared)
+    two = clips.Clip("short", clip.frames[:2], clip.flows[:1], clip.masks[:1])
+    moved = clip.frames[:2] + torch.tensor([0.0, 0.2]).view(2, 1, 1, 1)
+    short = measure(two, [methods.Recorded("per frame", moved, [True, False]),
+                          methods.Recorded("coherent", clip.frames[:2], [True, False])])
+    base, coherent = report.figures(long + short)
+    assert base.errors[1] == pytest.approx((report.figures(long)[0].errors[1] + 0.04) / 2)
+    assert coherent.better == (5, 5)
+
+
+def test_blind_baseline_follows_a_still_picture_and_forgets_at_a_cut(model_dir):
+    from vsneuralstyle import Stylizer
+
+    stylizer = Stylizer("candy", model_dir=model_dir, device="cpu")
+    blind = methods.Blind("blind", stylizer, methods.Method("per frame"))
+    frame, other = textured(48, 64), textured(48, 64, seed=5)
+    assert torch.equal(blind.step(frame, frame), frame)
+    # Nothing moves in the source, so the output before is taken over, but for a share of 1 - BLEND.
+    assert torch.allclose(blind.step(frame, other), torch.lerp(other, frame, methods.BLEND), atol=1e-5)
+    assert torch.equal(blind.step(torch.zeros_like(frame), other), other) and blind.starts_scene
+    blind.reset()
+    assert torch.equal(blind.step(frame, other), other)
+
+
+def write_sintel(folder, frames, flows):
+    for number, frame in frames.items():
+        for part in ("clean/a_1", "final/a_1"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / part / f"frame_{number:04d}.png"), frame)
+    for number in flows:
+        for part in ("flow/a_1", "occlusions/a_1", "invalid/a_1"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        flowio.write_flo(folder / "flow/a_1" / f"frame_{number:04d}.flo", constant_flow(2, 0)[0])
+        hidden = np.zeros((24, 32), np.uint8)
+        hidden[:, 30:] = 255  # moves out of the frame
+        cv2.imwrite(str(folder / "occlusions/a_1" / f"frame_{number:04d}.png"), hidden)
+        cv2.imwrite(str(folder / "invalid/a_1" / f"frame_{number:04d}.png"), 0 * hidden)
+
+
+def test_sintel_is_read_in_its_own_layout(tmp_path):
+    wide = (textured(24, 48)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    shown = {number: wide[:, 16 - 2 * number : 48 - 2 * number] for number in (1, 2, 3, 6, 7)}
+    write_sintel(tmp_path, shown, [2, 6])
+    first, second = clips.read_sintel(tmp_path, "clean")
+    assert (first.name, len(first.frames), second.name, len(second.frames)) == ("a_1_1", 3, "a_1_6", 2)
+    assert [len(first.pairs(t)) for t in range(3)] == [0, 0, 1]
+    pair, = first.pairs(2)
+    assert (pair.interval, pair.here, pair.there) == (1, 1, 2)
+    assert pair.mask[..., :30].min() == 1 and pair.mask[..., 30:].max() == 0
+    # Under its own flow the source is stable, to what bilinear sampling at whole pixels and PNG leave.
+    assert metrics.stability_error(first.frame(1), first.frame(2), pair.flow, pair.mask) < 1e-10
+    with pytest.raises(MediaError, match="MPI Sintel"):
+        clips.read_sintel(tmp_path / "clean", "clean")
 
 
 # Clips and measured flow
@@ -265,36 +369,46 @@ def test_raft_weights_that_are_not_there_are_named(tmp_path):
         raft.load(tmp_path / "absent.safetensors")
 
 
-def test_evaluate_has_its_options():
+def evaluate(*arguments):
     from vsneuralstyle.evaluation import cli
 
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    args = parser.parse_args(["--style", "candy", "--clips", "a.mp4", "b.mp4", "--width", "640"])
-    assert (args.frames, args.start, args.width, args.height, len(args.clips)) == (24, 0, 640, None, 2)
-    args.frames = 1
-    with pytest.raises(ArgumentError, match="--frames 1"):
-        cli.main(args)
+    return cli.main(parser.parse_args([str(argument) for argument in ("--style", "candy", *arguments)]))
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (("--clips", "a.mp4", "--frames", "1"), "--frames 1"),
+    ((), "--clips VIDEO"),
+    (("--clips", "a.mp4", "b/a.mp4"), "same name"),
+    (("--clips", "a.mp4", "--variant", "b"), "NAME=FILE"),
+])
+def test_evaluate_says_what_it_expects(arguments, told, model_dir):
+    with pytest.raises(ArgumentError, match=told):
+        evaluate(*arguments, "--model-dir", model_dir, "--device", "cpu")
 
 
 def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, capsys):
-    from vsneuralstyle.evaluation import cli
     from vsneuralstyle.evaluation.dis import DisFlow
 
     # RAFT's weights are not at hand in a test; DIS measures real flow as well.
     monkeypatch.setattr(raft, "load", lambda weights, device: DisFlow())
     monkeypatch.setattr(raft, "flow", lambda model, a, b: model(a, b))
     write_video(tmp_path / "disc.mkv", clip)
-    parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    arguments = ["--style", "candy", "--model-dir", model_dir, "--device", "cpu", "--clips", tmp_path / "disc.mkv",
-                 "--cache", tmp_path / "cache", "--out", tmp_path / "out"]
-    assert cli.main(parser.parse_args([str(argument) for argument in arguments])) == 0
-    table = (tmp_path / "out" / "report.md").read_text()
-    assert table == capsys.readouterr().out
-    assert "| disc | 64x48 | 6 |" in table  # 7 pairs but for the one across the cut
-    rows = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))
-    assert [row["scene_start"] for row in rows] == ["0", "0", "0", "0", "1", "0", "0"]
-    assert all(float(row["e_per_frame"]) > 0 for row in rows if row["scene_start"] == "0")
-    assert (tmp_path / "out" / "disc.png").exists()
+    write_sintel(tmp_path / "sintel", {n: clip[n][12:36, 16:48] for n in range(4)}, [1])
+    out = tmp_path / "out"
+    variant = f"again={model_dir}/candy.safetensors"
+    assert evaluate("--model-dir", model_dir, "--device", "cpu", "--clips", tmp_path / "disc.mkv", "--cache",
+                    tmp_path / "cache", "--sintel", tmp_path / "sintel", "--variant", variant, "--out", out) == 0
+    text = (out / "report.md").read_text()
+    assert text == capsys.readouterr().out
+    assert "| disc | 64x48 |" in text and "| a_1_0 | 32x24 |" in text and "MPI Sintel subset, final: 1 runs" in text
+    rows = list(csv.DictReader((out / "frames.csv").open()))
+    of_disc = {name: [row for row in rows if row["clip"] == "disc" and row["method"] == name]
+               for name in ("per frame", "blind baseline", "again", "coherent", "source")}
+    assert [row["scene_start"] for row in of_disc["coherent"]] == ["1", "0", "0", "0", "0", "1", "0", "0"]
+    assert [row["e_1"] for row in of_disc["again"]] == [row["e_1"] for row in of_disc["coherent"]]
+    assert of_disc["per frame"][1]["e_1"] not in ("", of_disc["coherent"][1]["e_1"])
+    assert {path.name for path in out.glob("*.png")} == {
+        "disc.png", "disc-time.png", "a_1_0.png", "a_1_0-time.png", "gain.png"}
     assert len(list((tmp_path / "cache").iterdir())) == 7

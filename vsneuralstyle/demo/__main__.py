@@ -19,8 +19,10 @@ from tqdm import tqdm
 from .. import scenecut
 from ..errors import MediaError, NeuralStyleError
 from ..evaluation import report
-from ..evaluation.clips import flow_pair, read_clip
+from ..evaluation.clips import Clip, flow_pair, read_clip
 from ..evaluation.dis import DisFlow
+from ..evaluation.measure import Track, measure
+from ..evaluation.methods import Recorded
 from ..evaluation.metrics import psnr
 from ..evaluation.occlusion import traceable
 from .hosts import GStreamer, Host, VapourSynth, run
@@ -148,13 +150,23 @@ def write_side_by_side(path: Path, rate: Fraction, columns: dict[str, Tensor]) -
             file.write(np.hstack(pictures))
 
 
-def table(results: list[tuple[Result, report.Comparison]]) -> str:
+def measure_host(result: Result, source: Source) -> list[Track]:
+    """The two outputs of a host, measured: per frame and coherent."""
+    clip = Clip(result.host.name, source.frames, source.flows, source.masks)
+    outputs = {"per frame": result.per_frame, "coherent": result.coherent}
+    methods = [Recorded(name, frames.float() / 255, source.scene_starts) for name, frames in outputs.items()]
+    return measure(clip, methods, moments=report.moments(len(source.frames)))
+
+
+def table(results: list[tuple[Result, list[Track]]]) -> str:
     """The figures, a line a host."""
     lines = [f"{'host':<16}{'fps per frame':>14}{'fps coherent':>14}{'e_stab per frame':>18}{'e_stab coherent':>17}"
              f"{'ratio':>8}{'better pairs':>14}{'gradient':>10}"]
-    for result, c in results:
-        lines.append(f"{result.host.name:<16}{result.fps[0]:>14.2f}{result.fps[1]:>14.2f}{c.errors[0]:>18.5f}"
-                     f"{c.errors[1]:>17.5f}{c.ratio:>8.3f}{'{}/{}'.format(*c.better):>14}{c.gradient_ratio:>10.3f}")
+    for result, tracks in results:
+        per_frame, coherent = report.figures(tracks)
+        lines.append(f"{result.host.name:<16}{result.fps[0]:>14.2f}{result.fps[1]:>14.2f}{per_frame.errors[1]:>18.5f}"
+                     f"{coherent.errors[1]:>17.5f}{coherent.ratios[1]:>8.3f}{'{}/{}'.format(*coherent.better):>14}"
+                     f"{coherent.gradient:>10.3f}")
     return "\n".join(lines)
 
 
@@ -197,14 +209,12 @@ def main(args: argparse.Namespace) -> int:
         for number, host in enumerate(hosts, start=2):
             say(f"{number}. {host.name}: {host.show(source.path, args.style)}")
             result = through(host, source, args.style, args.frames, out)
-            results.append((result, report.compare(
-                host.name, source.frames, result.per_frame.float() / 255, result.coherent.float() / 255, source.flows,
-                source.masks, source.scene_starts)))
+            results.append((result, measure_host(result, source)))
 
-    first = results[0][0]
+    first, tracks = results[0]
     pictures = {"source": source.frames, "per frame": first.per_frame.float() / 255,
                 "coherent": first.coherent.float() / 255}
-    report.write_clip_sheet(out / "sheet.png", *pictures.values(), source.flows, source.masks)
+    report.write_clip_sheet(out / "sheet.png", tracks, lambda t: source.frames[t : t + 1])
     with av.open(str(first.files[1])) as container:
         rate = container.streams.video[0].average_rate
     write_side_by_side(out / "side-by-side.mp4", rate, pictures)

@@ -1,12 +1,10 @@
-"""`neuralstyle evaluate`: stability and sharpness of a style on real clips, per frame against coherent."""
+"""`neuralstyle evaluate`: stability, sharpness and likeness of a style on clips, per frame against coherent."""
 
 import argparse
 import os
 import sys
 from functools import partial
 from pathlib import Path
-
-FRAMES_AT_ONCE = 4
 
 
 def default_cache() -> Path:
@@ -16,8 +14,13 @@ def default_cache() -> Path:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `neuralstyle evaluate`."""
     parser.add_argument("--style", required=True, help="the model to measure, by name")
-    parser.add_argument("--clips", required=True, nargs="+", type=Path, metavar="VIDEO", help="videos to measure on")
-    parser.add_argument("--frames", type=int, default=24, metavar="N", help="frames of each clip (default 24)")
+    parser.add_argument("--clips", nargs="+", type=Path, default=[], metavar="VIDEO", help="videos to measure on")
+    parser.add_argument("--sintel", type=Path, metavar="FOLDER", help="MPI Sintel's training folder, or a part of it, to "
+                        "measure on with its own flow")
+    parser.add_argument("--rendering", choices=("clean", "final"), default="final", help="of Sintel (default final)")
+    parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
+                        "beside it, each under a name of yours")
+    parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
     parser.add_argument("--width", type=int, help="working width; the height follows (default: the clip's own size)")
     parser.add_argument("--height", type=int, help="working height; the width follows")
@@ -25,8 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "key names (default: torchvision's own, downloaded once)")
     parser.add_argument("--cache", type=Path, default=default_cache(), metavar="FOLDER",
                         help="where measured flow is kept (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes report.md, pairs.csv and a contact sheet of "
-                        "each clip there (default: the table goes to standard output alone)")
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors, for the perceptual figures; "
+                        "'torchvision' takes torchvision's (default: without those figures)")
+    parser.add_argument("--painting", type=Path, metavar="FILE", help="the style's picture, for the style loss")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes report.md, frames.csv, plots and a contact "
+                        "sheet of each clip there (default: the tables go to standard output alone)")
     parser.add_argument("--net", default="johnson", help="style network (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
@@ -35,58 +41,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the evaluation; returns the exit code."""
-    import torch
     from tqdm import tqdm
 
-    from ..errors import ArgumentError
-    from ..stylizer import Stylizer
-    from . import raft, report
-    from .clips import flow_pair, read_clip
-    from .occlusion import traceable
+    from vsneuralstyle.errors import ArgumentError
+    from vsneuralstyle.evaluation import methods, metrics, raft, report
+    from vsneuralstyle.evaluation.clips import MeasuredClip, read_clip, read_sintel
+    from vsneuralstyle.evaluation.measure import measure
+    from vsneuralstyle.stylizer import Stylizer
+    from vsneuralstyle.training.run import read_image, to_tensor
 
     if args.frames < 2 or args.start < 0:
         raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
+    if not (args.clips or args.sintel):
+        raise ArgumentError("nothing to measure on; expected --clips VIDEO ... or --sintel FOLDER, or both")
     if len({path.stem for path in args.clips}) < len(args.clips):
         raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
-    stylizer = Stylizer(args.style, net=args.net, device=args.device, precision=args.precision,
-                        model_dir=args.model_dir)
-    model = raft.load(args.raft, stylizer.device)
-    key = f"RAFT-small {args.raft.name if args.raft else 'torchvision'} {raft.UPDATES}"
+
+    def stylizer(path: Path | None = None, **options) -> Stylizer:
+        style, folder = (args.style, args.model_dir) if path is None else (path.stem, path.parent)
+        return Stylizer(style, net=args.net, device=args.device, precision=args.precision, model_dir=folder, **options)
+
+    per_frame = methods.Stylized("per frame", stylizer(coherence=0.0))
+    coherent = methods.Stylized("coherent", stylizer())
+    compared = [per_frame, methods.Blind("blind baseline", coherent.stylizer, per_frame)]
+    for variant in args.variant:
+        name, _, file = variant.partition("=")
+        if not (name and file):
+            raise ArgumentError(f"--variant {variant}: expected NAME=FILE, as in bilinear=runs/bilinear/candy.safetensors")
+        compared.append(methods.Stylized(name, stylizer(Path(file))))
+    compared += [coherent, methods.Source("source")]
+    device = coherent.stylizer.device
+
+    perception = None
+    if args.vgg:
+        painting = to_tensor(read_image(args.painting, 512)[None], device) if args.painting else None
+        perception = metrics.Perception(None if str(args.vgg) == "torchvision" else args.vgg, painting, device)
+
+    clips = []
+    if args.clips:
+        model = raft.load(args.raft, device)
+        key = f"RAFT-small {args.raft.name if args.raft else 'torchvision'} {raft.UPDATES}"
+    for path in args.clips:
+        frames = read_clip(path, args.frames, args.start, args.width, args.height)
+        if len(frames) < 2:
+            raise ArgumentError(f"{path}: one frame from number {args.start} on; two are needed to measure stability")
+        clips.append(MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key))
+    sets = [(f"{len(clips)} clips, {args.frames} frames each, flow by RAFT-small", clips)] if clips else []
+    if args.sintel:
+        scenes = read_sintel(args.sintel, args.rendering)
+        whole = "" if len(scenes) == 23 else " subset"
+        sets.append((f"MPI Sintel{whole}, {args.rendering}: {len(scenes)} runs of frames, its own flow", scenes))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
 
-    def stylize(source: torch.Tensor, coherence: float) -> tuple[torch.Tensor, list[bool]]:
-        stylizer.reset()
-        stylizer.coherence = coherence
-        frames, starts = [], []
-        for batch in source.split(FRAMES_AT_ONCE):
-            frames.append(stylizer.stylize(batch).cpu())
-            starts += stylizer.scene_starts
-        return torch.cat(frames), starts
-
-    comparisons = []
-    progress = tqdm(args.clips, unit="clip", disable=None)
-    for path in progress:
-        progress.set_description(path.stem)
-        pixels = read_clip(path, args.frames, args.start, args.width, args.height)
-        if len(pixels) < 2:
-            raise ArgumentError(f"{path}: one frame from number {args.start} on; two are needed to measure stability")
-        pairs = [flow_pair(partial(raft.flow, model), previous, current, args.cache, key)
-                 for previous, current in zip(pixels, pixels[1:])]
-        flows = torch.cat([backward for backward, _ in pairs])
-        masks = torch.cat([traceable(backward, forward) for backward, forward in pairs])
-        source = pixels.float() / 255
-        per_frame, _ = stylize(source, 0.0)
-        coherent, starts = stylize(source, 1.0)
-        comparisons.append(report.compare(path.stem, source, per_frame, coherent, flows, masks, starts))
-        if args.out:
-            report.write_clip_sheet(args.out / f"{path.stem}.png", source, per_frame, coherent, flows, masks)
-
-    table = report.markdown(comparisons, f"Style {args.style} ({args.net}), {args.frames} frames a clip, flow by "
-                                         "RAFT-small")
-    print(table, end="")
+    text, everything = f"# Style {args.style} ({args.net})\n\n{report.DEFINITION}\n", []
+    for title, clips in sets:
+        tracks = []
+        with tqdm(total=sum(len(clip.frames) for clip in clips), unit="frame", disable=None) as bar:
+            for clip in clips:
+                bar.set_description(clip.name)
+                moments = report.moments(len(clip.frames)) if args.out else ()
+                of_clip = measure(clip, compared, perception, moments, bar.update)
+                if args.out:
+                    shown = [track for track in of_clip if track.method != "source"]
+                    report.write_clip_sheet(args.out / f"{clip.name}.png", shown, clip.frame)
+                for track in of_clip:
+                    track.pictures.clear()
+                tracks += of_clip
+        everything += tracks
+        text += f"\n## {title}\n\n{report.table(report.figures(tracks))}\n{report.clip_table(tracks)}"
+    print(text, end="")
     if args.out:
-        (args.out / "report.md").write_text(table, encoding="utf-8")
-        report.write_pairs(args.out / "pairs.csv", comparisons)
-        print(f"\nWritten: {args.out}/report.md, pairs.csv and a contact sheet of each clip", file=sys.stderr)
+        (args.out / "report.md").write_text(text, encoding="utf-8")
+        report.write_tracks(args.out / "frames.csv", everything)
+        report.write_plots(args.out, everything)
+        print(f"\nWritten: {args.out}/report.md, frames.csv, plots and a contact sheet of each clip", file=sys.stderr)
     return 0

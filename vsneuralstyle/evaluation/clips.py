@@ -1,7 +1,8 @@
-"""Reading the first frames of a clip, and their flow both ways, measured once and kept in a cache folder."""
+"""Clips to measure on: frames, and which pixel of one is which pixel of another."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -11,9 +12,121 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, MediaError
+from vsneuralstyle.errors import ArgumentError, MediaError
+from vsneuralstyle.evaluation import flowio
+from vsneuralstyle.evaluation.occlusion import traceable
 
 FlowFunction = Callable[[Tensor, Tensor], Tensor]  # a, b (1,3,H,W) in 0..1 -> (1,2,H,W), a(p) is seen at b(p + flow(p))
+INTERVALS = (1, 10)
+"""Frames between the two of a pair."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two frames of a clip and how the first moves to the second."""
+
+    interval: int
+    here: int
+    there: int
+    flow: Tensor
+    """(1,2,H,W) in pixels: what frame `here` shows at p, frame `there` shows at p + flow(p)."""
+    mask: Tensor
+    """(1,1,H,W): above 0 where that holds."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames whose motion is known, given by `flows` and `masks`; a subclass may find it out otherwise.
+
+    frames: (T,3,H,W) RGB, uint8, or float32 in 0..1. flows: (T−1,2,H,W) in pixels, from each frame but the first back
+    to the one before. masks: (T−1,1,H,W), where they can be trusted.
+    """
+
+    name: str
+    frames: Tensor
+    flows: Tensor | None = field(default=None, repr=False)
+    masks: Tensor | None = field(default=None, repr=False)
+
+    def frame(self, t: int) -> Tensor:
+        """(1,3,H,W) float32, RGB 0..1."""
+        frame = self.frames[t : t + 1]
+        return frame if frame.is_floating_point() else frame.float() / 255
+
+    def pairs(self, t: int) -> list[Pair]:
+        """The pairs of which frame t is the later one."""
+        return [] if t == 0 else [Pair(1, t, t - 1, self.flows[t - 1 : t], self.masks[t - 1 : t])]
+
+
+@dataclass(frozen=True)
+class MeasuredClip(Clip):
+    """A clip whose flow is measured, once, and kept in a cache folder."""
+
+    function: FlowFunction = None
+    cache: Path | None = None
+    key: str = ""
+
+    def pairs(self, t: int) -> list[Pair]:
+        pairs = []
+        for interval in INTERVALS:
+            if t >= interval:
+                flows = flow_pair(self.function, self.frames[t - interval], self.frames[t], self.cache, self.key)
+                pairs.append(Pair(interval, t, t - interval, flows[0], traceable(*flows)))
+        return pairs
+
+
+@dataclass(frozen=True)
+class SintelClip(Clip):
+    """A scene of MPI Sintel: its flow files lead from a frame to the next one, and some may be missing.
+
+    files: for each frame (flow, occlusions, invalid).
+    """
+
+    files: Sequence[tuple[Path, Path, Path]] = ()
+
+    def pairs(self, t: int) -> list[Pair]:
+        if t == 0 or not all(path.is_file() for path in self.files[t - 1]):
+            return []
+        flow_file, *mask_files = self.files[t - 1]
+        flow = flowio.read_flo(flow_file)[None]
+        hidden = torch.stack([flowio.read_mask(path) for path in mask_files]).any(0, keepdim=True)
+        return [Pair(1, t - 1, t, flow.nan_to_num(), (~hidden).float())]
+
+
+def read_sintel(folder: Path, rendering: str) -> list[SintelClip]:
+    """Every scene of MPI Sintel's training set, or of a part of it: runs of consecutive frames with flow files.
+
+    Args:
+        folder: with `clean/`, `final/`, `flow/`, `occlusions/` and `invalid/` in it.
+        rendering: "clean" or "final".
+
+    Raises:
+        MediaError: no run of two frames with flow there.
+    """
+    result = []
+    for scene in sorted(path for path in (folder / rendering).glob("*") if path.is_dir()):
+        runs: list[list[Path]] = []
+        for path in sorted(scene.glob("frame_*.png")):
+            if runs and _number(path) == _number(runs[-1][-1]) + 1:
+                runs[-1].append(path)
+            else:
+                runs.append([path])
+        for run in runs:
+            files = [(
+                folder / "flow" / scene.name / f"{path.stem}.flo",
+                folder / "occlusions" / scene.name / path.name,
+                folder / "invalid" / scene.name / path.name,
+            ) for path in run]
+            if any(all(file.is_file() for file in three) for three in files[:-1]):
+                frames = torch.cat([read_clip(path) for path in run])
+                result.append(SintelClip(f"{scene.name}_{_number(run[0])}", frames, files=files))
+    if not result:
+        raise MediaError(f"{folder}: no scenes in it; expected MPI Sintel's training folder: {rendering}/SCENE/"
+                         "frame_NNNN.png with flow/, occlusions/ and invalid/ beside it")
+    return result
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
 
 def working_size(width: int, height: int, to_width: int | None = None, to_height: int | None = None) -> tuple[int, int]:

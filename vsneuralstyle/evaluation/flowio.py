@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MediaError
+from vsneuralstyle.errors import MediaError
 
 MAGIC = b"PIEH"  # the bytes of the float 202021.25
 UNKNOWN = 1e9  # Middlebury marks an unknown flow vector by a component above this

@@ -1,50 +1,31 @@
 """Figures of a stylized clip. Frames are (B,3,H,W) RGB in 0..1, flows (B,2,H,W) in pixels (x, y), masks (B,1,H,W)."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from ..networks.warp import warp
-
-LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
+from vsneuralstyle.networks.warp import warp
 
 
-def warped_difference(current: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-    """O_t − W(O_{t−1}), (B,3,H,W): what changed besides the motion. `flow` leads from the current frame back."""
-    return current.float() - warp(previous, flow)
+def warped_difference(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+    """O_t − W(O_s), (B,3,H,W): what differs besides the motion. `flow` leads from frame `here` to frame `there`."""
+    return here.float() - warp(there, flow)
 
 
-def stability_error(outputs: Tensor, flows: Tensor, masks: Tensor) -> Tensor:
-    """Stability error of each pair of consecutive frames, Eq. 8 of the paper.
+def stability_error(here: Tensor, there: Tensor, flow: Tensor, mask: Tensor) -> float:
+    """Stability error of two frames, Eq. 8 of the paper.
 
-    e(t) = mean of (O_t − W(O_{t−1}))² over the traceable pixels (mask > 0) and the three channels, O in 0..1. A clip's
-    e_stab is the mean over its pairs, a set's is the mean over its clips.
+    The mean of (O_t − W(O_s))² over the traceable pixels (mask > 0) and the three channels, O in 0..1; NaN without a
+    traceable pixel, so average with `nanmean`. A clip's e_stab is the mean over its pairs, a set's that over its clips.
 
-    outputs: (T,3,H,W). flows: (T−1,2,H,W), from each frame but the first back to the one before. masks: (T−1,1,H,W).
-    Returns (T−1,) float32; NaN for a pair without a traceable pixel, so average with `nanmean`.
+    Args:
+        here, there: O_t and O_s, (1,3,H,W).
+        flow: from frame t to frame s, (1,2,H,W) in pixels.
+        mask: (1,1,H,W).
     """
-    if not len(outputs) - 1 == len(flows) == len(masks):
-        raise ValueError(f"T frames need T - 1 flows and masks, given {len(outputs)}, {len(flows)} and {len(masks)}")
-    errors = []
-    for t, (flow, mask) in enumerate(zip(flows, masks)):  # pair by pair: memory stays that of one frame
-        squares = warped_difference(outputs[t + 1:t + 2], outputs[t:t + 1], flow[None]).square().mean(1, keepdim=True)
-        errors.append(squares[mask[None] > 0].mean())
-    return torch.tensor(errors)
-
-
-def luma(frames: Tensor) -> Tensor:
-    """BT.709 luma: (B,3,H,W) -> (B,H,W) float32."""
-    return torch.einsum("bchw,c->bhw", frames.float(), frames.new_tensor(LUMA, dtype=torch.float32))
-
-
-def rms_gradient(frames: Tensor) -> Tensor:
-    """Sharpness: root mean square of the horizontal and vertical differences of neighbouring pixels' luma, (B,).
-
-    Blur is the cheap way to stability, so this stands beside every stability error.
-    """
-    gray = luma(frames)
-    dx, dy = gray.diff(dim=2), gray.diff(dim=1)
-    squares = dx.square().sum((1, 2)) + dy.square().sum((1, 2))
-    return (squares / (dx[0].numel() + dy[0].numel())).sqrt()
+    squares = warped_difference(here, there, flow).square().mean(1, keepdim=True)
+    return squares[mask > 0].mean().item()
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -52,6 +33,54 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * (a.float() - b.float()).square().mean((1, 2, 3)).log10()
 
 
-def frame_difference(frames: Tensor) -> Tensor:
-    """RMS of O_t − O_{t−1} without any warp, (T−1,): what moves, or flickers, in a static shot."""
-    return torch.tensor([(b.float() - a.float()).square().mean().sqrt() for a, b in zip(frames, frames[1:])])
+def rms_difference(a: Tensor, b: Tensor) -> float:
+    """Root mean square of a − b, without any warp: what moves, or flickers, in a static shot."""
+    return (a.float() - b.float()).square().mean().sqrt().item()
+
+
+class Perception:
+    """Distances in VGG-19's features, as style networks are trained by (`vsneuralstyle.training.style`).
+
+    Args:
+        weights: VGG-19 as safetensors; None: torchvision's.
+        painting: (1,3,H,W), RGB 0..1, whose style the style loss is measured against; None: no style loss.
+        device: where it is computed.
+    """
+
+    def __init__(self, weights: Path | None, painting: Tensor | None, device: torch.device) -> None:
+        from vsneuralstyle.training import style
+        from vsneuralstyle.training.vgg import VGG19
+
+        self._style = style
+        self._device = device
+        self._vgg = VGG19(weights).to(device)
+        self._targets = None
+        if painting is not None:
+            with torch.no_grad():
+                features = self._vgg(painting.to(device), style.STYLE_LAYERS)
+                self._targets = {name: style.gram(feature) for name, feature in features.items()}
+
+    @torch.no_grad()
+    def features(self, frame: Tensor) -> dict[str, Tensor]:
+        """What `distance`, `content_loss` and `style_loss` take, of a frame (1,3,H,W)."""
+        layers = sorted({*self._style.STYLE_LAYERS, *self._style.CONTENT_LAYERS})
+        return self._vgg(frame.to(self._device), layers)
+
+    def _error(self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]) -> float:
+        return sum(self._style.relative_error(features[n], targets[n]).item() for n in layers)
+
+    def distance(self, features: dict[str, Tensor], others: dict[str, Tensor]) -> float:
+        """VGG-19 distance: squared differences over the others' squared norm, mean over the style layers."""
+        layers = self._style.STYLE_LAYERS
+        return self._error(features, others, layers) / len(layers)
+
+    def content_loss(self, features: dict[str, Tensor], source: dict[str, Tensor]) -> float:
+        """The trained content loss, before its weight."""
+        return self._error(features, source, self._style.CONTENT_LAYERS)
+
+    def style_loss(self, features: dict[str, Tensor]) -> float:
+        """The trained style loss, before its weight; NaN without a painting."""
+        if self._targets is None:
+            return float("nan")
+        grams = {name: self._style.gram(features[name]) for name in self._targets}
+        return self._error(grams, self._targets, tuple(self._targets))

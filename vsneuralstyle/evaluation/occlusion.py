@@ -7,7 +7,7 @@ p + flow_ts[p] in frame s.
 import torch
 from torch import Tensor
 
-from ..networks.warp import warp
+from vsneuralstyle.networks.warp import warp
 
 
 def inside(flow: Tensor) -> Tensor:

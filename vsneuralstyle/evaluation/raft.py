@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from vsneuralstyle.errors import ModelError
 
 SMALLEST = 128  # torchvision's RAFT: below 128 pixels its correlation pyramid loses a level
 UPDATES = 16

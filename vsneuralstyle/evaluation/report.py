@@ -1,7 +1,8 @@
-"""Per frame against coherent: the figures of a clip, tables of several, and contact sheets."""
+"""Tables, plots and contact sheets of what was measured."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,125 +11,180 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import metrics
+from vsneuralstyle.evaluation.clips import INTERVALS
+from vsneuralstyle.evaluation.measure import Track
 
-DEFINITION = (
-    "e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_{t−1}))², "
-    "O in 0..1, then over a clip's pairs, then over clips; pairs across a cut are left out. Gradient: RMS of "
-    "neighbouring pixels' luma (BT.709) differences. Difference: RMS of O_t − O_{t−1} in steps of 1/255, without warp."
-)
+DEFINITION = """\
+e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_s))², O in 0..1, s = t − 1
+(or t − 10), then over a clip's pairs, then over clips; pairs across a cut are left out. Ratio: over the first row's. Better:
+pairs whose error is lower than the first row's. RMSE: the root of a pair's error, averaged alike. Gradient: RMS of
+neighbouring pixels' luma (BT.709) differences in a clip's last frame, over the first row's. PSI: Feichtenhofer et al. 2013,
+every eighth frame, and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of
+four layers. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other."""
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of those that are there; NaN where none is."""
+    there = [value for value in values if not math.isnan(value)]
+    return sum(there) / len(there) if there else math.nan
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One clip's figures. Tensors are (T−1,), one entry a pair; NaN across a cut or where no pixel is traceable."""
+class Figures:
+    """A method's figures, over one clip or over several: every clip has the same weight, whatever its length."""
 
-    name: str
-    size: tuple[int, int]  # width, height
-    scene_starts: tuple[bool, ...]
-    traceable: Tensor  # share of pixels
-    per_frame: Tensor  # stability errors
-    coherent: Tensor
-    gradient_ratio: float  # coherent / per frame at the last frame
-    age: int  # frames from the last frame's scene start to the last frame
-    differences: tuple[float, float, float]  # of source, per frame, coherent
-
-    @property
-    def errors(self) -> tuple[float, float]:
-        """e_stab of per frame and coherent."""
-        return self.per_frame.nanmean().item(), self.coherent.nanmean().item()
-
-    @property
-    def ratio(self) -> float:
-        """Coherent over per frame."""
-        per_frame, coherent = self.errors
-        return coherent / per_frame if per_frame else float("nan")
-
-    @property
-    def better(self) -> tuple[int, int]:
-        """(pairs in which coherent has the smaller error, pairs counted)."""
-        valid = ~(self.per_frame.isnan() | self.coherent.isnan())
-        return int((self.coherent < self.per_frame)[valid].sum()), int(valid.sum())
+    method: str
+    errors: dict[int, float]
+    ratios: dict[int, float]
+    rmse: float
+    better: tuple[int, int]
+    """Pairs of consecutive frames whose error is lower than the first method's, and pairs in all."""
+    gradient: float
+    """At the last frame, over the first method's."""
+    age: int
+    """Frames since the last frame's scene start; of several clips, the fewest."""
+    psi: float
+    psi_ratio: float
+    difference: float
+    distance: float
+    content: float
+    style: float
+    fps: float
 
 
-def compare(name: str, source: Tensor, per_frame: Tensor, coherent: Tensor, flows: Tensor, masks: Tensor,
-            scene_starts: Sequence[bool]) -> Comparison:
-    """Measures both outputs (T,3,H,W in 0..1) of a source by its backward flows (T−1,2,H,W) and masks (T−1,1,H,W)."""
-    length = len(source)
-    if not length == len(per_frame) == len(coherent) == len(scene_starts):
-        raise ValueError(f"{name}: {length} source frames, {len(per_frame)} per frame, {len(coherent)} coherent and "
-                         f"{len(scene_starts)} scene starts; equal numbers expected")
-    within = ~torch.tensor(scene_starts[1:], dtype=torch.bool)
+def figures(tracks: Sequence[Track]) -> list[Figures]:
+    """Figures of each method over all clips, in the order of the first clip's methods; the first one is the base."""
+    methods = list(dict.fromkeys(track.method for track in tracks))
+    clips = list(dict.fromkeys(track.clip for track in tracks))
+    by = {(track.clip, track.method): track for track in tracks}
+    base = [by[clip, methods[0]] for clip in clips]
+    return [_over(method, [by[clip, method] for clip in clips], base) for method in methods]
 
-    def of_pairs(values: Tensor) -> Tensor:
-        return torch.where(within, values.cpu(), torch.nan)
 
-    last_start = max((t for t, starts in enumerate(scene_starts) if starts), default=0)
-    return Comparison(
-        name=name,
-        size=(source.shape[-1], source.shape[-2]),
-        scene_starts=tuple(bool(starts) for starts in scene_starts),
-        traceable=of_pairs(masks.float().mean((1, 2, 3))),
-        per_frame=of_pairs(metrics.stability_error(per_frame, flows, masks)),
-        coherent=of_pairs(metrics.stability_error(coherent, flows, masks)),
-        gradient_ratio=(metrics.rms_gradient(coherent[-1:]) / metrics.rms_gradient(per_frame[-1:])).item(),
-        age=length - 1 - last_start,
-        differences=tuple(255 * of_pairs(metrics.frame_difference(clip)).nanmean().item()
-                          for clip in (source, per_frame, coherent)),
+def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figures:
+    def each(value: Callable[[Track], Sequence[float]], of: Sequence[Track] = tracks) -> float:
+        return mean([mean(value(track)) for track in of])
+
+    def ratio(ours: float, theirs: float) -> float:
+        return ours / theirs if theirs else math.nan
+
+    errors = {i: each(lambda track: track.errors[i]) for i in INTERVALS}
+    pairs = [
+        (ours, theirs)
+        for track, other in zip(tracks, base)
+        for ours, theirs in zip(track.errors[1], other.errors[1])
+        if not (math.isnan(ours) or math.isnan(theirs))
+    ]
+    seconds = [value for track in tracks for value in track.seconds[1:]]  # the first one warms up
+    ages = [track.scene_starts[::-1].index(True) if True in track.scene_starts else len(track.scene_starts) - 1
+            for track in tracks]
+    return Figures(
+        method=method,
+        errors=errors,
+        ratios={i: ratio(errors[i], each(lambda track: track.errors[i], base)) for i in INTERVALS},
+        rmse=each(lambda track: [math.sqrt(value) for value in track.errors[1]]),
+        better=(sum(ours < theirs for ours, theirs in pairs), len(pairs)),
+        gradient=mean([ratio(track.gradient[-1], other.gradient[-1]) for track, other in zip(tracks, base)]),
+        age=min(ages),
+        psi=each(lambda track: track.psi),
+        psi_ratio=ratio(each(lambda track: track.psi), each(lambda track: track.psi, base)),
+        difference=each(lambda track: track.difference),
+        distance=each(lambda track: track.distance),
+        content=each(lambda track: track.content),
+        style=each(lambda track: track.style),
+        fps=ratio(1.0, float(np.median(seconds))) if seconds else math.nan,
     )
 
 
-@dataclass(frozen=True)
-class Total:
-    """Means over clips of their means over pairs."""
-
-    errors: tuple[float, float]
-    better: tuple[int, int]
-    gradient_ratio: float
-
-    @property
-    def ratio(self) -> float:
-        return self.errors[1] / self.errors[0] if self.errors[0] else float("nan")
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)
 
 
-def total(comparisons: Sequence[Comparison]) -> Total:
-    """The whole set's figures: every clip has the same weight, whatever its length."""
-    errors = torch.tensor([c.errors for c in comparisons]).nanmean(0).tolist()
-    better = torch.tensor([c.better for c in comparisons]).sum(0).tolist()
-    gradient_ratio = float(np.mean([c.gradient_ratio for c in comparisons]))
-    return Total((errors[0], errors[1]), (better[0], better[1]), gradient_ratio)
-
-
-def markdown(comparisons: Sequence[Comparison], title: str) -> str:
-    """A table with one row a clip and one for all."""
+def table(rows: Sequence[Figures]) -> str:
+    """A Markdown table, a row a method."""
     lines = [
-        f"# {title}", "", DEFINITION, "",
-        "| clip | size | pairs | traceable | e_stab per frame | e_stab coherent | ratio | better pairs | "
-        "gradient ratio (frames since scene start) | difference source / per frame / coherent |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | e_stab | ratio | better | RMSE | at 10 | ratio | gradient (frames) | PSI | ratio | VGG-19 distance | style | "
+        "content | fps |",
+        "|---" * 14 + "|",
     ]
-    for c in comparisons:
-        won, pairs = c.better
-        lines.append(
-            f"| {c.name} | {c.size[0]}x{c.size[1]} | {pairs} | {c.traceable.nanmean():.1%} | {c.errors[0]:.5f} | "
-            f"{c.errors[1]:.5f} | {c.ratio:.3f} | {won}/{pairs} | {c.gradient_ratio:.3f} ({c.age}) | "
-            + " / ".join(f"{value:.2f}" for value in c.differences) + " |")
-    whole = total(comparisons)
-    won, pairs = whole.better
-    lines.append(f"| **all** | | {pairs} | | {whole.errors[0]:.5f} | {whole.errors[1]:.5f} | **{whole.ratio:.3f}** | "
-                 f"**{won}/{pairs} = {won / max(pairs, 1):.1%}** | **{whole.gradient_ratio:.3f}** | |")
+    for f in rows:
+        won, pairs = f.better
+        lines.append("| " + " | ".join([
+            f.method, _number(f.errors[1], ".5f"), _number(f.ratios[1], ".3f"), f"{won}/{pairs}",
+            _number(f.rmse, ".4f"), _number(f.errors[10], ".5f"), _number(f.ratios[10], ".3f"),
+            f"{_number(f.gradient, '.3f')} ({f.age})", _number(f.psi, ".4f"), _number(f.psi_ratio, ".3f"),
+            _number(f.distance, ".4f"), _number(f.style, ".3f"), _number(f.content, ".3f"), _number(f.fps, ".2f"),
+        ]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def write_pairs(path: str | PathLike, comparisons: Sequence[Comparison]) -> None:
-    """One CSV row a pair: clip, frame, whether the frame starts a scene, traceable share, both errors."""
+def clip_table(tracks: Sequence[Track]) -> str:
+    """A Markdown table, a row a clip, of how each method but the first does against the first."""
+    methods = list(dict.fromkeys(track.method for track in tracks))
+    heads = [f"{name}: ratio | better | gradient | difference" for name in methods[1:]]
+    columns = 5 + 4 * len(heads)
+    lines = [f"| clip | size | traceable | {methods[0]}: e_stab | difference | " + " | ".join(heads) + " |",
+             "|---" * columns + "|"]
+    for clip in dict.fromkeys(track.clip for track in tracks):
+        of_clip = [track for track in tracks if track.clip == clip]
+        base, *others = figures(of_clip)
+        width, height = of_clip[0].size
+        cells = [clip, f"{width}x{height}", f"{mean(of_clip[0].traceable):.1%}", _number(base.errors[1], ".5f"),
+                 _number(base.difference, ".2f")]
+        for f in others:
+            cells += [_number(f.ratios[1], ".3f"), "{}/{}".format(*f.better), _number(f.gradient, ".3f"),
+                      _number(f.difference, ".2f")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
+    """One CSV row a method, clip and frame."""
+    single = ("traceable", "difference", "gradient", "psi", "distance", "content", "style")
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["clip", "frame", "scene_start", "traceable", "e_per_frame", "e_coherent"])
-        for c in comparisons:
-            columns = (c.traceable.tolist(), c.per_frame.tolist(), c.coherent.tolist())
-            for t, values in enumerate(zip(*columns), start=1):
-                writer.writerow([c.name, t, int(c.scene_starts[t]), *(f"{value:.6g}" for value in values)])
+        writer.writerow(["method", "clip", "frame", "scene_start", *(f"e_{i}" for i in INTERVALS), *single])
+        for track in tracks:
+            for t, starts in enumerate(track.scene_starts):
+                values = [track.errors[i][t] for i in INTERVALS] + [getattr(track, name)[t] for name in single]
+                writer.writerow([track.method, track.clip, t, int(starts), *(_number(v, ".6g") for v in values)])
+
+
+def write_plots(folder: Path, tracks: Sequence[Track]) -> None:
+    """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), and, for each clip,
+    `CLIP-time.png`: e_stab and sharpness over time."""
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(track.method for track in tracks))
+    by = {(track.clip, track.method): track for track in tracks}
+    clips = list(dict.fromkeys(track.clip for track in tracks))
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name in methods[1:]:
+        gains = [
+            100 * (1 - ours / theirs)
+            for clip in clips
+            for ours, theirs in zip(by[clip, name].errors[1], by[clip, methods[0]].errors[1])
+            if theirs and not (math.isnan(ours) or math.isnan(theirs))
+        ]
+        axes.hist(np.clip(gains, -20, 100), bins=np.arange(-20, 101, 5), histtype="step", label=name)
+    axes.set(xlabel=f"e_stab below that of {methods[0]}, %", ylabel="pairs")
+    axes.legend()
+    figure.savefig(folder / "gain.png", dpi=100)
+
+    for clip in clips:
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True)
+        for name in methods:
+            track = by[clip, name]
+            upper.plot(track.errors[1], label=name, linewidth=1)
+            sampled = [(t, value) for t, value in enumerate(track.psi) if not math.isnan(value)]
+            lower.plot(*zip(*sampled), label=name, marker=".", linewidth=1) if sampled else None
+        upper.set(ylabel="e_stab", yscale="log", title=clip)
+        lower.set(ylabel="PSI", xlabel="frame")
+        upper.legend(fontsize="small")
+        figure.savefig(folder / f"{clip}-time.png", dpi=100)
 
 
 def picture(frame: Tensor) -> np.ndarray:
@@ -155,25 +211,16 @@ def write_sheet(path: str | PathLike, columns: Mapping[str, Sequence[Tensor]], l
         raise OSError(f"{path}: the picture can't be written")
 
 
-def write_clip_sheet(path: str | PathLike, source: Tensor, per_frame: Tensor, coherent: Tensor, flows: Tensor,
-                     masks: Tensor, rows: int = 4) -> None:
-    """A clip's contact sheet: source, both outputs, and three times what changed in each besides the motion."""
-    moments = sorted({round(t) for t in np.linspace(min(1, len(source) - 1), len(source) - 1, rows)})
+def moments(length: int, rows: int = 4) -> list[int]:
+    """The frames that a contact sheet shows."""
+    return sorted({round(t) for t in np.linspace(min(1, length - 1), length - 1, rows)})
 
-    def changed(outputs: Tensor) -> list[Tensor]:
-        pictures = []
-        for t in moments:
-            if t == 0:
-                pictures.append(torch.zeros_like(outputs[0]))
-                continue
-            difference = metrics.warped_difference(outputs[t:t + 1], outputs[t - 1:t], flows[t - 1:t])
-            pictures.append((3 * difference * masks[t - 1:t]).abs()[0])
-        return pictures
 
-    write_sheet(path, {
-        "source": [source[t] for t in moments],
-        "per frame": [per_frame[t] for t in moments],
-        "coherent": [coherent[t] for t in moments],
-        "3 x change besides motion, per frame": changed(per_frame),
-        "3 x change besides motion, coherent": changed(coherent),
-    }, [f"frame {t}" for t in moments])
+def write_clip_sheet(path: str | PathLike, tracks: Sequence[Track], source: Callable[[int], Tensor]) -> None:
+    """A clip's contact sheet: source, each method's frame, and three times what changed in each besides the motion."""
+    times = sorted(tracks[0].pictures)
+    columns = {"source": [source(t)[0] for t in times]}
+    columns |= {track.method: [track.pictures[t][0] for t in times] for track in tracks}
+    columns |= {f"3 x change besides motion, {track.method}": [3 * track.pictures[t][1] for t in times]
+                for track in tracks}
+    write_sheet(path, columns, [f"frame {t}" for t in times])
