@@ -48,22 +48,42 @@ def components_to_rgb(components: Sequence[np.ndarray], coding: Coding, device: 
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
-    first, *rest = (_load(component, device).div_(coding.top) for component in components)
-    if coding.matrix != yuv.IDENTITY:
-        return yuv.subsampled_to_rgb(first, torch.stack(rest), coding.matrix, coding.full_range, coding.bits,
-                                     coding.cosited).clamp_(0, 1)
-    rgb = torch.stack([first, *rest])[None]
-    return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
+    if coding.matrix == yuv.IDENTITY:
+        rgb = torch.stack([_load(component, device) for component in components])[None].div_(coding.top)
+        return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
+    luma, *chroma = components
+    linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
+    linear /= coding.top
+    chroma = _load(np.stack(chroma), device)
+    # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is white's share, in R, G
+    # and B alike.
+    shares = torch.addmm(offset.to(chroma), linear[:, 1:].to(chroma), chroma.flatten(1)).unflatten(1, chroma.shape[1:])
+    rgb = yuv.upsample(shares, luma.shape, coding.cosited)
+    return rgb.add_(_load(luma, device), alpha=float(linear[0, 0])).clamp_(0, 1)[None]
 
 
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray], coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
-    samples = rgb[0].float()
-    if coding.matrix != yuv.IDENTITY or not coding.full_range:
-        samples = yuv.rgb_to_yuv(samples[None], coding.matrix, coding.full_range, coding.bits)[0]
-    for plane, target in zip(samples, components):
-        plane = yuv.downsample(plane, target.shape, coding.cosited)
-        _store(plane, target, (1 << coding.bits) - 1, 1 << coding.shift)
+    levels, unit = (1 << coding.bits) - 1, 1 << coding.shift
+    picture = rgb[0].float()
+    if coding.matrix == yuv.IDENTITY:
+        if not coding.full_range:
+            picture = yuv.rgb_to_yuv(picture[None], coding.matrix, False, coding.bits)[0]
+        _store(picture * levels, components, levels, unit)
+        return
+    luma, *chroma = components
+    linear, offset = (part.to(picture) * levels
+                      for part in yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits))
+
+    def component(number: int, picture: Tensor) -> Tensor:
+        return torch.addmv(offset[number], picture.flatten(1).T, linear[number]).view(picture.shape[1:])
+
+    _store(component(0, picture)[None], [luma], levels, unit)
+    rows, columns = chroma[0].shape
+    # By linearity, the mean of two rows may be taken before the matrix: for half of the work.
+    picture = yuv.downsample(picture, (rows, picture.shape[2]), coding.cosited)
+    samples = torch.stack([component(1, picture), component(2, picture)])
+    _store(yuv.downsample(samples, (rows, columns), coding.cosited), chroma, levels, unit)
 
 
 def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None) -> Tensor:
@@ -86,9 +106,9 @@ def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = 
 
     Integers are rounded and limited; floating point passes unlimited.
     """
-    for channel, plane in zip(rgb[0].float(), planes):
-        target = np.asarray(plane)
-        _store(channel, target, _levels(target.dtype, bits))
+    targets = [np.asarray(plane) for plane in planes]
+    levels, samples = _levels(targets[0].dtype, bits), rgb[0].float()
+    _store(samples if levels is None else samples * levels, targets, levels)
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:
@@ -109,13 +129,18 @@ def _load(plane: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     return torch.from_numpy(np.array(plane, order="C")).to(device).float()
 
 
-def _store(channel: Tensor, target: np.ndarray, levels: int | None, unit: int = 1) -> None:
-    """0..1 -> code values 0..levels, rounded to nearest and limited, times unit; None: as it is."""
+def _store(codes: Tensor, targets: Sequence[np.ndarray], levels: int | None, unit: int = 1) -> None:
+    """Code values (N, H, W) -> N targets: rounded to nearest, limited to 0..levels, times unit; levels None: as it is.
+
+    It may write to codes.
+    """
     if levels is not None:
-        # On the channel's device, so that bytes are what leaves it.
-        channel = (channel * levels).round_().clamp_(0, levels)
-        channel = (channel if unit == 1 else channel.mul_(unit)).to(_TORCH_TYPES[target.dtype])
-    target[...] = channel.cpu().numpy()
+        codes = codes.round_().clamp_(0, levels)
+        codes = codes if unit == 1 else codes.mul_(unit)
+        # On their device, so that bytes are what leaves it; by way of int32, since that is what is vectorised.
+        codes = codes.to(torch.int32).to(_TORCH_TYPES[targets[0].dtype])
+    for channel, target in zip(codes.cpu().numpy(), targets):
+        target[...] = channel
 
 
 _TORCH_TYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.uint16): torch.uint16}

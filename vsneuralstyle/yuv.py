@@ -50,6 +50,13 @@ def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor
     return linear, -linear @ zero[:, None]
 
 
+def from_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor]:
+    """The inverse of `to_rgb_map`."""
+    linear, offset = to_rgb_map(matrix, full_range, bits)
+    inverse = torch.linalg.inv(linear)
+    return inverse, -inverse @ offset
+
+
 def yuv_to_rgb(yuv: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
     """(B,3,H,W) normalized Y'CbCr at full chroma resolution -> (B,3,H,W) R'G'B', not clamped."""
     linear, offset = to_rgb_map(matrix, full_range, bits)
@@ -58,26 +65,12 @@ def yuv_to_rgb(yuv: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
 
 def rgb_to_yuv(rgb: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
     """The inverse of `yuv_to_rgb`."""
-    linear, offset = to_rgb_map(matrix, full_range, bits)
-    inverse = torch.linalg.inv(linear)
-    return _apply(rgb, inverse, -inverse @ offset)
+    return _apply(rgb, *from_rgb_map(matrix, full_range, bits))
 
 
 def _apply(pixels: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     linear, offset = linear.to(pixels).expand(len(pixels), -1, -1), offset.to(pixels)
     return torch.baddbmm(offset, linear, pixels.flatten(2)).unflatten(2, pixels.shape[2:])
-
-
-def subsampled_to_rgb(
-    luma: Tensor, chroma: Tensor, matrix: int, full_range: bool, bits: int, cosited: Sequence[bool]
-) -> Tensor:
-    """Y (H,W) and Cb, Cr (2,h,w), normalized, h and w as `upsample` takes them -> (1,3,H,W) R'G'B', not clamped.
-
-    The matrix is applied to chroma before it is interpolated: the same, by linearity, for a quarter of the work.
-    """
-    linear, offset = (part.to(luma) for part in to_rgb_map(matrix, full_range, bits))
-    shares = torch.addmm(offset, linear[:, 1:], chroma.flatten(1)).unflatten(1, chroma.shape[1:])
-    return upsample(shares, luma.shape, cosited).add(linear[0, 0] * luma)[None]  # luma is white's share: in all alike
 
 
 def upsample(planes: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:
@@ -121,6 +114,6 @@ def _halve(plane: Tensor, axis: int, cosited: bool) -> Tensor:
         plane = torch.cat([plane, plane.narrow(axis, -1, 1)], axis)
     first, second = plane.unflatten(axis, (-1, 2)).unbind(axis)
     if not cosited:
-        return (first + second) / 2
+        return torch.lerp(first, second, 0.5)
     before = torch.cat([first.narrow(axis, 0, 1), second.narrow(axis, 0, second.shape[axis] - 1)], axis)
     return torch.lerp(first, (before + second) / 2, 0.5)

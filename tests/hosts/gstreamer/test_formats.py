@@ -208,34 +208,52 @@ TAGS = [
     ("colorimetry=(string)1:4:0:1, chroma-site=jpeg", {"full_range": True}),
 ]
 
+IN_16_BITS = "videoconvert ! video/x-raw,format=ARGB64 ! videoconvert dither=none ! video/x-raw"
 
+
+def noisy(components):
+    random = np.random.default_rng(0)
+    return [(c + random.integers(-8, 9, c.shape)).astype(np.uint8) for c in components]
+
+
+def check_close(layout, one, other, limit):
+    """All but the last column: where chroma is cosited, videoconvert makes something else of it (GStreamer 1.22)."""
+    for a, b in zip(layout.components(one)[0], layout.components(other)[0]):
+        assert np.abs(a.astype(int) - b)[:, :-1].max() <= limit
+
+
+@pytest.mark.parametrize("change", [list, noisy], ids=["smooth", "noisy"])
 @pytest.mark.parametrize("tags, meaning", TAGS)
-def test_yuv_of_rgb_is_videoconverts(Gst, send, tags, meaning):
-    """By GStreamer's own reading of the tags, within 2 code values."""
+def test_yuv_of_rgb_is_videoconverts(Gst, send, stylize, tags, meaning, change):
+    """A stylized picture, by GStreamer's own reading of the tags: within 2 code values."""
     import torch
     from vsneuralstyle.pixels import rgb_to_components
 
-    source, layout = picture("RGB", 48, 64), Frame(Gst, "I420", 64, 48)
+    frame = stylize(np.stack(change(picture("RGB", 48, 64)), axis=-1)[None])[0]
+    layout, rgb = Frame(Gst, "I420", 64, 48), frame.transpose(2, 0, 1)
     theirs, = send(f"videoconvert ! video/x-raw, format=I420, {tags}", "format=RGB, width=64, height=48",
-                   [Frame(Gst, "RGB", 64, 48).fill(source)])
+                   [Frame(Gst, "RGB", 64, 48).fill(rgb)])
     ours = [np.zeros_like(component) for component in picture("I420", 48, 64)]
-    rgb_to_components(torch.from_numpy(np.stack(source)[None] / np.float32(255)), ours, coding("I420", **meaning))
-    for one, other in zip(ours, layout.components(theirs)[0]):
-        assert np.abs(one.astype(int) - other).max() <= 2
+    rgb_to_components(torch.from_numpy(rgb[None] / np.float32(255)), ours, coding("I420", **meaning))
+    check_close(layout, layout.fill(ours), theirs, 2)
 
 
+@pytest.mark.parametrize("change", [list, noisy], ids=["smooth", "noisy"])
 @pytest.mark.parametrize("tags, meaning", TAGS)
-def test_no_further_from_the_source_than_through_videoconvert(Gst, send, tags, meaning):
-    """I420 in and out, against the same with videoconvert on both sides, which loses up to 5 code values of luma on the
-    way (GStreamer 1.22). At strength 0 what comes out shows what the conversions lose."""
-    source, layout = picture("I420", 48, 64), Frame(Gst, "I420", 64, 48)
-    caps = f"format=I420, width=64, height=48, {tags}"
-    direct, = send(f"{ELEMENT} strength=0", caps, [layout.fill(source)])
+def test_yuv_to_rgb_and_back_is_videoconverts(Gst, send, tags, meaning, change):
+    """I420 in and out, at strength 0 so that the networks don't multiply a difference: within 2 code values of
+    videoconvert where that computes in 16 bits, of 3 in full range (its chroma then is 3 from the source, and ours 1).
+    Between formats of 8 bits it computes in 8, faster, and makes luma about 3 code values darker (GStreamer 1.22).
+    """
+    source, layout = change(picture("I420", 48, 64)), Frame(Gst, "I420", 64, 48)
+    caps, frame = f"format=I420, width=64, height=48, {tags}", layout.fill(source)
+    direct, = send(f"{ELEMENT} strength=0", caps, [frame])
+    exact, = send(f"{IN_16_BITS}, {caps}", caps, [frame])
     around, = send(f"videoconvert ! video/x-raw,format=RGB ! {ELEMENT} strength=0 ! videoconvert ! video/x-raw, {caps}",
-                   caps, [layout.fill(source)])
-    for one, other, before in zip(layout.components(direct)[0], layout.components(around)[0], source):
-        assert np.abs(one.astype(int) - before).max() <= 1
-        assert np.abs(one.astype(int) - other).max() <= 6
+                   caps, [frame])
+    check_close(layout, direct, exact, 3 if "full_range" in meaning else 2)
+    lost = [np.abs(layout.components(way)[0][0].astype(int) - source[0]).max() for way in (direct, around)]
+    assert lost[0] <= min(1, lost[1])
 
 
 def test_strength_0_gives_the_source(Gst, send):
