@@ -1,7 +1,8 @@
 """Host pixel layouts <-> RGB tensors.
 
-Every function copies: no tensor keeps a host's memory. Arrays may have any strides, so a packed or half-packed layout
-is its components' views: R, G and B of BGRx are `view[..., 2]`, `view[..., 1]` and `view[..., 0]`.
+Every function but `tensor_over` copies: no tensor keeps a host's memory. Arrays may have any strides, so a packed or
+half-packed layout is its components' views: R, G and B of BGRx are `view[..., 2]`, `view[..., 1]` and `view[..., 0]`.
+Where the host's memory is a GPU's, tensors over it stand for the arrays.
 """
 
 from collections.abc import Sequence
@@ -39,30 +40,45 @@ class Coding:
         return ((1 << self.bits) - 1) << self.shift
 
 
-def components_to_rgb(components: Sequence[np.ndarray], coding: Coding, device: torch.device | str = "cpu") -> Tensor:
+def tensor_over(
+    address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype, device: torch.device
+) -> Tensor:
+    """Samples that lie in the host's memory, on the CPU or on a GPU, as a tensor over it, to be dropped before the host
+    takes the memory back.
+
+    address: of the first sample, on the device. strides: bytes from one row, and from one sample, to the next.
+    """
+    interface = "__cuda_array_interface__" if device.type == "cuda" else "__array_interface__"
+    fields = {"data": (address, False), "shape": tuple(shape), "strides": tuple(strides), "typestr": dtype.str,
+              "version": 3}
+    samples = type("Samples", (), {interface: fields})()
+    return torch.as_tensor(samples if device.type == "cuda" else np.asarray(samples), device=device)
+
+
+def components_to_rgb(components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu") -> Tensor:
     """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
 
     Args:
         components: R, G, B or Y, Cb, Cr: arrays of uint8 or uint16, the first (H, W), the others the same or with half
-            as many rows, columns or both (rounded up).
+            as many rows, columns or both (rounded up). Or tensors of them.
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
     if coding.matrix == yuv.IDENTITY:
-        rgb = torch.stack([_load(component, device) for component in components])[None].div_(coding.top)
+        rgb = _load(components, device)[None].div_(coding.top)
         return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
     luma, *chroma = components
     linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
     linear /= coding.top
-    chroma = _load(np.stack(chroma), device)
+    chroma = _load(chroma, device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is white's share, in R, G
     # and B alike.
-    shares = torch.addmm(offset.to(chroma), linear[:, 1:].to(chroma), chroma.flatten(1)).unflatten(1, chroma.shape[1:])
-    rgb = yuv.upsample(shares, luma.shape, coding.cosited)
-    return rgb.add_(_load(luma, device), alpha=float(linear[0, 0])).clamp_(0, 1)[None]
+    shares = torch.addmm(offset.to(chroma), linear[:, 1:].to(chroma), chroma.flatten(1))
+    rgb = yuv.upsample(shares.unflatten(1, chroma.shape[1:]), luma.shape, coding.cosited)
+    return rgb.add_(_load([luma], device), alpha=float(linear[0, 0])).clamp_(0, 1)[None]
 
 
-def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray], coding: Coding) -> None:
+def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
     levels, unit = (1 << coding.bits) - 1, 1 << coding.shift
     picture = rgb[0].float()
@@ -97,7 +113,7 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None) -> Tens
         ArgumentError: another sample type, or more bits than the sample has.
     """
     levels = _levels(np.asarray(planes[0]).dtype, bits)
-    rgb = torch.stack([_load(plane) for plane in planes])[None]
+    rgb = _load([np.asarray(plane) for plane in planes])[None]
     return rgb if levels is None else rgb / levels
 
 
@@ -124,12 +140,15 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _load(plane: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Samples as they are, as float32."""
-    return torch.from_numpy(np.array(plane, order="C")).to(device).float()
+def _load(planes: Sequence[np.ndarray | Tensor], device: torch.device | str = "cpu") -> Tensor:
+    """Planes of samples -> (N, H, W) float32, the samples as they are."""
+    stacked = torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes))
+    return stacked.to(device).float()
 
 
-def _store(codes: Tensor, targets: Sequence[np.ndarray], levels: int | None, unit: int = 1) -> None:
+def _store(
+    codes: Tensor, targets: Sequence[np.ndarray | Tensor], levels: int | None, unit: int = 1
+) -> None:
     """Code values (N, H, W) -> N targets: rounded to nearest, limited to 0..levels, times unit; levels None: as it is.
 
     It may write to codes.
@@ -139,8 +158,9 @@ def _store(codes: Tensor, targets: Sequence[np.ndarray], levels: int | None, uni
         codes = codes if unit == 1 else codes.mul_(unit)
         # On their device, so that bytes are what leaves it; by way of int32, since that is what is vectorised.
         codes = codes.to(torch.int32).to(_TORCH_TYPES[targets[0].dtype])
-    for channel, target in zip(codes.cpu().numpy(), targets):
+    for channel, target in zip(codes if isinstance(targets[0], Tensor) else codes.cpu().numpy(), targets):
         target[...] = channel
 
 
-_TORCH_TYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.uint16): torch.uint16}
+_TORCH_TYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.uint16): torch.uint16,
+                torch.uint8: torch.uint8, torch.uint16: torch.uint16}

@@ -8,6 +8,7 @@ as a plugin without features, and the user would see "no element neuralstyle" in
 import ctypes
 import functools
 import importlib.util
+import itertools
 import sys
 import time
 import traceback
@@ -21,6 +22,8 @@ gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
 
+import gstneuralstyle_cuda as cuda  # noqa: E402  (it lies beside this file)
+
 Gst.init_python()
 
 # In the order of preference, where both neighbours can do several: the exact ones first (8 bits of full chroma), those
@@ -29,10 +32,17 @@ FORMATS = (
     "GBR", "RGB", "BGR", "RGBx", "BGRx", "xRGB", "xBGR", "RGBA", "BGRA", "ARGB", "ABGR", "Y444",
     "I420", "YV12", "NV12", "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE", "I422_10LE",
 )
-CAPS = Gst.Caps.from_string(
-    f"video/x-raw, format=(string){{ {', '.join(FORMATS)} }}, width=(int)[ 1, max ], height=(int)[ 1, max ], "
-    "framerate=(fraction)[ 0, max ]"
-)
+
+
+def _raw_video(name: str, formats: tuple[str, ...]) -> str:
+    return (f"{name}, format=(string){{ {', '.join(formats)} }}, width=(int)[ 1, max ], height=(int)[ 1, max ], "
+            "framerate=(fraction)[ 0, max ]")
+
+
+# Frames that are on the GPU stay there, where that works. What comes in as one kind of memory goes out as the same.
+CAPS = Gst.Caps.from_string("; ".join(
+    [_raw_video(f"video/x-raw({cuda.FEATURE})", cuda.FORMATS)] * cuda.available() + [_raw_video("video/x-raw", FORMATS)]
+))
 
 # A frame that comes this much later than its predecessor's end is another place in the stream, not the next moment of
 # the same shot. Below it (frames dropped upstream, a variable frame rate) the flow network still finds the motion.
@@ -102,46 +112,53 @@ def _guard(failed, code):
     return decorate
 
 
-def _probe_of_latency_queries():
-    """A function that adds a probe to a source pad: to the answers of latency queries it adds the ns that a c_uint64
-    holds at the time.
+def _probe_of_queries():
+    """A function that has a pad's queries looked at: add(pad, kinds, see), where see(query, name) gets the query's
+    address and its structure's name, and says whether it answered it.
 
-    Through ctypes, because Python can't do it: a query may be written to only while it has one owner, and the bindings'
-    wrapper is a second one. (An override of the virtual method `query` would even spoil allocation queries.)
+    Through ctypes, because Python can't answer one: a query may be written to only while it has one owner, and the
+    bindings' wrapper is a second one. (An override of the virtual method `query` would even spoil allocation queries.)
     """
-    pointer, number = ctypes.c_void_p, ctypes.c_uint64
-    gst = ctypes.CDLL("libgstreamer-1.0.so.0")
+    pointer, watching, keys = ctypes.c_void_p, {}, itertools.count(1)
     for name, result, *arguments in (
         ("gst_pad_probe_info_get_query", pointer, pointer),
         ("gst_query_get_structure", pointer, pointer),
-        ("gst_structure_has_name", ctypes.c_int, pointer, ctypes.c_char_p),
+        ("gst_structure_get_name", ctypes.c_char_p, pointer),
         ("gst_query_parse_latency", None, pointer, pointer, pointer, pointer),
-        ("gst_query_set_latency", None, pointer, ctypes.c_int, number, number),
+        ("gst_query_set_latency", None, pointer, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64),
         ("gst_pad_add_probe", ctypes.c_ulong, pointer, ctypes.c_uint, pointer, pointer, pointer),
     ):
-        getattr(gst, name).restype, getattr(gst, name).argtypes = result, arguments
+        getattr(_gst, name).restype, getattr(_gst, name).argtypes = result, arguments
 
     @ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer)
-    def answered(pad, info, added):
-        query = gst.gst_pad_probe_info_get_query(info)
-        structure = gst.gst_query_get_structure(query)
-        if structure and gst.gst_structure_has_name(structure, b"GstQueryLatency"):
-            added = number.from_address(added).value
-            live, least, most = ctypes.c_int(), number(), number()
-            gst.gst_query_parse_latency(query, *map(ctypes.byref, (live, least, most)))
-            unlimited = most.value == Gst.CLOCK_TIME_NONE
-            gst.gst_query_set_latency(query, live, least.value + added, most if unlimited else most.value + added)
-        return Gst.PadProbeReturn.OK
+    def probe(pad, info, key):
+        query = _gst.gst_pad_probe_info_get_query(info)
+        structure = _gst.gst_query_get_structure(query)
+        name = _gst.gst_structure_get_name(structure).decode() if structure else ""
+        return Gst.PadProbeReturn.HANDLED if watching[key](query, name) else Gst.PadProbeReturn.OK
 
-    def add(pad: Gst.Pad, added: ctypes.c_uint64):
-        kinds = Gst.PadProbeType.QUERY_UPSTREAM | Gst.PadProbeType.PULL  # PULL: on the answer's way back
-        gst.gst_pad_add_probe(hash(pad), int(kinds), ctypes.cast(answered, pointer), ctypes.addressof(added), None)
+    @ctypes.CFUNCTYPE(None, pointer)
+    def gone(key):
+        del watching[key]
 
-    add.keep = answered  # GStreamer holds no reference to it
+    def add(pad: Gst.Pad, kinds: Gst.PadProbeType, see):
+        watching[key := next(keys)] = see
+        _gst.gst_pad_add_probe(hash(pad), int(kinds), ctypes.cast(probe, pointer), key, ctypes.cast(gone, pointer))
+
+    add.keep = probe, gone  # GStreamer holds no reference to them
     return add
 
 
-_add_latency = _probe_of_latency_queries()
+_gst = ctypes.CDLL("libgstreamer-1.0.so.0")
+_add_query_probe = _probe_of_queries()
+
+
+def _lengthen_latency(query: int, added: int):
+    """Add ns to the answer of a latency query, by its address."""
+    live, least, most = ctypes.c_int(), ctypes.c_uint64(), ctypes.c_uint64()
+    _gst.gst_query_parse_latency(query, *map(ctypes.byref, (live, least, most)))
+    unlimited = most.value == Gst.CLOCK_TIME_NONE
+    _gst.gst_query_set_latency(query, live, least.value + added, most if unlimited else most.value + added)
 
 
 def _import_core():
@@ -170,11 +187,15 @@ def _import_core():
 
 
 class _Layout:
-    """Where the samples of a frame lie in memory, and what they mean: a GstVideoInfo's part that stays."""
+    """Where the samples of a frame lie in memory, and what they mean: a GstVideoInfo's part that stays.
 
-    def __init__(self, info: GstVideo.VideoInfo, numpy, pixels):
+    context: of CUDA memory, on `device`; None: frames are in host memory.
+    """
+
+    def __init__(self, info: GstVideo.VideoInfo, numpy, pixels, device=None, context: int | None = None):
         form = info.finfo
-        self._numpy = numpy
+        self._numpy, self._pixels, self._device, self.context = numpy, pixels, device, context
+        self.size = info.size
         self._offsets, self._strides = list(info.offset), list(info.stride)  # of frames that bring no GstVideoMeta
         self._type = numpy.dtype("<u2" if form.depth[0] > 8 else "u1")
         # GStreamer counts bytes, but for P010 it puts V at 1, one sample on.
@@ -199,8 +220,14 @@ class _Layout:
         )
         self.key = (form.name, info.width, info.height, self.coding)  # two frames that share it can follow each other
 
+    def mapped(self, buffer: Gst.Buffer, flags: Gst.MapFlags):
+        """A context manager: the buffer's memory, mapped, as `views` takes it."""
+        return buffer.map(flags) if self.context is None else cuda.mapped(buffer, flags, self.context)
+
     def views(self, buffer: Gst.Buffer, memory) -> list:
         """The components in a buffer's mapped memory, (rows, columns) each: three, and alpha or padding if there is.
+
+        Arrays, or tensors on the device where the memory is there.
 
         Raises:
             MediaError: the buffer is smaller than its layout says.
@@ -211,13 +238,17 @@ class _Layout:
         for plane, first, step, rows, columns in self._components:
             offset, stride = offsets[plane] + first, strides[plane]
             needed = offset + (rows - 1) * stride + (columns - 1) * step + self._type.itemsize
-            if len(memory) < needed:
+            if memory.size < needed:
                 from vsneuralstyle.errors import MediaError
 
                 name, width, height, *_ = self.key
-                raise MediaError(f"a buffer of {len(memory)} bytes; plane {plane} of {name}, {width}x{height}, "
+                raise MediaError(f"a buffer of {memory.size} bytes; plane {plane} of {name}, {width}x{height}, "
                                  f"in rows of {stride} bytes, ends at byte {needed}; check the caps upstream")
-            views.append(self._numpy.ndarray((rows, columns), self._type, memory, offset, (stride, step)))
+            shape, strides_of_samples = (rows, columns), (stride, step)
+            views.append(
+                self._numpy.ndarray(shape, self._type, memory.data, offset, strides_of_samples)
+                if self.context is None else
+                self._pixels.tensor_over(memory.data + offset, shape, strides_of_samples, self._type, self._device))
         return views
 
 
@@ -252,11 +283,16 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._seconds = 0.0  # that the frames took
         # ns a frame by the caps; 0: not known. It is also the latency: no frame is held back, and for as long as the
         # element keeps up, what a frame takes here is at most the time until the next.
-        self._interval = ctypes.c_uint64(0)
-        _add_latency(self.get_static_pad("src"), self._interval)
-        element = weakref.ref(self)  # the pad is the element's own: with a strong reference, neither would ever go
-        self.get_static_pad("sink").add_probe(
-            Gst.PadProbeType.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
+        self._interval = 0
+        element = weakref.ref(self)  # the pads are the element's own: with a strong reference, none would ever go
+        kind, sink, src = Gst.PadProbeType, self.get_static_pad("sink"), self.get_static_pad("src")
+        sink.add_probe(kind.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
+        _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PULL,  # PULL: on the answer's way back
+                         lambda *query: element()._latency_was_asked(*query))
+        if cuda.available():
+            _add_query_probe(sink, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._context_is_asked(*query))
+            _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PUSH, lambda *query: element()._context_is_asked(*query))
+            _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
 
     # ---- properties -------------------------------------------------------------------------------------------------
 
@@ -292,13 +328,14 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.CoreError.NEGOTIATION)
     def do_set_info(self, incaps, in_info, outcaps, out_info):
-        layout = _Layout(in_info, self._numpy, self._pixels)
+        on_gpu, device = incaps.get_features(0).contains(cuda.FEATURE), self._stylizer.device
+        layout = _Layout(in_info, self._numpy, self._pixels, device, cuda.context(str(device)) if on_gpu else None)
         if self._layout is None or layout.key != self._layout.key:
             self._reset(f"caps: {incaps.to_string()}")
         self._layout = layout
         interval = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
-        if interval != self._interval.value:
-            self._interval.value = interval
+        if interval != self._interval:
+            self._interval = interval
             self.post_message(Gst.Message.new_latency(self))
         return True
 
@@ -340,6 +377,23 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._last = self._span(buffer)
         return Gst.PadProbeReturn.OK
 
+    def _latency_was_asked(self, query, name):
+        if name == "GstQueryLatency":
+            _lengthen_latency(query, self._interval)
+        return False  # it goes on
+
+    @_guard(False, Gst.LibraryError.FAILED)
+    def _context_is_asked(self, query, name):
+        if name != "GstQueryContext" or self._settings["device"] == "cpu":
+            return False
+        return cuda.answer_context(query, hash(self), cuda.context(self._settings["device"]))
+
+    @_guard(False, Gst.LibraryError.FAILED)
+    def _pool_is_asked(self, query, name):
+        if name != "GstQueryAllocation" or self._layout is None or self._layout.context is None:
+            return False
+        return cuda.answer_allocation(query, self._layout.context, self._layout.size)
+
     def do_transform_frame(self, in_frame, out_frame):
         """Never called. Without it GstVideoFilter works in place; with it alone, it would hand over GstVideoFrames,
         whose fields PyGObject reads at wrong offsets. So `do_transform`, which calls it in C, is overridden."""
@@ -351,8 +405,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._follow_settings(in_buffer.pts)
         stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
         afresh = stylizer.state is None
-        with in_buffer.map(Gst.MapFlags.READ) as source, out_buffer.map(Gst.MapFlags.WRITE) as target:
-            views_in, views_out = layout.views(in_buffer, source.data), layout.views(out_buffer, target.data)
+        with layout.mapped(in_buffer, Gst.MapFlags.READ) as source, \
+                layout.mapped(out_buffer, Gst.MapFlags.WRITE) as target:
+            views_in, views_out = layout.views(in_buffer, source), layout.views(out_buffer, target)
             rgb = stylizer.stylize(pixels.components_to_rgb(views_in[:3], layout.coding, stylizer.device))
             pixels.rgb_to_components(rgb, views_out[:3], layout.coding)
             for view_in, view_out in zip(views_in[3:], views_out[3:]):
@@ -398,7 +453,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if buffer.pts == Gst.CLOCK_TIME_NONE:
             return None
         known = buffer.duration != Gst.CLOCK_TIME_NONE
-        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval.value)
+        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval)
 
     def _discontinuity(self, buffer) -> str:
         """Why a frame isn't the next moment of the same shot, or "" where it is."""
