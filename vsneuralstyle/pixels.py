@@ -55,7 +55,9 @@ def tensor_over(
     return torch.as_tensor(samples if device.type == "cuda" else np.asarray(samples), device=device)
 
 
-def components_to_rgb(components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu") -> Tensor:
+def components_to_rgb(
+    components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
+) -> Tensor:
     """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
 
     Args:
@@ -71,8 +73,8 @@ def components_to_rgb(components: Sequence[np.ndarray | Tensor], coding: Coding,
     linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
     linear /= coding.top
     chroma = _load(chroma, device)
-    # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is white's share, in R, G
-    # and B alike.
+    # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
+    # same in R, G and B.
     shares = torch.addmm(offset.to(chroma), linear[:, 1:].to(chroma), chroma.flatten(1))
     rgb = yuv.upsample(shares.unflatten(1, chroma.shape[1:]), luma.shape, coding.cosited)
     return rgb.add_(_load([luma], device), alpha=float(linear[0, 0])).clamp_(0, 1)[None]

@@ -290,8 +290,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PULL,  # PULL: on the answer's way back
                          lambda *query: element()._latency_was_asked(*query))
         if cuda.available():
-            _add_query_probe(sink, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._context_is_asked(*query))
-            _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PUSH, lambda *query: element()._context_is_asked(*query))
+            for pad, direction in ((sink, kind.QUERY_DOWNSTREAM), (src, kind.QUERY_UPSTREAM)):
+                _add_query_probe(pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query))
             _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
 
     # ---- properties -------------------------------------------------------------------------------------------------

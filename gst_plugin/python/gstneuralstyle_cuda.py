@@ -150,8 +150,8 @@ def mapped(buffer: Gst.Buffer, flags: Gst.MapFlags, context: int):
                          "put a cudaupload before the element")
     handle = cuda.gst_cuda_context_get_handle
     if handle(CudaMemory.from_address(memory).context) != handle(context):
-        raise MediaError("a frame in CUDA memory of another context than PyTorch's; set the elements before this one to "
-                         "the same device, or put a cudadownload before it")
+        raise MediaError("a frame in CUDA memory of another context than PyTorch's; set the elements before this one "
+                         "to the same device, or put a cudadownload before it")
     cuda.gst_cuda_memory_sync(memory)
     if not gst.gst_buffer_map(buffer, ctypes.byref(info), int(flags) | MAP_CUDA):
         raise MediaError("a frame in CUDA memory can't be mapped; put a cudadownload before the element")

@@ -85,7 +85,8 @@ def through(Gst, run, environment, plugin_path):
         frames = [layout.fill(picture(form, 48, 64, phase)).tobytes().hex() for phase in (0, 0.5)]
         return memory, form, 64, 48, layout.strides, layout.offsets, frames
 
-    runs = [one(memory, form) for form in FORMATS for memory in ("host", "device")] + [one(why, "NV12") for why in WRONG]
+    runs = [one(memory, form) for form in FORMATS for memory in ("host", "device")]
+    runs += [one(memory, "NV12") for memory in WRONG]
     done = run(sys.executable, "-P", "-c", STAND_IN, plugin_path, input=json.dumps(runs),
                env={**environment, "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr
@@ -107,7 +108,7 @@ def test_frames_come_out_as_from_host_memory(through, form):
     host, device = through["host", form], through["device", form]
     assert device["error"] is None and device["out"] == host["out"] and len(host["out"]) == 2
     assert len(np.unique(np.frombuffer(bytes.fromhex(host["out"][0]), np.uint8))) > 10
-    # Who has a context, and a pool for what goes out; then for each frame, in and out, that others and PyTorch are done.
+    # Who has a context, and a pool for what goes out; then for each frame, in and out, waiting for others and PyTorch.
     asked = device["asked"].split()
     assert sorted(asked[:2]) == ["context", "pool"] and asked[2:] == 2 * ["sync", "sync", "finish", "finish"]
     assert host["asked"] == "context"
