@@ -1,6 +1,9 @@
 """Model files: what is written is read back, and every unusable file is an error that names it."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,12 +87,39 @@ def test_foreign(folder):
     assert "plain" not in available_styles(model_dir=folder)
 
 
-def test_tensors_that_do_not_fit_the_header(folder):
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ({"flow_width": 0.25}, r"don't fit its header \(flow.estimators.0.0.0.bias is not there, expected \["),
+        ({"no_such_argument": 1}, "has {'no_such_argument': 1}, which no network takes"),
+        ({"channels": [10**9] * 3}, r"has {'channels': \[1000000000, 1000000000, 1000000000\]}, which"),
+        (None, "doesn't say what its networks are"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_header(networks, message, folder):
     path = folder / "plain.safetensors"
     header = read_header(path)
-    for networks in ({"flow_width": 0.25}, {"no_such_argument": 1}):
-        save_file(
-            {"weight": torch.zeros(3)}, path, metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})}
-        )
-        with pytest.raises(ModelError, match="don't fit its header"):
-            load_model("plain", model_dir=folder)
+    save_file(
+        {"weight": torch.zeros(3)}, path, metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})}
+    )
+    with pytest.raises(ModelError, match=f"plain.safetensors: .*{message}"):
+        load_model("plain", model_dir=folder)
+
+
+def test_values_that_are_not_finite(folder):
+    path = folder / "plain.safetensors"
+    net1 = Net1(**NETWORKS)
+    net1.mask[0].weight.data[0, 0, 0, 0] = float("nan")
+    save_model(net1, path, style="plain", networks=NETWORKS, training={})
+    with pytest.raises(ModelError, match="plain.safetensors: mask.0.weight has values that are not finite"):
+        load_model("plain", model_dir=folder)
+
+
+def test_fuzz(tmp_path, run):
+    """NEURALSTYLE_FUZZ: so many new examples of each kind, in place of a few that are always the same."""
+    pytest.importorskip("hypothesis")
+    count = int(os.environ.get("NEURALSTYLE_FUZZ", 0))
+    script = Path(__file__).with_name("fuzz_weights.py")
+    ran = run(sys.executable, "-X", "faulthandler", "-P", script, tmp_path, timeout=120 + count)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    assert ran.stdout.split()[-1] == "no_files"
