@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ from vsneuralstyle.weights import available_styles, read_header, save_model
 
 COUNT = os.environ.get("NEURALSTYLE_FUZZ")
 SETTINGS = settings(max_examples=int(COUNT or 40), derandomize=not COUNT, database=None, deadline=None,
-                    suppress_health_check=list(HealthCheck))
+                    phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 NETWORKS = {"channels": [8, 8, 8], "residual_blocks": 1, "flow_width": 0.0625}
 FOLDER = Path(sys.argv[1])
 PATH = FOLDER / "fuzz.safetensors"

@@ -50,7 +50,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
+    if name != "cpu" and (kind != "cuda" or (":" in name and not (index.isdecimal() and len(index) < 20))):
         raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -49,7 +49,43 @@ static VSNode *copyProperties(VSNode *clip, VSNode *source, const char *name, ch
     return invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
 }
 
-/* Tagger: gives frames without a usable _Matrix the usual guess, without which the resizer knows no way to RGB. */
+/* What a frame says of its samples, where that is a number; else it says nothing. False: an error is set, since the
+   resizer would have one of its own, which doesn't tell whose frame it is. */
+static bool checkProperties(int n, const VSFrame *frame, VSFrameContext *context, const VSAPI *vsapi) {
+    static const struct { const char *key, *expected; uint32_t known; } properties[] = {
+        {"_Matrix", "0 to 2, 4 to 10, or 12 to 14", 0x77f7},
+        {"_Range", "0 or 1", 0x3},
+        {"_ColorRange", "0 or 1", 0x3},
+        {"_ChromaLocation", "0 to 5", 0x3f},
+        {"_FieldBased", "0 to 2", 0x7},
+        {"_Field", "0 or 1", 0x3},
+    };
+    char message[MESSAGE];
+    for (size_t i = 0; i < sizeof properties / sizeof *properties; i++) {
+        int64_t value = intProperty(frame, properties[i].key, 0, vsapi);
+        if (value < 0 || value > 31 || !(properties[i].known >> value & 1)) {
+            setMessage(message, "frame %d has %s %lld; expected %s: correct it with std.SetFrameProps first", n,
+                       properties[i].key, (long long)value, properties[i].expected);
+            vsapi->setFilterError(message, context);
+            return false;
+        }
+    }
+    /* The resizer takes the fields of an interlaced frame apart. */
+    bool interlaced = intProperty(frame, "_FieldBased", 0, vsapi);
+    const char *by = interlaced ? "_FieldBased" : intProperty(frame, "_Field", -1, vsapi) >= 0 ? "_Field" : NULL;
+    int subsampling = vsapi->getVideoFrameFormat(frame)->subSamplingH, height = vsapi->getFrameHeight(frame, 0);
+    if (by && (subsampling > 1 || (subsampling == 1 && interlaced && height % 4))) {
+        setMessage(message, "frame %d of %d lines is interlaced, by its %s; expected chroma of half height at most, and "
+                            "a height that 4 divides: deinterlace it, or std.RemoveFrameProps %s where it is "
+                            "progressive", n, height, by, by);
+        vsapi->setFilterError(message, context);
+        return false;
+    }
+    return true;
+}
+
+/* Tagger: leaves frames with what the resizer needs for the way to RGB and back, and gives those without a usable
+   _Matrix the usual guess. */
 static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, void **frameData, VSFrameContext *context,
                                            VSCore *core, const VSAPI *vsapi) {
     (void)frameData;
@@ -59,14 +95,24 @@ static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, vo
     if (reason != arAllFramesReady)
         return NULL;
     const VSFrame *src = vsapi->getFrameFilter(n, clip, context);
+    if (!checkProperties(n, src, context, vsapi)) {
+        vsapi->freeFrame(src);
+        return NULL;
+    }
+    VSFrame *dst = vsapi->copyFrame(src, core);
+    VSMap *properties = vsapi->getFramePropertiesRW(dst);
     int64_t matrix = intProperty(src, "_Matrix", VSC_MATRIX_UNSPECIFIED, vsapi);
     /* A gray clip made of an RGB clip's plane still says RGB. */
-    if (matrix != VSC_MATRIX_UNSPECIFIED && matrix != VSC_MATRIX_RGB)
-        return src;
-    VSFrame *dst = vsapi->copyFrame(src, core);
-    bool high = vsapi->getFrameHeight(src, 0) >= 720;
-    vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_Matrix", high ? VSC_MATRIX_BT709 : VSC_MATRIX_ST170_M,
-                     maReplace);
+    if (matrix == VSC_MATRIX_UNSPECIFIED || matrix == VSC_MATRIX_RGB) {
+        bool high = vsapi->getFrameHeight(src, 0) >= 720;
+        matrix = high ? VSC_MATRIX_BT709 : VSC_MATRIX_ST170_M;
+        vsapi->mapSetInt(properties, "_Matrix", matrix, maReplace);
+    }
+    /* These matrices need no transfer and no primaries, whatever a frame says of them. */
+    if (matrix <= VSC_MATRIX_BT2020_NCL) {
+        vsapi->mapDeleteKey(properties, "_Transfer");
+        vsapi->mapDeleteKey(properties, "_Primaries");
+    }
     vsapi->freeFrame(src);
     return dst;
 }

@@ -6,13 +6,20 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 void setMessage(char *message, const char *format, ...) {
     int prefix = snprintf(message, MESSAGE, "Stylize: ");
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message + prefix, MESSAGE - prefix, format, arguments);
+    int length = vsnprintf(message + prefix, MESSAGE - prefix, format, arguments);
     va_end(arguments);
+    if (length >= MESSAGE - prefix) { /* cut off: between characters of UTF-8, not within one */
+        char *end = message + MESSAGE - sizeof "...";
+        while ((*end & 0xc0) == 0x80)
+            end--;
+        strcpy(end, "...");
+    }
 }
 
 /* ---- Arguments: each check returns false with a message ---------------------------------------------------------- */

@@ -121,6 +121,11 @@ static bool anyExported(PyObject *list) {
 
 /* ---- Calls into Python ------------------------------------------------------------------------------------------- */
 
+/* A text as UTF-8, with escapes for what that can't hold: the odd bytes of a file's name. A new reference to bytes. */
+static PyObject *toUtf8(PyObject *text) {
+    return text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
+}
+
 /* Takes the raised exception as a message for the user, with the GIL held. The core's own errors say all that a user
    needs; any other one is a defect, here or below, so its type is named and its traceback goes to stderr. */
 static void takeException(char *message) {
@@ -130,17 +135,18 @@ static void takeException(char *message) {
     bool isExpected = expected && PyObject_IsInstance(error, expected) == 1;
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(error), "__name__");
     PyObject *text = PyObject_Str(error);
-    const char *nameUtf8 = name ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
-    const char *textUtf8 = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
-    if (!textUtf8)
-        textUtf8 = "an error that can't be shown";
+    PyObject *nameBytes = toUtf8(name), *textBytes = toUtf8(text);
+    const char *nameUtf8 = nameBytes ? PyBytes_AsString(nameBytes) : "unknown error";
+    const char *textUtf8 = textBytes ? PyBytes_AsString(textBytes) : "an error that can't be shown";
     PyErr_Clear();
     if (isExpected) {
         setMessage(message, "%s", textUtf8);
     } else {
-        setMessage(message, "%s: %s", nameUtf8 ? nameUtf8 : "unknown error", textUtf8);
+        setMessage(message, "%s: %s", nameUtf8, textUtf8);
         PyErr_DisplayException(error);
     }
+    Py_XDECREF(textBytes);
+    Py_XDECREF(nameBytes);
     Py_XDECREF(text);
     Py_XDECREF(name);
     Py_XDECREF(expected);
@@ -164,8 +170,9 @@ static PyObject *keywordArguments(const VSMap *in, const VSAPI *vsapi) {
     int absent;
     for (size_t i = 0; keywords && i < sizeof texts / sizeof *texts; i++) {
         const char *text = vsapi->mapGetData(in, texts[i], 0, &absent);
-        if (!absent && !addKeyword(keywords, texts[i], PyUnicode_FromStringAndSize(
-                                       text, vsapi->mapGetDataSize(in, texts[i], 0, NULL))))
+        /* Any bytes can name a file; this is how Python's own calls take them. */
+        if (!absent && !addKeyword(keywords, texts[i], PyUnicode_DecodeUTF8(
+                                       text, vsapi->mapGetDataSize(in, texts[i], 0, NULL), "surrogateescape")))
             Py_CLEAR(keywords);
     }
     for (size_t i = 0; keywords && i < sizeof numbers / sizeof *numbers; i++) {
@@ -306,11 +313,12 @@ bool putVersions(VSMap *out, char *message, const VSAPI *vsapi) {
     Py_ssize_t position = 0;
     bool put = versions != NULL;
     while (put && PyDict_Next(versions, &position, &key, &value)) {
-        const char *name = PyUnicode_AsUTF8AndSize(key, NULL);
-        const char *text = name ? PyUnicode_AsUTF8AndSize(value, NULL) : NULL;
+        PyObject *name = toUtf8(key), *text = name ? toUtf8(value) : NULL;
         put = text != NULL;
         if (put)
-            vsapi->mapSetData(out, name, text, -1, dtUtf8, maReplace);
+            vsapi->mapSetData(out, PyBytes_AsString(name), PyBytes_AsString(text), -1, dtUtf8, maReplace);
+        Py_XDECREF(text);
+        Py_XDECREF(name);
     }
     if (!put)
         takeException(message);

@@ -1,5 +1,9 @@
 """What can't be done is said: which argument, what was expected, what to do; vspipe ends with a non-zero exit."""
 
+import os
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,11 @@ def bad_models(tmp_path, model_dir):
     (dict(checkpoint_mb=-1), r"checkpoint_mb is -1; expected 0 to 2147483647"),
     (dict(checkpoint_mb=2**40), r"checkpoint_mb is 1099511627776; expected 0 to"),
     (dict(preroll=-2), r"preroll is -2; expected 0 to"),
+    (dict(style="a" * 300), r"unknown style 'aaa"),
+    (dict(style=b"\xff"), r"unknown style '\\udcff'"),
+    (dict(model_dir=b"/\xff"), r"'/\\udcff' does not exist"),
+    (dict(device="cuda:" + "9" * 5000), r"unknown device 'cuda:9.*\.\.\.$"),
+    (dict(device="cuda:" + "é" * 5000), r"unknown device 'cuda:é*\.\.\.$"),
 ], ids=str)
 def test_arguments(arguments, message, blank, model_dir):
     with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
@@ -70,6 +79,19 @@ def test_clips(clip, message, model_dir):
     source = vs.core.std.BlankClip(**dict(format=vs.RGB24, width=32, height=32, length=4) | clip)
     with pytest.raises(vs.Error, match=f"^Stylize: .*{message}"):
         vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+
+
+@pytest.mark.parametrize(("properties", "message"), [
+    (dict(_Matrix=3), "frame 0 has _Matrix 3; expected 0 to 2, 4 to 10, or 12 to 14"),
+    (dict(_Range=7), "frame 0 has _Range 7; expected 0 or 1"),
+    (dict(_ChromaLocation=2**40), "frame 0 has _ChromaLocation 1099511627776; expected 0 to 5"),
+    (dict(_FieldBased=1), "frame 0 of 38 lines is interlaced, by its _FieldBased; expected .* a height that 4 divides"),
+], ids=str)
+def test_properties(properties, message, model_dir):
+    source = vs.core.std.BlankClip(format=vs.YUV420P8, width=32, height=38).std.SetFrameProps(**properties)
+    output = vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+    with pytest.raises(vs.Error, match=f"^Stylize: {message}"):
+        output.get_frame(0)
 
 
 @pytest.mark.parametrize(("mask", "message"), [
@@ -189,3 +211,14 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
     del output
     assert np.array_equal(kept[0], clip[0, :, :, 0])
     assert not kept[0].flags.writeable
+
+
+def test_fuzz(model_dir, run):
+    """NEURALSTYLE_FUZZ: so many new examples of each kind, in place of a few that are always the same."""
+    pytest.importorskip("hypothesis")
+    count = int(os.environ.get("NEURALSTYLE_FUZZ", 0))
+    script = Path(__file__).with_name("fuzz.py")
+    ran = run(sys.executable, "-X", "faulthandler", "-P", script, model_dir, timeout=240 + count)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    assert "Traceback" not in ran.stderr, ran.stderr  # what the filter says of an error that it didn't expect
+    assert ran.stdout.split()[-1] == "properties"
