@@ -193,20 +193,22 @@ class Stylizer:
             raise ArgumentError(
                 f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame"
             )
+        frames = frames.to(self.device)
+        befores = [None if self._state is None else self._state.frame, *frames.split(1)[:-1]]
+        # For all of them first: the host waits for the device here, and nowhere below.
+        self.scene_starts = tuple(
+            before is None or (self.is_cut(before, frame) if start is None else bool(start))
+            for before, frame, start in zip(befores, frames.split(1), starts_scene)
+        )
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
-        pairs = [self._step(frame[None], start) for frame, start in zip(frames.to(self.device), starts_scene)]
-        self.scene_starts = tuple(started for _, started in pairs)
-        return torch.cat([output for output, _ in pairs]) if pairs else frames.to(self.device)
+        outputs = [self._step(frame, starts) for frame, starts in zip(frames.split(1), self.scene_starts)]
+        return torch.cat(outputs) if outputs else frames
 
-    def _step(self, frame: Tensor, starts: bool | None) -> tuple[Tensor, bool]:
+    def _step(self, frame: Tensor, starts: bool) -> Tensor:
         state, net1 = self._state, self._net1
         frame = frame.clone(memory_format=torch.contiguous_format)  # the state must not keep the caller's memory
         height, width = frame.shape[-2:]
-        if state is None:
-            starts = True
-        elif starts is None:
-            starts = self.is_cut(state.frame, frame)
         padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         feature = net1.style.encode(padded.to(self.precision).contiguous(memory_format=torch.channels_last))
         if starts or self.coherence == 0:
@@ -217,7 +219,7 @@ class Stylizer:
             composite, _ = net1.compose(feature, state.feature, flow, unexplained, self.coherence)
         stylized = net1.style.decode(composite.to(self.precision))[..., :height, :width]
         self._state = State(frame, composite)
-        return self._finish(frame, stylized), starts
+        return self._finish(frame, stylized)
 
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
         if self.preserve_color:

@@ -48,6 +48,8 @@ CAPS = Gst.Caps.from_string("; ".join(
 # the same shot. Below it (frames dropped upstream, a variable frame rate) the flow network still finds the motion.
 MAX_GAP = Gst.SECOND
 
+FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS  # GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
+
 _AT_START = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_READY)
 _AT_ANY_TIME = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_PLAYING)
 _CONTROLLED = _AT_ANY_TIME | GObject.ParamFlags(Gst.PARAM_CONTROLLABLE)
@@ -71,6 +73,9 @@ SETTINGS = {
                        False, _CONTROLLED),
     "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
                   "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
+    "lookahead": (int, "Look-ahead", "Frames held back so that as many and one more go to the device together: a GPU "
+                  "then needn't wait for the host between them. They add to the latency; a CPU gains nothing",
+                  0, 64, 0, _AT_START),
 }
 STATS = {
     "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "
@@ -162,7 +167,7 @@ def _lengthen_latency(query: int, added: int):
 
 
 def _import_core():
-    """Import what the element runs on: (numpy, vsneuralstyle.pixels, Stylizer).
+    """Import what the element runs on: (numpy, torch, vsneuralstyle.pixels, Stylizer).
 
     GStreamer runs the Python that its loader was built for, whatever `python3` is on PATH, and enters a virtual
     environment only where its ``bin`` comes first there. But where this file was installed into one, as
@@ -176,6 +181,7 @@ def _import_core():
         from vsneuralstyle import pixels
         from vsneuralstyle.stylizer import Stylizer
         import numpy
+        import torch
     except (ImportError, OSError) as error:
         raise ImportError(
             f"GStreamer runs Python {version} (prefix {sys.prefix}), and neuralstyle can't start there: {error}. "
@@ -183,7 +189,7 @@ def _import_core():
             f"`/usr/bin/python3 -m venv --system-site-packages`, and set GST_PLUGIN_PATH to its lib/gstreamer-1.0 "
             f"(or put its bin first in PATH)."
         ) from error
-    return numpy, pixels, Stylizer
+    return numpy, torch, pixels, Stylizer
 
 
 class _Layout:
@@ -274,16 +280,15 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         # frames are dropped before `transform` sees them, and each jump costs coherence. Whoever wants that sets qos.
         self.set_qos_enabled(False)
         self._settings = {name: spec[-2] for name, spec in SETTINGS.items()}
-        self._numpy = self._pixels = self._make = self._stylizer = None  # from start to stop
+        self._numpy = self._torch = self._pixels = self._make = self._stylizer = None  # from start to stop
         self._style = None  # the stylizer's
         self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
-        self._waiting = False  # whether a frame has come in that hasn't been stylized yet
+        self._waiting = False  # whether a frame has come in that the base class hasn't handed on to do_transform yet
+        self._held = []  # (RGB, output buffer) of the frames that wait for those after them
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
-        # ns a frame by the caps; 0: not known. It is also the latency: no frame is held back, and for as long as the
-        # element keeps up, what a frame takes here is at most the time until the next.
-        self._interval = 0
+        self._interval = 0  # ns a frame by the caps; 0: not known
         element = weakref.ref(self)  # the pads are the element's own: with a strong reference, none would ever go
         kind, sink, src = Gst.PadProbeType, self.get_static_pad("sink"), self.get_static_pad("src")
         sink.add_probe(kind.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
@@ -311,7 +316,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.LibraryError.INIT)
     def do_start(self):
-        self._numpy, self._pixels, self._make = _import_core()
+        self._numpy, self._torch, self._pixels, self._make = _import_core()
         self._layout = self._last = None
         self._waiting = False
         self._frames = self._cuts = self._dropped = 0
@@ -322,6 +327,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     @_guard(False, Gst.LibraryError.SHUTDOWN)
     def do_stop(self):
         self._stylizer = None
+        self._held.clear()
         return True
 
     # ---- the stream -------------------------------------------------------------------------------------------------
@@ -341,6 +347,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.StreamError.FAILED)
     def do_sink_event(self, event):
+        if event.type == Gst.EventType.FLUSH_STOP:
+            self._held.clear()
+        elif Gst.EventType.get_flags(event.type) & Gst.EventTypeFlags.SERIALIZED:
+            self._push_held()
         if event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP):
             self._waiting = False
             self._reset(event.type.value_nick)
@@ -373,13 +383,16 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._count_dropped()
         self._waiting = True
         if why := self._discontinuity(buffer):
+            self._push_held()
             self._reset(why)
         self._last = self._span(buffer)
         return Gst.PadProbeReturn.OK
 
     def _latency_was_asked(self, query, name):
         if name == "GstQueryLatency":
-            _lengthen_latency(query, self._interval)
+            # The first of the frames that go together waits until the last is here, and then until all are done: as long
+            # as the element keeps up, what a frame takes is at most the time until the next.
+            _lengthen_latency(query, (2 * self._settings["lookahead"] + 1) * self._interval)
         return False  # it goes on
 
     @_guard(False, Gst.LibraryError.FAILED)
@@ -402,47 +415,89 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     @_guard(Gst.FlowReturn.ERROR, Gst.StreamError.FAILED)
     def do_transform(self, in_buffer, out_buffer):
         began = time.perf_counter()
-        self._follow_settings(in_buffer.pts)
-        stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
-        afresh = stylizer.state is None
-        with layout.mapped(in_buffer, Gst.MapFlags.READ) as source, \
-                layout.mapped(out_buffer, Gst.MapFlags.WRITE) as target:
-            views_in, views_out = layout.views(in_buffer, source), layout.views(out_buffer, target)
-            rgb = stylizer.stylize(pixels.components_to_rgb(views_in[:3], layout.coding, stylizer.device))
-            pixels.rgb_to_components(rgb, views_out[:3], layout.coding)
-            for view_in, view_out in zip(views_in[3:], views_out[3:]):
-                view_out[...] = view_in
-            # Nothing may look at the memory once it is unmapped.
-            views_in = views_out = view_in = view_out = None
-        if stylizer.scene_starts[0] and not afresh:
-            self._post_cut(in_buffer.pts)
-            self._cuts += 1
-        self._frames += 1
         self._waiting = False
+        flow = self._follow_settings(in_buffer.pts)
+        if flow != Gst.FlowReturn.OK:
+            return flow
+        layout = self._layout
+        with layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
+            views = layout.views(in_buffer, source)
+            self._held.append(
+                (self._pixels.components_to_rgb(views[:3], layout.coding, self._stylizer.device), out_buffer))
+            if len(views) > 3:
+                with layout.mapped(out_buffer, Gst.MapFlags.WRITE) as target:
+                    layout.views(out_buffer, target)[3][...] = views[3]
+            views = None  # nothing may look at the memory once it is unmapped
         self._seconds += time.perf_counter() - began
-        return Gst.FlowReturn.OK
+        if len(self._held) <= self._most_held():
+            return FLOW_DROPPED
+        if len(self._held) == 1:
+            self._stylize_held()
+            return Gst.FlowReturn.OK  # the base class pushes it
+        # Not the last of them through the base class: it takes those before for lost, and would flag a DISCONT.
+        flow = self._push_held()
+        return FLOW_DROPPED if flow == Gst.FlowReturn.OK else flow
 
     # ---- helpers ----------------------------------------------------------------------------------------------------
+
+    def _most_held(self):
+        """Frames that may wait: `lookahead`, or fewer where the pool that output buffers come from is small."""
+        lookahead = self._settings["lookahead"]
+        pool = self.get_buffer_pool() if lookahead else None
+        most = Gst.BufferPool.config_get_params(pool.get_config())[-1] if pool else 0
+        return min(lookahead, max(most - 2, 0)) if most else lookahead  # 2: the one in work, and the sink's
+
+    def _stylize_held(self):
+        """Fill the buffers of the frames that are held, and hold none; returns them in their order."""
+        began = time.perf_counter()
+        held, self._held = self._held, []
+        stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
+        afresh = stylizer.state is None
+        rgb = stylizer.stylize(self._torch.cat([frame for frame, _ in held]))
+        for number, (frame, (_, buffer)) in enumerate(zip(rgb.split(1), held)):
+            with layout.mapped(buffer, Gst.MapFlags.WRITE) as target:
+                views = layout.views(buffer, target)
+                pixels.rgb_to_components(frame, views[:3], layout.coding)
+                views = None
+            if stylizer.scene_starts[number] and not (afresh and number == 0):
+                self._post_cut(buffer.pts)
+                self._cuts += 1
+            self._frames += 1
+        self._seconds += time.perf_counter() - began
+        return [buffer for _, buffer in held]
+
+    def _push_held(self):
+        """Stylize the frames that are held, and push them on; the first flow that isn't OK."""
+        flow = Gst.FlowReturn.OK
+        for buffer in self._stylize_held() if self._held else ():
+            flow = self.get_static_pad("src").push(buffer) if flow == Gst.FlowReturn.OK else flow
+        return flow
 
     def _load(self):
         """Make the stylizer that the settings ask for. Where that fails, the one before is still there."""
         options = {name.replace("-", "_"): value for name, value in self._settings.items()}
-        style = options.pop("style")
+        style, _ = options.pop("style"), options.pop("lookahead")
         self._stylizer = self._make(style, model_dir=options.pop("model_path"), **options)
         self._style = style
         self._log(Gst.DebugLevel.INFO,
                   f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}")
 
     def _follow_settings(self, pts):
-        """Hand on what was set since the frame before, or what a GstController sets for this one."""
+        """Hand on what was set since the frame before, or what a GstController sets for this one. Frames that are held
+        are pushed with what was set for them; returns the flow of that."""
         stream_time = self.segment.to_stream_time(Gst.Format.TIME, pts)
         if stream_time != Gst.CLOCK_TIME_NONE:
             self.sync_values(stream_time)
-        if self._settings["style"] != self._style:
+        changes = {name: self._settings[name] for name, spec in SETTINGS.items()
+                   if spec[-1] == _CONTROLLED
+                   and self._settings[name] != getattr(self._stylizer, name.replace("-", "_"))}
+        other_style = self._settings["style"] != self._style
+        flow = self._push_held() if changes or other_style else Gst.FlowReturn.OK
+        if other_style:
             self._load()
-        for name, spec in SETTINGS.items():
-            if spec[-1] == _CONTROLLED:
-                setattr(self._stylizer, name.replace("-", "_"), self._settings[name])
+        for name, value in changes.items():
+            setattr(self._stylizer, name.replace("-", "_"), value)
+        return flow
 
     def _count_dropped(self):
         """The base class doesn't tell: a frame was dropped if the next came, or the end, and it wasn't stylized."""

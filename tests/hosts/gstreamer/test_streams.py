@@ -165,9 +165,10 @@ def test_qos(pipeline, stylize, clip, Gst, qos):
         check(stylized, clip[[0, 1, 3, 4]], stylize)
 
 
-def test_latency_is_that_of_one_frame(play, Gst):
+@pytest.mark.parametrize("lookahead, frames", [(0, 1), (3, 7)])  # those that are waited for, and those in work
+def test_latency(play, Gst, lookahead, frames):
     pipeline = play(f"videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=25/1 ! "
-                    f"{ELEMENT} ! fakesink sync=true")
+                    f"{ELEMENT} lookahead={lookahead} ! fakesink sync=true")
     style = pipeline.get_by_name("style")
     message = pipeline.get_bus().timed_pop_filtered(60 * Gst.SECOND, Gst.MessageType.LATENCY)
     while message.src != style:  # it says when it knows how long a frame is
@@ -176,8 +177,92 @@ def test_latency_is_that_of_one_frame(play, Gst):
     assert style.get_static_pad("sink").peer_query(before) and style.get_static_pad("src").query(after)
     (live, least, most), (still_live, then, then_most) = before.parse_latency(), after.parse_latency()
     assert live and still_live
-    assert then - least == Gst.SECOND // 25
-    assert then_most == most == Gst.CLOCK_TIME_NONE or then_most - most == Gst.SECOND // 25
+    assert then - least == frames * Gst.SECOND // 25
+    assert then_most == most == Gst.CLOCK_TIME_NONE or then_most - most == frames * Gst.SECOND // 25
+
+
+# ---- look-ahead ------------------------------------------------------------------------------------------------------
+
+
+def pulled(one, count):
+    """So many frames and their numbers; none of them says that one before it is missing."""
+    samples = [one.sink.try_pull_sample(60 * one.Gst.SECOND) for _ in range(count)]
+    assert all(samples), one.error()
+    buffers = [sample.get_buffer() for sample in samples]
+    assert not any(buffer.has_flags(one.Gst.BufferFlags.DISCONT) for buffer in buffers[1:])
+    return np.stack([picture(sample) for sample in samples]), [b.pts * 25 // one.Gst.SECOND for b in buffers]
+
+
+def none_comes(one):
+    return one.sink.try_pull_sample(one.Gst.SECOND // 5) is None
+
+
+@pytest.mark.parametrize("lookahead", [1, 3, 64])
+def test_lookahead_holds_frames_back_and_the_end_drains_them(pipeline, stylize, clip, lookahead):
+    one = pipeline(f"scene-cut=0 lookahead={lookahead}")
+    whole = len(clip) // (lookahead + 1) * (lookahead + 1)
+    for number, frame in enumerate(clip):
+        one.send(frame, number)
+    first = pulled(one, whole) if whole else (clip[:0], [])
+    assert none_comes(one)
+    one.source.emit("end-of-stream")
+    rest = pulled(one, len(clip) - whole) if whole < len(clip) else (clip[:0], [])
+    assert one.sink.try_pull_sample(60 * one.Gst.SECOND) is None and one.sink.is_eos()
+    assert first[1] + rest[1] == list(range(len(clip)))
+    check(np.concatenate([first[0], rest[0]]), clip, stylize)
+    assert one.stats("frames") == len(clip) and one.stats("dropped") == 0
+
+
+@pytest.mark.parametrize("what", ["caps", "jump", "strength", "style", "flush"])
+def test_lookahead_ends_with_what_the_frames_have_in_common(pipeline, stylize, clip, Gst, what):
+    one = pipeline("scene-cut=0 lookahead=3")
+    for number, frame in enumerate(clip[:2]):
+        one.send(frame, number)
+    assert none_comes(one)
+    after, size, begin, options = clip[2:6], slice(None), 2, {}
+    if what == "caps":
+        after = after[:, :40, :56]
+    elif what == "jump":
+        begin = 200
+    elif what == "flush":  # those that were held are gone
+        one.source.send_event(Gst.Event.new_flush_start())
+        one.source.send_event(Gst.Event.new_flush_stop(True))
+    else:
+        options = {"strength": {"strength": 0.5}, "style": {"style": "other"}}[what]
+        for name, value in options.items():
+            one.style.set_property(name, value)
+    for number, frame in enumerate(after, start=begin):
+        one.send(frame, number)
+    if what != "flush":
+        before, numbers = pulled(one, 2)
+        assert numbers == [0, 1]
+        check(before, clip[:2], stylize)
+    stylized, numbers = pulled(one, 4)
+    assert numbers == list(range(begin, begin + 4))
+    if what == "strength":  # not a fresh start
+        np.testing.assert_array_equal(stylized, stylize(clip[:6], scene_cut=0.0, **options)[2:])
+    else:
+        np.testing.assert_array_equal(stylized, stylize(after, scene_cut=0.0, **options))
+    assert none_comes(one)
+
+
+def test_lookahead_keeps_alpha_and_tells_cuts(play, finish, Gst):
+    """Four frames at a time of a picture that changes at frame 6, with alpha."""
+    description = ("videotestsrc num-buffers=6 pattern=ball foreground-color=0x80ff8040 ! video/x-raw,format=RGBA,width=64,"
+                   "height=48,framerate=25/1 ! c.  videotestsrc num-buffers=6 pattern=checkers-8 ! video/x-raw,format=RGBA,"
+                   f"width=64,height=48,framerate=25/1 ! c.  concat name=c ! {ELEMENT} lookahead={{}} "
+                   "! appsink name=sink sync=false")
+    runs = []
+    for lookahead in (0, 3):
+        pipeline = play(description.format(lookahead))
+        sink, frames = pipeline.get_by_name("sink"), []
+        while (sample := sink.try_pull_sample(60 * Gst.SECOND)) is not None:
+            buffer = sample.get_buffer()
+            frames.append((buffer.pts, buffer.extract_dup(0, buffer.get_size())))
+        cuts = [message.get_structure().to_string() for message in finish(pipeline, Gst.MessageType.ELEMENT)
+                if message.has_name("neuralstyle-scene-cut")]
+        runs.append((frames, cuts))
+    assert len(runs[0][0]) == 12 and runs[0] == runs[1]
 
 
 # ---- seeks -----------------------------------------------------------------------------------------------------------
