@@ -44,6 +44,8 @@ def play(form, width, height, strides, offsets, frames):
     pipeline = Gst.parse_launch("appsrc name=source format=time ! standin name=style precision=float32 scene-cut=0 ! "
                                 "appsink name=sink sync=false")
     source, style, sink = map(pipeline.get_by_name, ("source", "style", "sink"))
+    if memory == "networks on a CPU":
+        style.set_property("device", "cpu")
     source.set_property("caps", Gst.Caps.from_string(
         f"video/x-raw{feature}, format={form}, width={width}, height={height}, framerate=25/1"))
     pipeline.set_state(Gst.State.PLAYING)

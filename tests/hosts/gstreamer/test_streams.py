@@ -54,10 +54,11 @@ class Pipeline:
 
 def picture(sample):
     """The frame in a sample of RGB or BGR, (H, W, 3)."""
-    caps, buffer = sample.get_caps().get_structure(0), sample.get_buffer()
-    width, height = caps["width"], caps["height"]
-    rows = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8).reshape(height, -1)
-    return rows[:, :3 * width].reshape(height, width, 3)
+    from gi.repository import GstVideo
+
+    info, buffer = GstVideo.VideoInfo.new_from_caps(sample.get_caps()), sample.get_buffer()
+    rows = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8).reshape(info.height, -1)
+    return rows[:, :3 * info.width].reshape(info.height, info.width, 3)
 
 
 @pytest.fixture
