@@ -18,7 +18,7 @@ from gi.repository import Gst, GstApp, GstVideo  # noqa: E402, F401
 
 FORMATS = ("GBR", "RGB", "BGRx", "ARGB", "Y444", "I420", "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE",
            "I422_10LE")
-COLORIMETRIES = ("bt601", "bt709", "bt2020", "smpte240m", "sRGB", "1:4:0:1", "2:4:16:4", "0:0:0:0", "1:1:0:0", "2:6:7:1")
+COLORIMETRIES = ("bt601", "bt709", "bt2020", "smpte240m", "sRGB", "1:4:0:1", "2:4:16:4", "0:0:0:0", "1:1:0:0")
 SITES = ("jpeg", "mpeg2", "dv", "cosited", "none", "alt-line")
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 NUMBER = st.floats() | st.integers() | st.booleans()
