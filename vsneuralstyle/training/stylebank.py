@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reconstruction-weight", type=float, default=30.0, help="of the auto-encoder's squared error (default 30)"
     )
-    parser.add_argument("--bank-rate", type=float, default=2e-3, help="highest learning rate of the banks")
+    parser.add_argument("--bank-rate", type=float, default=5e-3, help="highest learning rate of the banks (default 5e-3)")
     parser.add_argument(
         "--start-from",
         type=Path,
