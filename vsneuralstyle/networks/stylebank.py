@@ -32,8 +32,8 @@ class Bank(nn.Sequential):
     @torch.no_grad()
     def match(self, content: Tensor) -> None:
         """Gives the style the statistics of what comes in, (B, C, h, w), so that a new bank is nearly the identity."""
-        variance, mean = torch.var_mean(content.float(), dim=(0, 2, 3))
-        self[1].weight.copy_(variance.sqrt())
+        variance, mean = torch.var_mean(content.float(), dim=(0, 2, 3), correction=0)
+        self[1].weight.copy_((variance + self[1].eps).sqrt())
         self[1].bias.copy_(mean)
 
 

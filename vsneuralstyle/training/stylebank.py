@@ -102,7 +102,7 @@ def start_from_transform_net(network: StyleBankNet, bank: Bank, state: dict[str,
         y = layer(x)
         if isinstance(layer, ConvBlock):
             convolution, norm, _ = layer
-            variance, mean = torch.var_mean(convolution(x), dim=(0, 2, 3))
+            variance, mean = torch.var_mean(convolution(x), dim=(0, 2, 3), correction=0)
             scale = norm.weight * torch.rsqrt(variance + norm.eps)
             convolution.weight.mul_(scale.view(-1, 1, 1, 1))
             convolution.bias.sub_(mean).mul_(scale).add_(norm.bias)
