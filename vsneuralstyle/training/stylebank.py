@@ -134,7 +134,6 @@ def main(args: argparse.Namespace) -> None:
         load_start(modules, load_run(args.start_from), to_tensor(crops(images, 256, 8, 1), torch.device("cpu")))
     modules.to(device, memory_format=torch.channels_last)
     weights = torch.tensor(factors, device=device)
-
     draw = batches(args, images, device)
 
     def sample(step: int) -> tuple[Tensor, np.ndarray, list[int] | None]:
@@ -145,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
         return *draw(step), styles
 
     absent = torch.tensor(float("nan"))
-    columns = ("loss", "content", "style", "variation", "shift", "reconstruction", *names)
+    columns = ("loss", "content", "style", "variation", "shift", "reconstruction", *(f"style {name}" for name in names))
 
     def loss(batch: tuple[Tensor, np.ndarray, list[int] | None]) -> dict[str, Tensor]:
         content, steps, styles = batch
@@ -157,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         with autocast(device):
             feature = network.encode(content, each_its_own([banks[names[style]] for style in styles]))
         losses, errors = style_loss(network, feature, content, steps, styles, weights[styles])
-        of_styles = {names[style]: errors[[s == style for s in styles]].mean() for style in set(styles)}
+        of_styles = {f"style {names[style]}": errors[[s == style for s in styles]].mean() for style in set(styles)}
         return {**terms, **losses, **of_styles}
 
     samples = to_tensor(crops(images, 256, 3, 12345), device).contiguous(memory_format=torch.channels_last)
@@ -166,8 +165,9 @@ def main(args: argparse.Namespace) -> None:
     def picture() -> np.ndarray:
         """A row for each photograph: itself, the auto-encoder's, and every style."""
         with autocast(device):
-            columns = [samples, network(samples), *(network.decode(network.encode(samples, b)) for b in banks.values())]
-        return np.concatenate([to_picture(torch.stack([column[i] for column in columns])) for i in range(len(samples))])
+            drawn = [network.decode(network.encode(samples, bank)) for bank in banks.values()]
+            pictures = torch.stack([samples, network(samples), *drawn], 1)
+        return np.concatenate([to_picture(row) for row in pictures])
 
     train(args, modules, sample, loss, picture, rates={"banks": args.bank_rate})
 
