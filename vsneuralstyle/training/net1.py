@@ -110,6 +110,8 @@ def main(args: argparse.Namespace) -> None:
         raise ArgumentError("--style-run and --flow-run are missing; expected the --run folders of the runs before")
     shots = clips.load_all(paths)  # not the whole cache: it may hold clips that are kept out this time
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
+    if args.output and bank_names(style_run) and args.output.suffix:
+        raise ArgumentError(f"--output {args.output}: expected a folder, for StyleBank's base and its banks")
     net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
