@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from vsneuralstyle import ArgumentError, ModelError, Stylizer, cli
-from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, Mixture, StyleBankNet, each_its_own
 from vsneuralstyle.networks.transform import TransformNet
 from vsneuralstyle.training.stylebank import drawn_styles, start_from_transform_net
@@ -22,11 +21,7 @@ from vsneuralstyle.weights import (
     parse_mix,
     read_header,
     save_bank,
-    save_model,
 )
-
-NETWORKS = {"net": "stylebank", "flow_width": 0.125}
-
 
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch, tmp_path):
@@ -35,28 +30,8 @@ def seeded(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
-def random_bank() -> Bank:
-    bank = Bank()
-    for parameter in bank.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return bank
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A base of random weights with the banks `one`, `two` and `three`."""
-    models = tmp_path / "models"
-    models.mkdir()
-    net1 = Net1(**NETWORKS)
-    save_model(net1, models / "stylebank.safetensors", style="stylebank", networks=NETWORKS, training={})
-    for name in ("one", "two", "three"):
-        path = models / f"{name}.bank.safetensors"
-        save_bank(random_bank(), path, style=name, base=fingerprint(net1.style), training={"by": "a test"})
-    return models
-
-
 @torch.no_grad()
-def test_without_a_bank_it_is_an_auto_encoder_and_a_mix_is_the_weighted_sum():
+def test_without_a_bank_it_is_an_auto_encoder_and_a_mix_is_the_weighted_sum(random_bank):
     network, one, two, frame = StyleBankNet(), random_bank(), random_bank(), torch.rand(2, 3, 24, 32)
     content = network.content(frame)
     assert torch.equal(network.encode(frame), network.residual[3:](content))
@@ -95,16 +70,16 @@ def test_every_style_is_drawn_equally_often_and_by_the_step_alone():
     assert drawn != sorted(drawn) and drawn[:6] != drawn[6:12]
 
 
-def test_files(folder, tmp_path):
-    assert set(available_styles("stylebank", folder)) == {"one", "two", "three"}
-    assert "stylebank" not in available_styles(model_dir=folder) and "one" not in available_styles(model_dir=folder)
-    model = load_model("one:1 + two:3", "stylebank", folder)
+def test_files(stylebank_dir, tmp_path):
+    assert set(available_styles("stylebank", stylebank_dir)) == {"one", "two", "three"}
+    assert "stylebank" not in available_styles(model_dir=stylebank_dir) and "one" not in available_styles(model_dir=stylebank_dir)
+    model = load_model("one:1 + two:3", "stylebank", stylebank_dir)
     assert list(model.header["banks"]) == ["one", "two"] and model.header["banks"]["one"]["training"] == {"by": "a test"}
     assert model.net1.style.bank.weights == [0.25, 0.75]
-    assert len(load_model("one+two:0", "stylebank", folder).net1.style.bank.banks) == 1
+    assert len(load_model("one+two:0", "stylebank", stylebank_dir).net1.style.bank.banks) == 1
     assert not any(p.requires_grad for p in model.net1.parameters())
     # A base that was saved, loaded and saved again is the same to its banks.
-    base = load_base(folder)
+    base = load_base(stylebank_dir)
     assert fingerprint(base.net1.style) == base.header["base"] == fingerprint(model.net1.style)
 
 
@@ -124,9 +99,9 @@ def test_files(folder, tmp_path):
     ("../models/one", ModelError, "unknown style"),
     ("stylebank", ModelError, "unknown style"),
 ])
-def test_a_bad_mix_is_an_error_that_says_what_is_wrong(folder, style, error, match):
+def test_a_bad_mix_is_an_error_that_says_what_is_wrong(stylebank_dir, style, error, match):
     with pytest.raises(error, match=match) as raised:
-        load_model(style, "stylebank", folder)
+        load_model(style, "stylebank", stylebank_dir)
     assert style in str(raised.value) or "nope" in str(raised.value)
 
 
@@ -135,24 +110,24 @@ def test_a_mix_keeps_order_and_weights():
     assert parse_mix(" candy + muse : 2e-1") == {"candy": 1.0, "muse": 0.2}
 
 
-def test_a_mix_of_johnson_nets_is_an_error_that_names_stylebank(folder):
+def test_a_mix_of_johnson_nets_is_an_error_that_names_stylebank(stylebank_dir):
     with pytest.raises(ModelError, match="'one:0.5.two:0.5'.*'stylebank', not 'johnson'"):
-        load_model("one:0.5+two:0.5", model_dir=folder)
+        load_model("one:0.5+two:0.5", model_dir=stylebank_dir)
 
 
-def test_a_bank_of_another_base_and_a_missing_base_are_errors(folder):
-    path = folder / "other.bank.safetensors"
+def test_a_bank_of_another_base_and_a_missing_base_are_errors(stylebank_dir, random_bank):
+    path = stylebank_dir / "other.bank.safetensors"
     save_bank(random_bank(), path, style="other", base=fingerprint(StyleBankNet()), training={})
     with pytest.raises(ModelError, match="other.bank.safetensors: a bank of another base than .*stylebank.safetensors"):
-        load_model("other", "stylebank", folder)
-    assert "other" not in available_styles("stylebank", folder)
-    path = folder / "one.bank.safetensors"
+        load_model("other", "stylebank", stylebank_dir)
+    assert "other" not in available_styles("stylebank", stylebank_dir)
+    path = stylebank_dir / "one.bank.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ModelError, match="one.bank.safetensors: truncated"):
-        load_model("one", "stylebank", folder)
-    (folder / "two.bank.safetensors").replace(folder / "stylebank.safetensors")
+        load_model("one", "stylebank", stylebank_dir)
+    (stylebank_dir / "two.bank.safetensors").replace(stylebank_dir / "stylebank.safetensors")
     with pytest.raises(ModelError, match="stylebank.safetensors: its tensors don't fit"):
-        load_model("three", "stylebank", folder)
+        load_model("three", "stylebank", stylebank_dir)
 
 
 def test_no_base_is_an_error_that_names_it(tmp_path, monkeypatch):
@@ -162,11 +137,11 @@ def test_no_base_is_an_error_that_names_it(tmp_path, monkeypatch):
     assert available_styles("stylebank") == {}
 
 
-def test_stylizer_mixes(folder, clip):
+def test_stylizer_mixes(stylebank_dir, clip):
     frames = torch.from_numpy(clip[:4]).permute(0, 3, 1, 2).float() / 255
 
     def stylized(style: str, **options) -> torch.Tensor:
-        return Stylizer(style, net="stylebank", model_dir=folder, device="cpu", **options).stylize(frames)
+        return Stylizer(style, net="stylebank", model_dir=stylebank_dir, device="cpu", **options).stylize(frames)
 
     one, two, both = stylized("one"), stylized("two"), stylized("one:0.5+two:0.5")
     assert both.shape == frames.shape and both.isfinite().all()
