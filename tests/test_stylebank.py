@@ -23,6 +23,7 @@ from vsneuralstyle.weights import (
     save_bank,
 )
 
+
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch, tmp_path):
     torch.manual_seed(0)
@@ -219,6 +220,7 @@ def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, capsys):
         (("stylebank", photos / "0.png", photos / "1.png", "--names", "a", "a"), "given twice"),
         (("stylebank", photos / "0.png", "--factors", 1, 2), "--factors: 2 for 1 paintings"),
         (("style", photos / "0.png", "--name", "a+b"), "style name 'a+b'"),
+        (("style", photos / "0.png", "--start-from", photos), "--start-from goes with --net johnson"),
         (("style", photos / "0.png", "--name", "mine"), "needs its base, stylebank.safetensors"),
     ):
         assert train(*arguments, "--photos", photos, "--vgg", data / "vgg19.safetensors", "--run", data / "run") == 2

@@ -16,7 +16,7 @@ ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
 DELEGATED = {
     ("train", "flow"): ("vsneuralstyle.training.flow", "train the optical flow network on synthetic pairs"),
-    ("train", "style"): ("vsneuralstyle.training.style", "train a style network on a picture"),
+    ("train", "style"): ("vsneuralstyle.training.style", "train a style on a picture of your own"),
     ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network with a bank for each of many styles"),
     ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
     ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),

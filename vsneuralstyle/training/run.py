@@ -20,9 +20,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
 
 def add_run_arguments(
-    parser: argparse.ArgumentParser, *, iterations: int | None, batch: int, rate: float, run_required: bool = True
+    parser: argparse.ArgumentParser,
+    *,
+    iterations: int | None = None,
+    batch: int | None = None,
+    rate: float | None = None,
+    run_required: bool = True,
 ) -> None:
-    """The options that every trainer has; what has no default here the trainer itself decides."""
+    """The options that every trainer has. What has no default here, the trainer sets, and says so itself."""
+
+    def default(value: float | None) -> str:
+        return "" if value is None else f" (default {value})"
+
     parser.add_argument(
         "--run",
         type=Path,
@@ -30,11 +39,10 @@ def add_run_arguments(
         metavar="FOLDER",
         help="checkpoints, log and pictures; taken up again if it exists",
     )
-    default = f" (default {iterations})" if iterations else ""
-    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all{default}")
-    parser.add_argument("--batch", type=int, default=batch, help=f"samples a step (default {batch})")
+    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all{default(iterations)}")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples a step{default(batch)}")
     parser.add_argument(
-        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})"
+        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule{default(rate)}"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -44,6 +44,11 @@ LONGEST_SHIFT = 12
 """Pixels, each way, that a feature is moved in all."""
 SHIFT_BORDER = 4
 """Pixels at each side of what both pictures show that aren't compared: bicubic sampling repeats the border there."""
+DEFAULTS = {
+    "stylebank": {"iterations": 600, "batch": 2, "rate": 5e-3},
+    "johnson": {"iterations": 2000, "batch": 4, "rate": 2e-3},
+}
+"""What `train style` takes for options that aren't given, by network family."""
 CHANNELS = (16, 32, 64)
 RESIDUAL_BLOCKS = 5
 
@@ -55,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--net",
         choices=("stylebank", "johnson"),
         default="stylebank",
-        help="stylebank (default): a bank for the base that is there, ready for use, in 600 steps; johnson: a network of "
-        "its own, of which `train net1` makes a model, in 2000 steps",
+        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a network of its own, of "
+        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or {_defaults('johnson')}",
     )
     add_style_arguments(parser)
     parser.add_argument(
@@ -66,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another run of this command with --net johnson, whose weights to start from",
     )
     parser.add_argument("--model-dir", type=Path, metavar="FOLDER", help="look for StyleBank's base here first")
-    add_run_arguments(parser, iterations=None, batch=4, rate=2e-3, run_required=False)
+    add_run_arguments(parser, run_required=False)
+
+
+def _defaults(net: str) -> str:
+    return f"{net}: " + ", ".join(f"--{option} {value}" for option, value in DEFAULTS[net].items())
 
 
 def add_style_arguments(parser: argparse.ArgumentParser) -> None:
@@ -235,7 +244,9 @@ def main(args: argparse.Namespace) -> None:
     args.name = args.name or args.painting.stem
     check_style_name(args.name)
     args.run = args.run or Path("runs") / args.name
-    args.iterations = args.iterations or {"stylebank": 600, "johnson": 2000}[args.net]
+    for option, value in DEFAULTS[args.net].items():
+        if getattr(args, option) is None:
+            setattr(args, option, value)
     if args.net == "stylebank":
         from vsneuralstyle.training.stylebank import train_bank  # it stands on this module
 

@@ -190,6 +190,8 @@ def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
 
 def train_bank(args: argparse.Namespace) -> None:
     """A bank alone, for the base that is on the search path: `neuralstyle train style`. Writes it where models are."""
+    if args.start_from:
+        raise ArgumentError("--start-from goes with --net johnson; a bank starts from the nearest of those that are there")
     device = setup(args)
     base = load_base(args.model_dir)
     images = photographs(args.photos)
