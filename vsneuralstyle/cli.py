@@ -17,7 +17,7 @@ ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a
 DELEGATED = {
     ("train", "flow"): ("vsneuralstyle.training.flow", "train the optical flow network on synthetic pairs"),
     ("train", "style"): ("vsneuralstyle.training.style", "train a style on a picture of your own"),
-    ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network with a bank for each of many styles"),
+    ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network for many styles, a bank for each"),
     ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
     ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),
 }
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: what isn't given stays absent, and the core's own default holds.
-    parser.add_argument("--net", default=argparse.SUPPRESS, help="network family: johnson or stylebank (default johnson)")
+    parser.add_argument("--net", default=argparse.SUPPRESS, help="johnson (default) or stylebank")
     parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
                         help="look for models here first")
 

@@ -3,8 +3,8 @@
 A model file is safetensors: float16 tensors under the names of `networks.Net1`, and in its metadata one JSON header
 with the network's hyper-parameters, the style's name and how it was trained. Nothing is ever unpickled.
 
-Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and a `<style>.bank.safetensors`
-for each style, whose header names the base that it was trained with.
+Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and for each style a
+`<style>.bank.safetensors`, whose header names the base that it was trained with.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
 Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank: An Explicit Representation for Neural Image Style Transfer" (CVPR 2017).
 The blocks are those of `transform`, with a bank after the third residual block, as "Coherent Online Video Style
-Transfer" has it. Ours: the bank's layers, and a decoder without instance normalisation, which would bring every style to
-the same statistics. A bank's own normalisation gives each style its own, and the decoder passes them on.
+Transfer" has it. Ours: the bank's layers, and a decoder without instance normalisation, which would bring every style
+to the same statistics. A bank's own normalisation gives each style its own, and the decoder passes them on.
 """
 
 from collections.abc import Callable, Sequence

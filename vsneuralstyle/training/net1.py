@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beta", type=float, default=2.0, help="weight of L_occ")
     parser.add_argument("--lambda", dest="flow_weight", type=float, default=3e-3, help="weight of L_flow")
     parser.add_argument("--prepare", action="store_true", help="measure the clips' flow into the cache, and stop")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors to write at the end; of a StyleBank: a folder")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors; of a StyleBank: a folder")
     add_run_arguments(parser, iterations=600, batch=2, rate=2e-3)
 
 
@@ -85,7 +85,7 @@ def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
     if bank_names(style_run):
         networks["net"] = "stylebank"
         if networks.pop("encoder_blocks", RESIDUAL_BLOCKS) != RESIDUAL_BLOCKS:
-            raise ArgumentError(f"--encoder-blocks: StyleBank's feature stands after all {RESIDUAL_BLOCKS} blocks; leave it out")
+            raise ArgumentError("--encoder-blocks: StyleBank's feature stands after all blocks; leave the option out")
     net1 = Net1(**networks)
     net1.style.load_state_dict(module_state(style_run, "style"))
     net1.flow.load_state_dict(module_state(flow_run, "flow"))

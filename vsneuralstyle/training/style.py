@@ -1,6 +1,7 @@
 """Trains the style of one painting: `neuralstyle train style painting.jpg --name mine …`.
 
-With `--net stylebank` a bank for the base that is there (`training/stylebank.py`), with `--net johnson` a transform network.
+With `--net stylebank` a bank for the base that is there (`training/stylebank.py`), with `--net johnson` a transform
+network.
 
 Losses: Johnson et al. (2016), content at relu2_2 and relu3_3, style at relu1_2, 2_2, 3_3 and 4_3 of VGG-19, total
 variation. Each squared error is divided by the target's own squared norm, so that no layer outweighs the others and

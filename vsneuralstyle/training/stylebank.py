@@ -1,4 +1,4 @@
-"""Trains StyleBank, one network with a bank for each style: `neuralstyle train stylebank candy.jpg la_muse.jpg … --run …`.
+"""Trains StyleBank, one network with a bank for each style: `neuralstyle train stylebank candy.jpg la_muse.jpg …`.
 
 Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank" (CVPR 2017): T steps with styles, then one of the auto-encoder without
 any bank, so that encoder and decoder hold the content and the banks the styles. The losses are those of
@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reconstruction-weight", type=float, default=30.0, help="of the auto-encoder's squared error (default 30)"
     )
-    parser.add_argument("--bank-rate", type=float, default=5e-3, help="highest learning rate of the banks (default 5e-3)")
+    parser.add_argument(
+        "--bank-rate", type=float, default=5e-3, help="highest learning rate of the banks (default 5e-3)"
+    )
     parser.add_argument(
         "--start-from",
         type=Path,
@@ -173,7 +175,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
-    """Weights of another run: of this trainer, with the banks of the same names; or of `train style`, for every bank."""
+    """Weights of another run: of this trainer, with the banks of the same names; or of a Johnson net, for all banks."""
     network, banks = modules["style"], modules["banks"]
     state = module_state(saved, "style")
     if bank_names(saved):
@@ -191,7 +193,7 @@ def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
 def train_bank(args: argparse.Namespace) -> None:
     """A bank alone, for the base that is on the search path: `neuralstyle train style`. Writes it where models are."""
     if args.start_from:
-        raise ArgumentError("--start-from goes with --net johnson; a bank starts from the nearest of those that are there")
+        raise ArgumentError("--start-from goes with --net johnson; a bank starts from the nearest one that is there")
     device = setup(args)
     base = load_base(args.model_dir)
     images = photographs(args.photos)
