@@ -24,6 +24,42 @@ def model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def random_bank():
+    """Makes a bank of random weights."""
+    import torch
+
+    from vsneuralstyle.networks.stylebank import Bank
+
+    def make() -> Bank:
+        bank = Bank()
+        for parameter in bank.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        return bank
+
+    return make
+
+
+@pytest.fixture
+def stylebank_dir(tmp_path, random_bank) -> Path:
+    """A folder with a StyleBank base of random weights and its banks `one`, `two` and `three`."""
+    import torch
+
+    from vsneuralstyle.networks.net1 import Net1
+    from vsneuralstyle.weights import fingerprint, save_bank, save_model
+
+    torch.manual_seed(0)
+    networks = {"net": "stylebank", "flow_width": 0.125}
+    net1 = Net1(**networks)
+    folder = tmp_path / "stylebank"
+    folder.mkdir()
+    save_model(net1, folder / "stylebank.safetensors", style="stylebank", networks=networks, training={})
+    for name in ("one", "two", "three"):
+        path = folder / f"{name}.bank.safetensors"
+        save_bank(random_bank(), path, style=name, base=fingerprint(net1.style), training={"by": "a test"})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cuda() -> str:
     """The name of a CUDA device; the test is skipped where there is none."""
     import torch

@@ -39,7 +39,8 @@ def test_help_is_light_and_names_every_command(run):
 
 
 @pytest.mark.parametrize("command", [
-    "render", "styles", "doctor", "train", "train flow", "train style", "train net1", "evaluate"])
+    "render", "styles", "doctor", "train", "train flow", "train style", "train stylebank", "train net1",
+    "evaluate"])
 def test_help_of_each_command(run, command):
     done = run(*COMMAND, *command.split(), "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: neuralstyle {command} ")

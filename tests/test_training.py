@@ -194,6 +194,8 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
         train(
             "style",
             photos / "0.png",
+            "--net",
+            "johnson",
             "--photos",
             photos,
             "--vgg",

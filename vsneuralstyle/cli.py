@@ -16,7 +16,8 @@ ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
 DELEGATED = {
     ("train", "flow"): ("vsneuralstyle.training.flow", "train the optical flow network on synthetic pairs"),
-    ("train", "style"): ("vsneuralstyle.training.style", "train a style network on a picture"),
+    ("train", "style"): ("vsneuralstyle.training.style", "train a style on a picture of your own"),
+    ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network for many styles, a bank for each"),
     ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
     ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),
 }
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.")
     doctor.set_defaults(run=_doctor)
 
-    train = commands.add_parser("train", help="train networks: flow, style, net1")
+    train = commands.add_parser("train", help="train networks: flow, style, stylebank, net1")
     networks = train.add_subparsers(title="networks", metavar="NETWORK", required=True)
     for words, (_, description) in DELEGATED.items():  # for the help texts; _run takes them before they get here
         (networks if len(words) > 1 else commands).add_parser(words[-1], help=description, add_help=False)
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: what isn't given stays absent, and the core's own default holds.
-    parser.add_argument("--net", default=argparse.SUPPRESS, help="network family (default johnson)")
+    parser.add_argument("--net", default=argparse.SUPPRESS, help="johnson (default) or stylebank")
     parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
                         help="look for models here first")
 
@@ -101,7 +102,8 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("source", type=Path, help="a video file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
                         help="the file to write; its suffix chooses the container (.mp4, .mkv, .webm, .mov, ...)")
-    parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them")
+    parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them; "
+                        "with --net stylebank a mix too, such as candy:0.6+muse:0.4")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
     parser.set_defaults(run=_render)
@@ -142,13 +144,14 @@ def _render(args: argparse.Namespace) -> None:
 def _styles(args: argparse.Namespace) -> None:
     from vsneuralstyle import weights
 
-    options = {name: getattr(args, name) for name in ("net", "model_dir") if hasattr(args, name)}
-    styles = weights.available_styles(**options)
+    model_dir = getattr(args, "model_dir", None)
+    nets = [args.net] if hasattr(args, "net") else weights.NETS
+    styles = [item for net in nets for item in weights.available_styles(net, model_dir).items()]
     if not styles:
-        folders = ", ".join(str(folder) for folder in weights.search_path(options.get("model_dir")))
+        folders = ", ".join(str(folder) for folder in weights.search_path(model_dir))
         raise ModelError(f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
                          "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)")
-    for name, path in styles.items():
+    for name, path in styles:
         header = weights.read_header(path)
         networks = ", ".join(f"{key} {value}" for key, value in header["networks"].items())
         print(f"{name:16} {header['net']}: {networks}\n{'':16} {path}")

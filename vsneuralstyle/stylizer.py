@@ -97,8 +97,9 @@ class Stylizer:
     device and precision, however the frames are grouped into calls. One caller at a time.
 
     Args:
-        style: a style's name; `weights.available_styles` lists them.
-        net: network family, "johnson".
+        style: a style's name; `weights.available_styles` lists them. With net "stylebank" a mix too, such as
+            "candy:0.6+muse:0.4".
+        net: network family, "johnson" (a network a style) or "stylebank" (one network for all, whose styles mix).
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16" (GPU).
         strength: 0 (the source) to 1 (the style).

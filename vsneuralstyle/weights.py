@@ -2,23 +2,35 @@
 
 A model file is safetensors: float16 tensors under the names of `networks.Net1`, and in its metadata one JSON header
 with the network's hyper-parameters, the style's name and how it was trained. Nothing is ever unpickled.
+
+Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and for each style a
+`<style>.bank.safetensors`, whose header names the base that it was trained with.
 """
 
+import hashlib
 import json
+import math
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from vsneuralstyle.errors import ModelError
+from vsneuralstyle.errors import ArgumentError, ModelError
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
+from vsneuralstyle.networks.stylebank import Bank, Mixture, StyleBankNet
 
 FORMAT = 1
-NETS = ("johnson",)
+NETS = ("johnson", "stylebank")
 SUFFIX = ".safetensors"
+BANK_SUFFIX = ".bank.safetensors"
+BASE = "stylebank"
+"""The style in a base's header, and its file's name."""
 _KEY = "vsneuralstyle"
 
 
@@ -31,7 +43,7 @@ def _is_number(value: object, least: float, most: float) -> bool:
 
 
 # What a header may say of networks. A file is anybody's: from what is not here nothing is built, let alone allocated.
-_HYPERPARAMETERS = {
+_OF_NET1 = {
     "channels": lambda value: isinstance(value, list) and len(value) == 3 and all(map(_is_count, value)),
     "residual_blocks": lambda value: _is_count(value, 0, 64),
     "encoder_blocks": lambda value: value is None or _is_count(value, 0, 64),
@@ -41,6 +53,7 @@ _HYPERPARAMETERS = {
     "warp_mode": lambda value: value in ("bilinear", "bicubic"),
     "still": lambda value: _is_number(value, -1, 1),
 }
+_OF_BANK = {"channels": _is_count}
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,16 @@ def search_path(model_dir: str | os.PathLike | None = None) -> list[Path]:
     """
     folders = [Path(model_dir)] if model_dir else []
     folders += [Path(entry) for entry in os.environ.get("NEURALSTYLE_MODEL_PATH", "").split(os.pathsep) if entry]
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    folders.append(Path(data) / "vsneuralstyle" / "models")
+    folders.append(user_folder())
     package = Path(__file__).resolve().parent
     # An installed wheel carries the models inside the package; in a checkout they lie beside it.
     folders.append(package / "models" if (package / "models").is_dir() else package.parent / "models")
     return folders
+
+
+def user_folder() -> Path:
+    """Where the user's own models are: $XDG_DATA_HOME/vsneuralstyle/models."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "vsneuralstyle" / "models"
 
 
 def read_header(path: Path) -> dict:
@@ -85,6 +102,7 @@ def read_header(path: Path) -> dict:
     try:
         header = json.loads(metadata[_KEY])
         known = header["format"] == FORMAT and isinstance(header["style"], str) and header["net"] in NETS
+        known = known and (header["net"] != "stylebank" or isinstance(header["base"], str))
     except (KeyError, TypeError, ValueError, RecursionError):
         known = False
     if not known:
@@ -95,38 +113,87 @@ def read_header(path: Path) -> dict:
     networks = header.get("networks")
     if not isinstance(networks, dict):
         raise ModelError(f"{path}: its header doesn't say what its networks are; copy or train the model again")
+    allowed = _OF_BANK if _is_bank(header) else {**_OF_NET1, "net": lambda value: value == header["net"]}
     for name, value in networks.items():
-        if name not in _HYPERPARAMETERS or not _HYPERPARAMETERS[name](value):
+        if name not in allowed or not allowed[name](value):
             raise ModelError(
                 f"{path}: its header has {_shown({name: value})}, which no network takes; copy or train the model again"
             )
     return header
 
 
+def _is_bank(header: dict) -> bool:
+    return header["net"] == "stylebank" and header["style"] != BASE
+
+
 def available_styles(net: str = "johnson", model_dir: str | os.PathLike | None = None) -> dict[str, Path]:
     """Styles of a network family that can be loaded -> their files; a name found twice is the first folder's."""
     styles: dict[str, Path] = {}
+    banks, base = net == "stylebank", None
+    if banks:
+        try:
+            base = read_header(_base_path(model_dir))["base"]
+        except ModelError:
+            return {}
     for folder in search_path(model_dir):
-        for path in sorted(folder.glob(f"*{SUFFIX}")) if os.path.isdir(folder) else ():
+        for path in sorted(folder.glob(f"*{BANK_SUFFIX if banks else SUFFIX}")) if os.path.isdir(folder) else ():
             try:
                 header = read_header(path)
             except ModelError:
                 continue  # a file that isn't ours must not hide those that are
-            if header["net"] == net:
-                styles.setdefault(path.stem, path)
+            if header["net"] == net and header.get("base") == base:
+                styles.setdefault(path.name.removesuffix(BANK_SUFFIX if banks else SUFFIX), path)
     return styles
+
+
+def check_style_name(name: str) -> None:
+    """Whether a file and a part of a mix can be called so.
+
+    Raises:
+        ArgumentError: no.
+    """
+    if not re.fullmatch(r"[\w-]+", name) or name == BASE:
+        raise ArgumentError(f"style name {name!r}: expected letters, digits, _ and -, and not {BASE!r}")
+
+
+def parse_mix(style: str) -> dict[str, float]:
+    """"candy:0.6+muse:0.4" -> {"candy": 0.6, "muse": 0.4}; a style without a weight has 1.
+
+    Raises:
+        ArgumentError: an empty part, a style given twice, a weight that isn't a number >= 0, or no weight above 0.
+    """
+    mix: dict[str, float] = {}
+    expected = f"style {style!r}: expected styles and weights as in 'candy:0.6+muse:0.4'"
+    for part in style.split("+"):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError:
+            weight = math.nan
+        if not name:
+            raise ArgumentError(f"{expected}; a part of it, {part!r}, names no style")
+        if not 0 <= weight < math.inf:
+            raise ArgumentError(f"{expected}; the weight of {name} is {number!r}, not a number from 0 up")
+        if name in mix:
+            raise ArgumentError(f"{expected}; {name} is there twice, give it one weight")
+        mix[name] = weight
+    if not any(mix.values()):
+        raise ArgumentError(f"{expected}; every weight is 0, give at least one that is above")
+    return mix
 
 
 def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | None = None) -> Model:
     """The model of a style.
 
     Args:
-        style: a name as `available_styles` lists it: the file's name without its suffix.
+        style: a name as `available_styles` lists it: the file's name without its suffix. For net "stylebank" a mix too:
+            see `parse_mix`.
         net: network family, one of `NETS`.
         model_dir: a folder to look in first.
 
     Raises:
         ModelError: unknown net or style (the message lists those that exist), or an unusable file.
+        ArgumentError: a malformed mix.
     """
     if net not in NETS:
         raise ModelError(f"unknown net {net!r}; expected one of: {', '.join(NETS)}")
@@ -134,24 +201,89 @@ def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | 
         raise ModelError(
             f"model folder {str(model_dir)!r} does not exist; give a folder with {SUFFIX} models, or leave it out"
         )
-    folders = search_path(model_dir)
-    path = next((p for p in (folder / f"{style}{SUFFIX}" for folder in folders) if os.path.isfile(p)), None)
-    if path is None or Path(style).name != style:
-        names = ", ".join(sorted(available_styles(net, model_dir))) or "none"
-        looked = ", ".join(str(folder) for folder in folders)
+    if net == "stylebank":
+        return _load_mix(style, model_dir)
+    return _load(_path_of(style, net, model_dir), net)
+
+
+def load_base(model_dir: str | os.PathLike | None = None) -> Model:
+    """StyleBank's base, Net1 without a bank: its style network is an auto-encoder.
+
+    Raises:
+        ModelError: there is none, or an unusable file.
+    """
+    return _load(_base_path(model_dir), "stylebank")
+
+
+def _load_mix(style: str, model_dir: str | os.PathLike | None) -> Model:
+    mix = parse_mix(style)
+    base = load_base(model_dir)
+    loaded = {name: load_bank(name, base, model_dir) for name in mix}
+    # What weighs nothing costs nothing.
+    used = [(loaded[name][0], weight) for name, weight in mix.items() if weight > 0]
+    base.net1.style.bank = Mixture(*zip(*used)).eval().requires_grad_(False)
+    banks = {name: header for name, (_, header) in loaded.items()}
+    return Model(base.net1, {**base.header, "style": style, "banks": banks}, base.path)
+
+
+def load_bank(style: str, base: Model, model_dir: str | os.PathLike | None = None) -> tuple[Bank, dict]:
+    """The bank of one style for a base (`load_base`), and its header.
+
+    Raises:
+        ModelError: unknown style, a bank of another base, or an unusable file.
+    """
+    path = _path_of(style, "stylebank", model_dir)
+    header = read_header(path)
+    if header.get("base") != base.header["base"] or not _is_bank(header):
         raise ModelError(
-            f"unknown style {_shown(style)}; styles that exist for net {net!r}: {names} (looked in {looked})"
+            f"{path}: a bank of another base than {base.path}; train it again, or put its own {BASE}{SUFFIX} first on "
+            "the search path"
         )
+    return _read_state(lambda: Bank(**header["networks"]), path), header
+
+
+def _find(name: str, model_dir: str | os.PathLike | None) -> Path | None:
+    """The first file of that name on the search path; a name that leads elsewhere finds none."""
+    if Path(name).name != name:
+        return None
+    return next((p for p in (folder / name for folder in search_path(model_dir)) if os.path.isfile(p)), None)
+
+
+def _base_path(model_dir: str | os.PathLike | None) -> Path:
+    path = _find(BASE + SUFFIX, model_dir)
+    if path is None:
+        looked = ", ".join(str(folder) for folder in search_path(model_dir))
+        raise ModelError(f"net 'stylebank' needs its base, {BASE}{SUFFIX}, and there is none (looked in {looked})")
+    return path
+
+
+def _path_of(style: str, net: str, model_dir: str | os.PathLike | None) -> Path:
+    path = _find(f"{style}{BANK_SUFFIX if net == 'stylebank' else SUFFIX}", model_dir)
+    if path is None:
+        names = ", ".join(sorted(available_styles(net, model_dir))) or "none"
+        looked = ", ".join(str(folder) for folder in search_path(model_dir))
+        mix = "; a mix of styles takes net 'stylebank'" if net != "stylebank" and set(style) & set("+:") else ""
+        raise ModelError(
+            f"unknown style {_shown(style)}; styles that exist for net {net!r}: {names} (looked in {looked}){mix}"
+        )
+    return path
+
+
+def _load(path: Path, net: str) -> Model:
     header = read_header(path)
     if header["net"] != net:
         raise ModelError(f"{path}: a model of net {header['net']!r}, but net {net!r} was asked for")
-    return Model(_read_networks(path, header).eval().requires_grad_(False), header, path)
+    if _is_bank(header):
+        raise ModelError(f"{path}: the bank of style {header['style']!r}; expected the base, Net1 without a bank")
+    net1 = _read_state(lambda: Net1(**header["networks"]), path)
+    return Model(net1.eval().requires_grad_(False), header, path)
 
 
-def _read_networks(path: Path, header: dict) -> Net1:
+def _read_state(make: Callable[[], nn.Module], path: Path) -> nn.Module:
+    """A network with a file's tensors in it."""
     with torch.device("meta"):  # shapes without memory: what is allocated below is what the file holds
-        net1 = Net1(**header["networks"])
-    expected = {name: list(value.shape) for name, value in net1.state_dict().items()}
+        module = make()
+    expected = {name: list(value.shape) for name, value in module.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: file.get_slice(name).get_shape() for name in file.keys()}
@@ -168,8 +300,8 @@ def _read_networks(path: Path, header: dict) -> Net1:
     for name, value in state.items():
         if not value.isfinite().all():
             raise ModelError(f"{path}: {name} has values that are not finite; copy or train the model again")
-    net1.load_state_dict(state, assign=True)
-    return net1
+    module.load_state_dict(state, assign=True)
+    return module
 
 
 def _shown(value: object) -> str:
@@ -177,20 +309,52 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: dict, net: str = "johnson") -> None:
+def fingerprint(network: StyleBankNet) -> str:
+    """What a base's encoder and decoder are known by: a digest of their tensors as a model file has them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(_stored(network).items()):
+        if not name.startswith("bank."):
+            digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: dict) -> None:
     """Writes a model file.
 
     Args:
         net1: the networks.
         path: `<style>.safetensors`.
-        style: the style's name.
+        style: the style's name; of a StyleBank base: `BASE`.
         networks: the keyword arguments that `net1` was made with.
         training: data, recipe and figures, as JSON can hold them.
     """
-    header = {"format": FORMAT, "net": net, "style": style, "networks": networks, "training": training}
+    header = {"net": networks.get("net", "johnson"), "style": style, "networks": networks, "training": training}
+    if isinstance(net1.style, StyleBankNet):
+        header["base"] = fingerprint(net1.style)
+    _write(net1, path, header)
+
+
+def save_bank(bank: Bank, path: Path, *, style: str, base: str, training: dict) -> None:
+    """Writes a bank.
+
+    Args:
+        bank: of one style.
+        path: `<style>.bank.safetensors`.
+        style: the style's name.
+        base: the fingerprint of the base that it was trained with.
+        training: data, recipe and figures, as JSON can hold them.
+    """
+    networks = {"channels": len(bank[1].weight)}
+    _write(bank, path, {"net": "stylebank", "style": style, "base": base, "networks": networks, "training": training})
+
+
+def _stored(module: nn.Module) -> dict[str, Tensor]:
     # channels_last tensors are strided; safetensors takes contiguous ones alone.
-    state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in net1.state_dict().items()}
+    return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
+
+
+def _write(module: nn.Module, path: Path, header: dict) -> None:
     part = path.with_name(path.name + ".part")
-    save_file(state, part, metadata={_KEY: json.dumps(header)})
+    save_file(_stored(module), part, metadata={_KEY: json.dumps({"format": FORMAT, **header})})
     part.chmod(0o644)  # safetensors writes for its owner's eyes alone
     part.replace(path)

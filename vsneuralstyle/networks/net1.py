@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.mask import MaskNet
 from vsneuralstyle.networks.pwcnet import PWCNet
+from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
 
@@ -23,7 +24,9 @@ class Net1(nn.Module):
     """Pure functions of their inputs; the recurrence is `vsneuralstyle.stylizer`'s.
 
     Args:
-        channels, residual_blocks, encoder_blocks: of `TransformNet`.
+        net: the style network's family, "johnson" or "stylebank".
+        channels, residual_blocks: of the style network.
+        encoder_blocks: of `TransformNet`; StyleBank's feature stands after all blocks.
         flow_network: a name of `FLOW_NETWORKS`.
         flow_width: its channels over its own full count.
         mask_hidden: of `MaskNet`.
@@ -35,6 +38,7 @@ class Net1(nn.Module):
     def __init__(
         self,
         *,
+        net: str = "johnson",
         channels: Sequence[int] = (16, 32, 64),
         residual_blocks: int = 5,
         encoder_blocks: int | None = None,
@@ -45,7 +49,10 @@ class Net1(nn.Module):
         still: float = 2 / 255,
     ) -> None:
         super().__init__()
-        self.style = TransformNet(channels, residual_blocks, encoder_blocks)
+        if net == "stylebank":
+            self.style: TransformNet = StyleBankNet(channels, residual_blocks)
+        else:
+            self.style = TransformNet(channels, residual_blocks, encoder_blocks)
         self.flow = FLOW_NETWORKS[flow_network](flow_width)
         self.mask = MaskNet(self.style.feature_channels + 3, mask_hidden)
         self.warp_mode = warp_mode

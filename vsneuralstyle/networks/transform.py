@@ -16,15 +16,16 @@ STRIDE = 4
 """Pixels of the frame to one pixel of the feature, in each direction."""
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, instance normalisation, ReLU."""
+    """Convolution, instance normalisation (unless `normalise` is false), ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
-        super().__init__(_conv(inputs, outputs, size, stride), InstanceNorm(outputs), nn.ReLU(inplace=True))
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, normalise: bool = True) -> None:
+        norm = InstanceNorm(outputs) if normalise else nn.Identity()
+        super().__init__(conv(inputs, outputs, size, stride), norm, nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
@@ -33,7 +34,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            ConvBlock(channels, channels, 3), _conv(channels, channels, 3), InstanceNorm(channels)
+            ConvBlock(channels, channels, 3), conv(channels, channels, 3), InstanceNorm(channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,10 +48,15 @@ class TransformNet(nn.Module):
         channels: channels at full, half and quarter resolution.
         residual_blocks: how many there are in all.
         encoder_blocks: how many of them stand before the feature; None: all. It moves the cut, never the weights.
+        normalise_decoder: instance normalisation after the upsampling convolutions too (Johnson et al.).
     """
 
     def __init__(
-        self, channels: Sequence[int] = (16, 32, 64), residual_blocks: int = 5, encoder_blocks: int | None = None
+        self,
+        channels: Sequence[int] = (16, 32, 64),
+        residual_blocks: int = 5,
+        encoder_blocks: int | None = None,
+        normalise_decoder: bool = True,
     ) -> None:
         super().__init__()
         full, half, quarter = channels
@@ -60,10 +66,10 @@ class TransformNet(nn.Module):
         self.residual = nn.Sequential(*(ResidualBlock(quarter) for _ in range(residual_blocks)))
         self.up = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),
-            ConvBlock(quarter, half, 3),
+            ConvBlock(quarter, half, 3, normalise=normalise_decoder),
             nn.Upsample(scale_factor=2, mode="nearest"),
-            ConvBlock(half, full, 3),
-            _conv(full, 3, 9),
+            ConvBlock(half, full, 3, normalise=normalise_decoder),
+            conv(full, 3, 9),
         )
 
     def encode(self, frame: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
     neuralstyle train net1 --style-run runs/candy --flow-run runs/flow --clips FOLDER --run runs/candy-net1 \
         --output models/candy.safetensors
 
+Around a StyleBank (`--style-run` of `train stylebank`) each sample has a style at random, so that one flow and one mask
+network serve all of them; `--output` is then the folder for the base and its banks.
+
 Loss: Chen et al. (ICCV 2017), Eq. 4 to 7, L = alpha L_cohe + beta L_occ + lambda L_flow. The paper reduces by an
 unstated sum and takes 1e5, 2e4 and 20; here every term is a mean (over pixels and channels, the picture in 0..1, the
 flow's endpoint error in full-resolution pixels). lambda is ours, and so is alpha : beta = 1 : 2 in place of 5 : 1: with
@@ -21,11 +24,13 @@ from torch.nn import functional as F
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
+    bank_names,
     configuration,
     load_run,
     module_state,
@@ -34,11 +39,11 @@ from vsneuralstyle.training.run import (
     train,
 )
 from vsneuralstyle.training.style import CHANNELS, RESIDUAL_BLOCKS
-from vsneuralstyle.weights import save_model
+from vsneuralstyle.weights import BANK_SUFFIX, BASE, SUFFIX, fingerprint, save_bank, save_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--style-run", type=Path, metavar="FOLDER", help="of `train style`")
+    parser.add_argument("--style-run", type=Path, metavar="FOLDER", help="of `train style` or `train stylebank`")
     parser.add_argument("--flow-run", type=Path, metavar="FOLDER", help="of `train flow`")
     parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="clips kept out of training")
@@ -68,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beta", type=float, default=2.0, help="weight of L_occ")
     parser.add_argument("--lambda", dest="flow_weight", type=float, default=3e-3, help="weight of L_flow")
     parser.add_argument("--prepare", action="store_true", help="measure the clips' flow into the cache, and stop")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors to write at the end")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="<style>.safetensors; of a StyleBank: a folder")
     add_run_arguments(parser, iterations=600, batch=2, rate=2e-3)
 
 
@@ -77,6 +82,10 @@ def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
     networks = {"channels": list(CHANNELS), "residual_blocks": RESIDUAL_BLOCKS, **networks}
     networks["flow_network"] = flow_run["configuration"]["network"]
     networks["flow_width"] = flow_run["configuration"]["width"]
+    if bank_names(style_run):
+        networks["net"] = "stylebank"
+        if networks.pop("encoder_blocks", RESIDUAL_BLOCKS) != RESIDUAL_BLOCKS:
+            raise ArgumentError("--encoder-blocks: StyleBank's feature stands after all blocks; leave the option out")
     net1 = Net1(**networks)
     net1.style.load_state_dict(module_state(style_run, "style"))
     net1.flow.load_state_dict(module_state(flow_run, "flow"))
@@ -101,19 +110,33 @@ def main(args: argparse.Namespace) -> None:
         raise ArgumentError("--style-run and --flow-run are missing; expected the --run folders of the runs before")
     shots = clips.load_all(paths)  # not the whole cache: it may hold clips that are kept out this time
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
+    if args.output and bank_names(style_run) and args.output.suffix:
+        raise ArgumentError(f"--output {args.output}: expected a folder, for StyleBank's base and its banks")
     net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
+    banks = {}
+    for name in bank_names(style_run):
+        banks[name] = Bank(net1.style.feature_channels).requires_grad_(False)
+        banks[name].load_state_dict(module_state(style_run, f"banks.{name}"))
+        banks[name].to(device, memory_format=torch.channels_last)
 
-    def sample(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(step: int) -> tuple[tuple[Tensor, Tensor, Tensor], list[Bank]]:
         random = np.random.default_rng((args.seed, step))
         chosen = [shots[i] for i in random.integers(len(shots), size=args.batch)]
-        return tuple(part.to(device) for part in clips.crop_batch(chosen, *args.crop, args.unroll + 1, random))
+        parts = clips.crop_batch(chosen, *args.crop, args.unroll + 1, random)
+        of_samples = [list(banks.values())[i] for i in random.integers(len(banks), size=args.batch)] if banks else []
+        return tuple(part.to(device) for part in parts), of_samples
 
-    def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        frames, flows, masks = batch
+    def encode(frames: Tensor, of_samples: list[Bank]) -> list[Tensor]:
+        """The features of frames (B, T, 3, H, W)."""
+        own = (each_its_own(of_samples),) if of_samples else ()
+        return [net1.style.encode(f.contiguous(memory_format=torch.channels_last), *own) for f in frames.unbind(1)]
+
+    def loss(batch: tuple[tuple[Tensor, Tensor, Tensor], list[Bank]]) -> dict[str, Tensor]:
+        (frames, flows, masks), of_samples = batch
         with torch.no_grad(), autocast(device):
-            features = [net1.style.encode(f.contiguous(memory_format=torch.channels_last)) for f in frames.unbind(1)]
+            features = encode(frames, of_samples)
             per_frame = [net1.style.decode(f) for f in features]
         composite, output = features[0].float(), per_frame[0]
         terms = {"cohe": 0.0, "occ": 0.0, "flow": 0.0, "mask": 0.0, "per_frame_cohe": 0.0}
@@ -141,9 +164,9 @@ def main(args: argparse.Namespace) -> None:
 
     @torch.no_grad()
     def picture() -> np.ndarray:
-        frames = fixed[0]
+        (frames, *_), of_samples = fixed
         with autocast(device):
-            features = [net1.style.encode(f) for f in frames.unbind(1)]
+            features = encode(frames, of_samples)
             flow = net1.flow(frames[:, 1], frames[:, 0])
             unexplained = net1.unexplained(frames[:, 1], frames[:, 0], flow)
             composite, mask = net1.compose(features[1], features[0].float(), flow, unexplained)
@@ -158,7 +181,14 @@ def main(args: argparse.Namespace) -> None:
         training = {
             "style": style_run["configuration"],
             "flow": flow_run["configuration"],
-            "net1": configuration(args) | {"without": list(args.without), "crop": list(args.crop)},
+            "net1": configuration(args),
         }
-        save_model(net1, args.output, style=args.output.stem, networks=networks, training=training)
+        output, style = args.output, args.output.stem
+        if banks:
+            output, style = args.output / f"{BASE}{SUFFIX}", BASE
+            output.parent.mkdir(parents=True, exist_ok=True)
+        save_model(net1, output, style=style, networks=networks, training=training)
+        for name, bank in banks.items():
+            save_bank(bank, output.with_name(name + BANK_SUFFIX), style=name, base=fingerprint(net1.style),
+                      training={"style": style_run["configuration"]})
         print(f"wrote {args.output}")

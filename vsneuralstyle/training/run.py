@@ -19,19 +19,30 @@ from vsneuralstyle.stylizer import resolve_device
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, *, iterations: int, batch: int, rate: float) -> None:
-    """The options that every trainer has."""
+def add_run_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    iterations: int | None = None,
+    batch: int | None = None,
+    rate: float | None = None,
+    run_required: bool = True,
+) -> None:
+    """The options that every trainer has. What has no default here, the trainer sets, and says so itself."""
+
+    def default(value: float | None) -> str:
+        return "" if value is None else f" (default {value})"
+
     parser.add_argument(
         "--run",
         type=Path,
-        required=True,
+        required=run_required,
         metavar="FOLDER",
         help="checkpoints, log and pictures; taken up again if it exists",
     )
-    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all (default {iterations})")
-    parser.add_argument("--batch", type=int, default=batch, help=f"samples a step (default {batch})")
+    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all{default(iterations)}")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples a step{default(batch)}")
     parser.add_argument(
-        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule (default {rate})"
+        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule{default(rate)}"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -45,13 +56,13 @@ def autocast(device: torch.device) -> torch.autocast:
 
 def configuration(args: argparse.Namespace) -> dict:
     """The options of a run as plain values, for checkpoints and model headers. Paths are kept by name alone."""
-    plain = {}
-    for key, value in vars(args).items():
-        if isinstance(value, Path):
-            value = value.name
-        if isinstance(value, (str, int, float, bool)) or value is None:
-            plain[key] = value
-    return plain
+
+    def plain(value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value.name if isinstance(value, Path) else value
+
+    return {key: plain(value) for key, value in vars(args).items()}
 
 
 def one_cycle(step: int, iterations: int, warm: float = 0.05) -> float:
@@ -77,7 +88,8 @@ def train(
         args: the options of `add_run_arguments`.
         modules: what is trained; saved whole in `FOLDER/checkpoint.pt` every `every` steps and at the end.
         sample: step -> a batch. Seeded by the step alone, so a run taken up again sees what it would have seen.
-        loss: batch -> named terms; "loss" is minimised, the rest is logged.
+        loss: batch -> named terms, always the same names; "loss" is minimised, the rest is logged. NaN: the step doesn't
+            have that term.
         picture: an RGB uint8 picture of the present state, written as `FOLDER/NNNNNN.png`.
         every: steps between two checkpoints, lines of the log and pictures.
         rates: learning rates of single modules, by name; the others have `args.rate`.
@@ -97,7 +109,7 @@ def train(
         first = saved["step"]
     log_path = args.run / "log.csv"
     bar = tqdm(total=args.iterations, initial=first, unit="it", mininterval=5, desc=args.run.name)
-    sums: dict[str, float] = {}
+    values: dict[str, list[float]] = {}
     started, counted = time.monotonic(), 0
     for step in range(first, args.iterations):
         for group in optimizer.param_groups:
@@ -108,11 +120,12 @@ def train(
         nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizer.step()
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            values.setdefault(name, []).append(float(value.detach()))
         counted += 1
         bar.update()
         if (step + 1) % every == 0 or step + 1 == args.iterations:
-            means = {name: total / counted for name, total in sums.items()}
+            # The mean of the steps that have the term; NaN where none has.
+            means = {name: float(torch.tensor(seen).nanmean()) for name, seen in values.items()}
             bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
             new = not log_path.exists()
             with log_path.open("a", newline="") as file:
@@ -122,7 +135,7 @@ def train(
                 writer.writerow(
                     [step + 1, f"{(time.monotonic() - started) / counted:.3f}", *(f"{v:.6g}" for v in means.values())]
                 )
-            sums, counted, started = {}, 0, time.monotonic()
+            values, counted, started = {}, 0, time.monotonic()
             part = checkpoint.with_suffix(".part")
             torch.save(
                 {
@@ -145,6 +158,11 @@ def load_run(run: Path) -> dict:
     if not checkpoint.is_file():
         raise ArgumentError(f"{run}: no checkpoint.pt in it; expected the --run folder of `neuralstyle train`")
     return torch.load(checkpoint, map_location="cpu", weights_only=True)
+
+
+def bank_names(saved: dict) -> list[str]:
+    """The styles of a checkpoint of `neuralstyle train stylebank`; of another trainer's there are none."""
+    return list(dict.fromkeys(key.split(".")[1] for key in saved["modules"] if key.startswith("banks.")))
 
 
 def module_state(saved: dict, name: str) -> dict[str, Tensor]:

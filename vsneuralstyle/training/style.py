@@ -1,4 +1,7 @@
-"""Trains a Johnson transform network on one painting: `neuralstyle train style painting.jpg --name mine …`.
+"""Trains the style of one painting: `neuralstyle train style painting.jpg --name mine …`.
+
+With `--net stylebank` a bank for the base that is there (`training/stylebank.py`), with `--net johnson` a transform
+network.
 
 Losses: Johnson et al. (2016), content at relu2_2 and relu3_3, style at relu1_2, 2_2, 3_3 and 4_3 of VGG-19, total
 variation. Each squared error is divided by the target's own squared norm, so that no layer outweighs the others and
@@ -10,6 +13,7 @@ it: then even exact flow leaves flicker, and each resampling blurs.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -33,6 +37,7 @@ from vsneuralstyle.training.run import (
     train,
 )
 from vsneuralstyle.training.vgg import VGG19
+from vsneuralstyle.weights import check_style_name
 
 CONTENT_LAYERS = ("relu2_2", "relu3_3")
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -40,12 +45,42 @@ LONGEST_SHIFT = 12
 """Pixels, each way, that a feature is moved in all."""
 SHIFT_BORDER = 4
 """Pixels at each side of what both pictures show that aren't compared: bicubic sampling repeats the border there."""
+DEFAULTS = {
+    "stylebank": {"iterations": 600, "batch": 2, "rate": 5e-3},
+    "johnson": {"iterations": 2000, "batch": 4, "rate": 2e-3},
+}
+"""What `train style` takes for options that aren't given, by network family."""
 CHANNELS = (16, 32, 64)
 RESIDUAL_BLOCKS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("painting", type=Path, help="the picture whose style is learnt")
+    parser.add_argument("--name", metavar="STYLE", help="what the style is called (default: as the picture's file)")
+    parser.add_argument(
+        "--net",
+        choices=("stylebank", "johnson"),
+        default="stylebank",
+        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a network of its own, of "
+        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or {_defaults('johnson')}",
+    )
+    add_style_arguments(parser)
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FOLDER",
+        help="another run of this command with --net johnson, whose weights to start from",
+    )
+    parser.add_argument("--model-dir", type=Path, metavar="FOLDER", help="look for StyleBank's base here first")
+    add_run_arguments(parser, run_required=False)
+
+
+def _defaults(net: str) -> str:
+    return f"{net}: " + ", ".join(f"--{option} {value}" for option, value in DEFAULTS[net].items())
+
+
+def add_style_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `StyleLoss` and of its data."""
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the content")
     parser.add_argument(
         "--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors (default: torchvision's weights)"
@@ -67,10 +102,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shift-weight", type=float, default=600.0, help="of drawing a moved feature as the moved picture"
     )
-    parser.add_argument(
-        "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
-    )
-    add_run_arguments(parser, iterations=2000, batch=4, rate=2e-3)
 
 
 def gram(feature: Tensor) -> Tensor:
@@ -129,57 +160,117 @@ def shift_error(network: TransformNet, feature: Tensor, picture: Tensor, steps: 
     return (moved - picture[..., top + y : bottom + y, left + x : right + x]).square().mean()
 
 
+class StyleLoss:
+    """The losses of pictures in the styles of one or more paintings.
+
+    Args:
+        args: the options of `add_style_arguments`.
+        paintings: their files.
+        device: where the pictures are.
+    """
+
+    def __init__(self, args: argparse.Namespace, paintings: Sequence[Path], device: torch.device) -> None:
+        if args.size < 64:
+            raise ArgumentError(f"--size {args.size}: expected at least 64")
+        self.args, self.device = args, device
+        self.vgg = VGG19(args.vgg).to(device)
+        targets = [self._grams(read_image(painting, args.style_size)) for painting in paintings]
+        self.targets = {name: torch.cat([grams[name] for grams in targets]) for name in STYLE_LAYERS}
+
+    @torch.no_grad()
+    def _grams(self, painting: np.ndarray) -> dict[str, Tensor]:
+        painting = to_tensor(cv2.medianBlur(painting, self.args.style_median)[None], self.device)
+        with autocast(self.device):
+            return {name: gram(feature) for name, feature in self.vgg(painting, STYLE_LAYERS).items()}
+
+    def __call__(
+        self,
+        network: TransformNet,
+        feature: Tensor,
+        content: Tensor,
+        steps: np.ndarray,
+        styles: Sequence[int] = (0,),
+        factors: Tensor | float = 1.0,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms, with their weighted sum as "loss"; and the style term of each sample, (B,).
+
+        Args:
+            network: draws the feature.
+            feature: of `content`, (B, C, H/4, W/4).
+            content: (B, 3, H, W), RGB 0..1.
+            steps: of `shift_steps`.
+            styles: for each sample, or for all, the number of its painting.
+            factors: for each sample, (B,), or for all, by which its style term counts.
+        """
+        with autocast(self.device):
+            stylized = network.decode(feature)
+            shift_term = shift_error(network, feature, stylized, steps)
+            features = self.vgg(stylized, STYLE_LAYERS)
+            with torch.no_grad():
+                content_features = self.vgg(content, CONTENT_LAYERS)
+        content_term = sum(relative_error(features[n], content_features[n]) for n in CONTENT_LAYERS)
+        errors = torch.zeros(len(content), device=self.device)
+        for name, targets in self.targets.items():
+            # Each by its own painting's norm, so that no style of a batch outweighs another.
+            target = targets[list(styles)]
+            errors = errors + (gram(features[name]) - target).square().mean((1, 2)) / target.square().mean((1, 2))
+        variation = stylized.diff(dim=2).square().mean() + stylized.diff(dim=3).square().mean()
+        args = self.args
+        total = args.content_weight * content_term + args.style_weight * (errors * factors).mean()
+        total = total + args.tv_weight * variation + args.shift_weight * shift_term
+        terms = {
+            "loss": total,
+            "content": content_term,
+            "style": errors.mean(),
+            "variation": variation,
+            "shift": shift_term,
+        }
+        return terms, errors.detach()
+
+
+def batches(
+    args: argparse.Namespace, images: list[np.ndarray], device: torch.device
+) -> Callable[[int], tuple[Tensor, np.ndarray]]:
+    """Step -> content (B, 3, size, size), channels last, and moves of `shift_steps`."""
+
+    def sample(step: int) -> tuple[Tensor, np.ndarray]:
+        seed = args.seed * 1_000_003 + step
+        content = to_tensor(crops(images, args.size, args.batch, seed), device)
+        return content.contiguous(memory_format=torch.channels_last), shift_steps(np.random.default_rng(seed))
+
+    return sample
+
+
 def main(args: argparse.Namespace) -> None:
+    args.name = args.name or args.painting.stem
+    check_style_name(args.name)
+    args.run = args.run or Path("runs") / args.name
+    for option, value in DEFAULTS[args.net].items():
+        if getattr(args, option) is None:
+            setattr(args, option, value)
+    if args.net == "stylebank":
+        from vsneuralstyle.training.stylebank import train_bank  # it stands on this module
+
+        return train_bank(args)
     device = setup(args)
-    if args.size < 64:
-        raise ArgumentError(f"--size {args.size}: expected at least 64")
     images = photographs(args.photos)
-    vgg = VGG19(args.vgg).to(device)
-    painting = cv2.medianBlur(read_image(args.painting, args.style_size), args.style_median)
-    painting = to_tensor(painting[None], device)
-    with torch.no_grad(), autocast(device):
-        targets = {name: gram(f) for name, f in vgg(painting, STYLE_LAYERS).items()}
+    style_loss = StyleLoss(args, [args.painting], device)
     network = TransformNet(CHANNELS, RESIDUAL_BLOCKS)
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "style"))
     network.to(device, memory_format=torch.channels_last)
 
-    def stylize(frames: Tensor) -> Tensor:
-        return network(frames.contiguous(memory_format=torch.channels_last))
-
-    def sample(step: int) -> tuple[Tensor, np.ndarray]:
-        seed = args.seed * 1_000_003 + step
-        return to_tensor(crops(images, args.size, args.batch, seed), device), shift_steps(np.random.default_rng(seed))
-
     def loss(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         content, steps = batch
         with autocast(device):
-            feature = network.encode(content.contiguous(memory_format=torch.channels_last))
-            stylized = network.decode(feature)
-            shift_term = shift_error(network, feature, stylized, steps)
-            features = vgg(stylized, STYLE_LAYERS)
-            with torch.no_grad():
-                content_features = vgg(content, CONTENT_LAYERS)
-        content_term = sum(relative_error(features[n], content_features[n]) for n in CONTENT_LAYERS)
-        style_term = sum(
-            relative_error(gram(features[n]), targets[n].expand(len(content), -1, -1)) for n in STYLE_LAYERS
-        )
-        variation = stylized.diff(dim=2).square().mean() + stylized.diff(dim=3).square().mean()
-        total = args.content_weight * content_term + args.style_weight * style_term
-        total = total + args.tv_weight * variation + args.shift_weight * shift_term
-        return {
-            "loss": total,
-            "content": content_term,
-            "style": style_term,
-            "variation": variation,
-            "shift": shift_term,
-        }
+            feature = network.encode(content)
+        return style_loss(network, feature, content, steps)[0]
 
-    samples = to_tensor(crops(images, 384, 3, 12345), device)
+    samples = to_tensor(crops(images, 384, 3, 12345), device).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def picture() -> np.ndarray:
         with autocast(device):
-            return np.concatenate((to_picture(samples), to_picture(stylize(samples))))
+            return np.concatenate((to_picture(samples), to_picture(network(samples))))
 
-    train(args, nn.ModuleDict({"style": network}), sample, loss, picture)
+    train(args, nn.ModuleDict({"style": network}), batches(args, images, device), loss, picture)

@@ -1,0 +1,84 @@
+"""StyleBank: one encoder and decoder for every style, and a small bank of filters for each.
+
+Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank: An Explicit Representation for Neural Image Style Transfer" (CVPR 2017).
+The blocks are those of `transform`, with a bank after the third residual block, as "Coherent Online Video Style
+Transfer" has it. Ours: the bank's layers, and a decoder without instance normalisation, which would bring every style
+to the same statistics. A bank's own normalisation gives each style its own, and the decoder passes them on.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.transform import ResidualBlock, TransformNet, conv
+
+BLOCKS_BEFORE_BANK = 3
+
+
+class Bank(nn.Sequential):
+    """What makes one style: a convolution to the style's own statistics, and a residual block.
+
+    (B, C, h, w) -> (B, C, h, w), C the channels of the feature.
+    """
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__(conv(channels, channels, 3), InstanceNorm(channels), ResidualBlock(channels))
+        nn.init.dirac_(self[0].weight)
+        nn.init.zeros_(self[0].bias)
+        nn.init.zeros_(self[2].branch[-1].weight)
+
+    @torch.no_grad()
+    def match(self, content: Tensor) -> None:
+        """Gives the style the statistics of what comes in, (B, C, h, w), so that a new bank is nearly the identity."""
+        variance, mean = torch.var_mean(content.float(), dim=(0, 2, 3), correction=0)
+        self[1].weight.copy_((variance + self[1].eps).sqrt())
+        self[1].bias.copy_(mean)
+
+
+class Mixture(nn.Module):
+    """A weighted sum of what banks make of a feature.
+
+    Args:
+        banks: at least one.
+        weights: one for each bank; brought to a sum of 1.
+    """
+
+    def __init__(self, banks: Sequence[Bank], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.banks = nn.ModuleList(banks)
+        self.weights = [weight / sum(weights) for weight in weights]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(bank(x) * weight for bank, weight in zip(self.banks, self.weights))
+
+
+def each_its_own(banks: Sequence[Bank]) -> Callable[[Tensor], Tensor]:
+    """A bank for each sample of a batch, as one function of the batch."""
+    return lambda x: torch.cat([bank(sample[None]) for bank, sample in zip(banks, x, strict=True)])
+
+
+class StyleBankNet(TransformNet):
+    """The shared encoder and decoder. `bank` makes the style; as it is made, the identity, it is an auto-encoder.
+
+    Args:
+        channels, residual_blocks: of `TransformNet`.
+    """
+
+    def __init__(self, channels: Sequence[int] = (16, 32, 64), residual_blocks: int = 5) -> None:
+        super().__init__(channels, residual_blocks, normalise_decoder=False)
+        self.bank: nn.Module = nn.Identity()
+
+    def encode(self, frame: Tensor, bank: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Frame (B, 3, H, W), RGB 0..1, H and W multiples of 4 -> feature (B, C, H/4, W/4), in the style of the bank.
+
+        Args:
+            frame: the frame.
+            bank: takes the place of the network's own.
+        """
+        return self.residual[BLOCKS_BEFORE_BANK:]((bank or self.bank)(self.content(frame)))
+
+    def content(self, frame: Tensor) -> Tensor:
+        """Frame (B, 3, H, W), RGB 0..1 -> what a bank gets, (B, C, H/4, W/4): it has no style."""
+        return self.residual[:BLOCKS_BEFORE_BANK](self.down(frame))
