@@ -40,8 +40,9 @@ def test_scripts_and_commands(folder, model_dir, run):
             "bash", "-e", "-o", "pipefail", "-c", command, cwd=folder, env={"NEURALSTYLE_MODEL_PATH": str(model_dir)}
         )
         assert ran.returncode == 0, f"{command}\n{ran.stderr}"
-    assert len(scripts) == 5 and len(commands) == 3 + 3
-    for name, size, audio in (("out.mp4", (96, 64), 1), ("whole.mkv", (96, 64), 0), ("small.mp4", (640, 360), 0)):
+    assert len(scripts) == 7 and len(commands) == 4 + 4
+    for name, size, audio in (("out.mp4", (96, 64), 1), ("whole.mkv", (96, 64), 0), ("small.mp4", (640, 360), 0),
+                              ("styled/in.mp4", (96, 64), 1)):
         with av.open(folder / name) as file:
             assert len(file.streams.audio) == audio, name
             decoded = [(frame.width, frame.height) for frame in file.decode(video=0)]

@@ -1,6 +1,8 @@
 """The plugin as a guest: what it registers, what editors see of it, other hosts, and a wheel that leaves nothing."""
 
+import ast
 import importlib.metadata
+import importlib.util
 import inspect
 import shutil
 import subprocess
@@ -43,6 +45,26 @@ def test_editors_see_every_argument_and_the_documentation_names_it():
     table = (ROOT / "docs" / "vapoursynth.md").read_text().partition("## Arguments")[2].partition("\n## ")[0]
     documented = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
     assert sorted(documented) == sorted(arguments)
+
+
+def test_stubs(tmp_path, run):
+    """What `vsstubs` writes for editors has every argument, and the keys of Version's dict."""
+    if importlib.util.find_spec("vsstubs") is None:
+        pytest.skip("no vsstubs")
+    ran = run(Path(sys.executable).with_name("vsstubs"), "-o", tmp_path / "vapoursynth.pyi")
+    assert ran.returncode == 0, ran.stderr
+    tree = ast.parse((tmp_path / "vapoursynth.pyi").read_text())
+    found = [[argument.arg for argument in node.args.args] for node in ast.walk(tree)
+             if isinstance(node, ast.FunctionDef) and node.name == "Stylize"]
+    arguments = list(inspect.signature(vs.core.vsneuralstyle.Stylize).parameters)
+    assert arguments in found and arguments[1:] in found  # of the core, and of a clip
+    keys = next(node.args[1].keys for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", "").endswith("Version"))
+    assert {key.value for key in keys} == set(vs.core.vsneuralstyle.Version())
+
+
+def test_type_checkers_take_the_package():
+    assert Path(importlib.util.find_spec("vsneuralstyle").origin).with_name("py.typed").is_file()
 
 
 HOST = """
