@@ -22,7 +22,7 @@ core = vs.core
 core.num_threads = 2
 
 integers = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 30) | st.sampled_from([2**31 - 1, 2**31, -(2**31) - 1])
-texts = st.text(max_size=12) | st.sampled_from(["a" * 300, "é" * 3000, "a\0b", "%s%n", "../candy", "cuda:" + "9" * 5000])
+texts = st.text(max_size=12) | st.sampled_from(["a" * 300, "é" * 3000, "a\0b", "%s%n", "../x", "cuda:" + "9" * 5000])
 raw = st.binary(max_size=12) | st.sampled_from([b"\xff\xfe", b"/tmp/\xff", b"\x00"])
 fractions = st.floats(0, 1)
 # For each argument: what is taken, and what is refused.
@@ -103,7 +103,7 @@ def options(pair):
 @SETTINGS
 @given(st.sampled_from([*ARGUMENTS, "mask", "clip", "unknown", "Style", "ünknown"]), st.one_of(
     st.none(), integers, st.floats(), texts, raw, st.lists(integers | st.floats() | texts, max_size=3),
-    st.integers(2**63, 2**70), st.just("clip"), st.just(["clip", "clip"]), st.just(print), st.text("\ud800", min_size=1),
+    st.integers(2**63, 2**70), st.just("clip"), st.just(["clip", "clip"]), st.just(print), st.just("\ud800"),
     st.dictionaries(texts, integers, max_size=2)))
 def types(name, value):
     """Any Python value. What VapourSynth itself can't turn into an argument is its own error, in its own words."""

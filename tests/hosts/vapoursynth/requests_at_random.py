@@ -1,7 +1,7 @@
 """Random requests to the plugin: requests_at_random.py COUNT; test_sanitizers.py runs it, with a session without torch.
 
-Filters are made and freed with frames in flight, with and without checkpoints, masks and errors of every kind, from many
-threads at once. Every frame that comes is compared with the linear run's.
+Filters are made and freed with frames in flight, with and without checkpoints, masks and errors of every kind, by many
+threads. Every frame that comes is compared with the linear run's.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from pathlib import Path
 import vapoursynth as vs
 
 core = vs.core
-held = ctypes.CDLL(str(Path(vs.__file__).parent / "plugins" / "plugin.so"))  # a report names no function of a closed one
+held = ctypes.CDLL(str(Path(vs.__file__).parent / "plugins" / "plugin.so"))  # a report names no function of one closed
 core.num_threads = 8
 LENGTH = 120
 rng = random.Random(1)
