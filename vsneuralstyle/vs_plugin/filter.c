@@ -13,10 +13,17 @@
  * a walk.
  */
 
+#define _GNU_SOURCE /* strverscmp */
+
 #include "plugin.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef __GLIBC__
+#include <gnu/libc-version.h>
+#include <malloc.h>
+#endif
 
 enum {
     CHUNK = 8,      /* sources that are asked for at a time */
@@ -25,6 +32,7 @@ enum {
                        checkpoint is made for as many. */
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
+static const int64_t TRIM_BYTES = 64 << 20;  /* of frames, between two trims of the heap */
 
 /* A request that is under way. */
 typedef struct Waiter {
@@ -54,6 +62,7 @@ typedef struct {
     Checkpoint *checkpoints; /* in the order of their frames */
     int checkpointCount, checkpointMost; /* Most is known with the first state; -1 before */
     int64_t clock;
+    int64_t untrimmed; /* bytes of frames since the heap was trimmed */
     Waiter *waiters;
     struct { const VSFrame *frame; int n; } *recent; /* the last outputs, at n % recentSize; frames owned. VapourSynth's
                                                         cache can't be read back by the filter that fills it. */
@@ -303,6 +312,21 @@ static Progress findStart(Filter *filter, Waiter *self, int *start, int *lowest,
     return DONE;
 }
 
+/* Gives what is free in the heap back to the system, now and then. glibc before 2.38 doesn't find the hole that an
+   aligned plane left when it needs one for another (its bug 14581), and its heap grows for as long as a clip plays. */
+static void trimHeap(Filter *filter) {
+#ifdef __GLIBC__
+    filter->untrimmed +=
+        (int64_t)filter->vi.width * filter->vi.height * filter->vi.format.numPlanes * filter->vi.format.bytesPerSample;
+    if (filter->untrimmed < TRIM_BYTES || strverscmp(gnu_get_libc_version(), "2.38") >= 0)
+        return;
+    filter->untrimmed = 0;
+    malloc_trim(0);
+#else
+    (void)filter;
+#endif
+}
+
 /* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 static const VSFrame *recall(const Filter *filter, int n, const VSAPI *vsapi) {
@@ -369,6 +393,7 @@ static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, V
         vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_SceneChangePrev", scene == SCENE_STARTS, maReplace);
     if (isRemote(filter, k + 1))
         keepLive(filter);
+    trimHeap(filter);
     return dst;
 }
 
