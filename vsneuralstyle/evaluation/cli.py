@@ -6,6 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from vsneuralstyle.evaluation import INTERVALS
+
 
 def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsneuralstyle" / "flow"
@@ -22,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "beside it, each under a name of yours")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
+    parser.add_argument("--intervals", type=int, nargs="+", choices=INTERVALS, default=INTERVALS, help="frames between "
+                        "the two of a pair; flow is measured for each (default: both)")
     parser.add_argument("--width", type=int, help="working width; the height follows (default: the clip's own size)")
     parser.add_argument("--height", type=int, help="working height; the width follows")
     parser.add_argument("--raft", type=Path, metavar="FILE", help="RAFT-small weights, safetensors with torchvision's "
@@ -85,7 +89,8 @@ def main(args: argparse.Namespace) -> int:
         frames = read_clip(path, args.frames, args.start, args.width, args.height)
         if len(frames) < 2:
             raise ArgumentError(f"{path}: one frame from number {args.start} on; two are needed to measure stability")
-        clips.append(MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key))
+        clips.append(MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key,
+                                  intervals=args.intervals))
     sets = [(f"{len(clips)} clips, {args.frames} frames each, flow by RAFT-small", clips)] if clips else []
     if args.sintel:
         scenes = read_sintel(args.sintel, args.rendering)

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle.errors import ArgumentError, MediaError
-from vsneuralstyle.evaluation import flowio
+from vsneuralstyle.evaluation import INTERVALS, flowio
 from vsneuralstyle.evaluation.occlusion import traceable
 
 FlowFunction = Callable[[Tensor, Tensor], Tensor]  # a, b (1,3,H,W) in 0..1 -> (1,2,H,W), a(p) is seen at b(p + flow(p))
-INTERVALS = (1, 10)
-"""Frames between the two of a pair."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,11 @@ class MeasuredClip(Clip):
     function: FlowFunction = None
     cache: Path | None = None
     key: str = ""
+    intervals: Sequence[int] = INTERVALS
 
     def pairs(self, t: int) -> list[Pair]:
         pairs = []
-        for interval in INTERVALS:
+        for interval in self.intervals:
             if t >= interval:
                 flows = flow_pair(self.function, self.frames[t - interval], self.frames[t], self.cache, self.key)
                 pairs.append(Pair(interval, t, t - interval, flows[0], traceable(*flows)))

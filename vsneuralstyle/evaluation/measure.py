@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vsneuralstyle.evaluation import metrics, sharpness
-from vsneuralstyle.evaluation.clips import INTERVALS, Clip
+from vsneuralstyle.evaluation import INTERVALS, metrics, sharpness
+from vsneuralstyle.evaluation.clips import Clip
 from vsneuralstyle.evaluation.methods import Method
 
 SAMPLED = 8

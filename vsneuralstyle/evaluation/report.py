@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsneuralstyle.evaluation.clips import INTERVALS
+from vsneuralstyle.evaluation import INTERVALS
 from vsneuralstyle.evaluation.measure import Track
 
 DEFINITION = """\
