@@ -101,21 +101,25 @@ def _number(value: float, form: str) -> str:
 
 
 def table(rows: Sequence[Figures]) -> str:
-    """A Markdown table, a row a method."""
-    lines = [
-        "| | e_stab | ratio | better | RMSE | at 10 | ratio | gradient (frames) | PSI | ratio | VGG-19 distance | style | "
-        "content | fps |",
-        "|---" * 14 + "|",
-    ]
-    for f in rows:
-        won, pairs = f.better
-        lines.append("| " + " | ".join([
-            f.method, _number(f.errors[1], ".5f"), _number(f.ratios[1], ".3f"), f"{won}/{pairs}",
-            _number(f.rmse, ".4f"), _number(f.errors[10], ".5f"), _number(f.ratios[10], ".3f"),
-            f"{_number(f.gradient, '.3f')} ({f.age})", _number(f.psi, ".4f"), _number(f.psi_ratio, ".3f"),
-            _number(f.distance, ".4f"), _number(f.style, ".3f"), _number(f.content, ".3f"), _number(f.fps, ".2f"),
-        ]) + " |")
-    return "\n".join(lines) + "\n"
+    """A Markdown table, a row a method; a figure that no method has is left out."""
+    columns = {
+        "e_stab": [_number(f.errors[1], ".5f") for f in rows],
+        "ratio": [_number(f.ratios[1], ".3f") for f in rows],
+        "better": ["{}/{}".format(*f.better) for f in rows],
+        "RMSE": [_number(f.rmse, ".4f") for f in rows],
+        "e_stab at 10": [_number(f.errors[10], ".5f") for f in rows],
+        "its ratio": [_number(f.ratios[10], ".3f") for f in rows],
+        f"gradient (frame {min(f.age for f in rows)})": [_number(f.gradient, ".3f") for f in rows],
+        "PSI": [_number(f.psi, ".4f") for f in rows],
+        "PSI ratio": [_number(f.psi_ratio, ".3f") for f in rows],
+        "VGG-19 distance": [_number(f.distance, ".4f") for f in rows],
+        "style": [_number(f.style, ".3f") for f in rows],
+        "content": [_number(f.content, ".3f") for f in rows],
+        "fps": [_number(f.fps, ".2f") for f in rows],
+    }
+    columns = {"": [f.method for f in rows]} | {head: cells for head, cells in columns.items() if any(cells)}
+    lines = [columns.keys(), ["---"] * len(columns), *zip(*columns.values())]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def clip_table(tracks: Sequence[Track]) -> str:
