@@ -285,7 +285,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
         self._waiting = False  # whether a frame has come in that the base class hasn't handed on to do_transform yet
-        self._held = []  # (RGB, output buffer) of the frames that wait for those after them
+        self._held = []  # (RGB, alpha or padding, output buffer) of the frames that wait for those after them
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
         self._interval = 0  # ns a frame by the caps; 0: not known
@@ -422,12 +422,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         layout = self._layout
         with layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
             views = layout.views(in_buffer, source)
-            self._held.append(
-                (self._pixels.components_to_rgb(views[:3], layout.coding, self._stylizer.device), out_buffer))
-            if len(views) > 3:
-                with layout.mapped(out_buffer, Gst.MapFlags.WRITE) as target:
-                    layout.views(out_buffer, target)[3][...] = views[3]
+            rgb = self._pixels.components_to_rgb(views[:3], layout.coding, self._stylizer.device)
+            spare = [view.copy() if layout.context is None else view.clone() for view in views[3:]]
             views = None  # nothing may look at the memory once it is unmapped
+        self._held.append((rgb, spare, out_buffer))
         self._seconds += time.perf_counter() - began
         if len(self._held) <= self._most_held():
             return FLOW_DROPPED
@@ -453,18 +451,20 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         held, self._held = self._held, []
         stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
         afresh = stylizer.state is None
-        rgb = stylizer.stylize(self._torch.cat([frame for frame, _ in held]))
-        for number, (frame, (_, buffer)) in enumerate(zip(rgb.split(1), held)):
+        rgb = stylizer.stylize(self._torch.cat([frame for frame, _, _ in held]))
+        for number, (frame, (_, spare, buffer)) in enumerate(zip(rgb.split(1), held)):
             with layout.mapped(buffer, Gst.MapFlags.WRITE) as target:
                 views = layout.views(buffer, target)
                 pixels.rgb_to_components(frame, views[:3], layout.coding)
-                views = None
+                for view, samples in zip(views[3:], spare):
+                    view[...] = samples
+                views = view = None
             if stylizer.scene_starts[number] and not (afresh and number == 0):
                 self._post_cut(buffer.pts)
                 self._cuts += 1
             self._frames += 1
         self._seconds += time.perf_counter() - began
-        return [buffer for _, buffer in held]
+        return [buffer for *_, buffer in held]
 
     def _push_held(self):
         """Stylize the frames that are held, and push them on; the first flow that isn't OK."""
