@@ -83,6 +83,8 @@ class Receiver:
                 return [TestReport(item.nodeid, item.location, {}, "failed", f"{self.python} did not report this test; "
                                    f"exit code {self.process.wait()}, output:\n{self.output.read()[-8000:]}", "call")]
             report = self.config.hook.pytest_report_from_serializable(config=self.config, data=json.loads(line))
+            if isinstance(report.longrepr, list):  # of a skipped test; JSON has no tuples
+                report.longrepr = tuple(report.longrepr)
             self.received[report.nodeid].append(report)
         return received
 
