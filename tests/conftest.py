@@ -24,6 +24,25 @@ def model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vgg(tmp_path_factory):
+    """A file in VGG-19's shape with random weights: it drives the trainer's code, not a model's quality."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    state, index, inputs = {}, 0, 3
+    for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4):
+        for width in widths:
+            state[f"features.{index}.weight"] = (torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5).half()
+            state[f"features.{index}.bias"] = torch.zeros(width).half()
+            inputs, index = width, index + 2
+        index += 1
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def random_bank():
     """Makes a bank of random weights."""
     import torch

@@ -157,7 +157,7 @@ def test_stylizer_mixes(stylebank_dir, clip):
 
 @pytest.fixture
 def data(tmp_path):
-    """Smooth random photographs, one sequence of a moving one with its flow, and VGG-19 with random weights."""
+    """Smooth random photographs, and one sequence of a moving one with its flow."""
     random = np.random.default_rng(0)
     photos, videos, cache = (tmp_path / name for name in ("photos", "videos", "cache"))
     for made in (photos, videos, cache):
@@ -171,14 +171,6 @@ def data(tmp_path):
     flow = np.zeros((3, 2, 128, 160), np.float16)
     flow[:, 0] = -1
     np.savez(cache / "moving-512-4-1-0-0.npz", frames=frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
-    state, index, inputs = {}, 0, 3
-    for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4):
-        for width in widths:
-            state[f"features.{index}.weight"] = (torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5).half()
-            state[f"features.{index}.bias"] = torch.zeros(width).half()
-            inputs, index = width, index + 2
-        index += 1
-    save_file(state, tmp_path / "vgg19.safetensors")
     return tmp_path
 
 
@@ -187,11 +179,11 @@ def train(*arguments) -> int:
     return cli.main(["train", *map(str, arguments)])
 
 
-def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, clip, capsys):
+def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, vgg, clip, capsys):
     """A few steps each: that the chain holds, not what it learns."""
     photos, models = data / "photos", data / "data" / "vsneuralstyle" / "models"
     common = ("--device", "cpu", "--batch", 1, "--iterations")
-    losses = ("--photos", photos, "--vgg", data / "vgg19.safetensors", "--size", 64, "--style-size", 64)
+    losses = ("--photos", photos, "--vgg", vgg, "--size", 64, "--style-size", 64)
     two = ("stylebank", photos / "0.png", photos / "1.png", "--names", "one", "two", *losses, "--run", data / "bank")
     flow = ("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, "--run",
             data / "flow")
@@ -216,7 +208,7 @@ def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, clip, ca
     assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
 
 
-def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, capsys):
+def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, vgg, capsys):
     photos = data / "photos"
     for arguments, match in (
         (("stylebank", photos / "0.png", photos / "1.png", "--names", "one"), "--names: 1 for 2 paintings"),
@@ -226,6 +218,6 @@ def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, capsys):
         (("style", photos / "0.png", "--start-from", photos), "--start-from goes with --net johnson"),
         (("style", photos / "0.png", "--name", "mine"), "needs its base, stylebank.safetensors"),
     ):
-        assert train(*arguments, "--photos", photos, "--vgg", data / "vgg19.safetensors", "--run", data / "run") == 2
+        assert train(*arguments, "--photos", photos, "--vgg", vgg, "--run", data / "run") == 2
         error = capsys.readouterr().err
         assert match in error and error.count("\n") == 1

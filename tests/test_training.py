@@ -126,22 +126,6 @@ def test_gram_and_relative_error():
     assert relative_error(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])) == pytest.approx(1.0)
 
 
-@pytest.fixture(scope="module")
-def vgg(tmp_path_factory):
-    """A file in VGG-19's shape with random weights: it drives the trainer's code, not a model's quality."""
-    torch.manual_seed(0)
-    state, index, inputs = {}, 0, 3
-    for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4):
-        for width in widths:
-            state[f"features.{index}.weight"] = (torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5).half()
-            state[f"features.{index}.bias"] = torch.zeros(width).half()
-            inputs, index = width, index + 2
-        index += 1
-    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
-    save_file(state, path)
-    return path
-
-
 def test_vgg_layers_have_their_sizes_and_a_foreign_file_is_named(vgg, tmp_path):
     features = VGG19(vgg)(torch.rand(1, 3, 64, 48), ("relu1_2", "relu2_2", "relu4_3"))
     assert [tuple(f.shape[1:]) for f in features.values()] == [(64, 64, 48), (128, 32, 24), (512, 8, 6)]

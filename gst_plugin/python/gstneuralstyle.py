@@ -125,15 +125,6 @@ def _probe_of_queries():
     bindings' wrapper is a second one. (An override of the virtual method `query` would even spoil allocation queries.)
     """
     pointer, watching, keys = ctypes.c_void_p, {}, itertools.count(1)
-    for name, result, *arguments in (
-        ("gst_pad_probe_info_get_query", pointer, pointer),
-        ("gst_query_get_structure", pointer, pointer),
-        ("gst_structure_get_name", ctypes.c_char_p, pointer),
-        ("gst_query_parse_latency", None, pointer, pointer, pointer, pointer),
-        ("gst_query_set_latency", None, pointer, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64),
-        ("gst_pad_add_probe", ctypes.c_ulong, pointer, ctypes.c_uint, pointer, pointer, pointer),
-    ):
-        getattr(_gst, name).restype, getattr(_gst, name).argtypes = result, arguments
 
     @ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer)
     def probe(pad, info, key):
@@ -154,7 +145,14 @@ def _probe_of_queries():
     return add
 
 
-_gst = ctypes.CDLL("libgstreamer-1.0.so.0")
+_gst = cuda.load("libgstreamer-1.0.so.0", {
+    "gst_pad_probe_info_get_query": (ctypes.c_void_p, ctypes.c_void_p),
+    "gst_query_get_structure": (ctypes.c_void_p, ctypes.c_void_p),
+    "gst_structure_get_name": (ctypes.c_char_p, ctypes.c_void_p),
+    "gst_query_parse_latency": (None, *[ctypes.c_void_p] * 4),
+    "gst_query_set_latency": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64),
+    "gst_pad_add_probe": (ctypes.c_ulong, ctypes.c_void_p, ctypes.c_uint, *[ctypes.c_void_p] * 3),
+})
 _add_query_probe = _probe_of_queries()
 
 

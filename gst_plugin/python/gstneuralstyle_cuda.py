@@ -1,7 +1,7 @@
 """CUDA memory for the element `neuralstyle`: frames that stay on the GPU. Not yet run on a GPU.
 
 Through ctypes: the bindings would take a mapped frame's address on the device for one in this process and read there,
-and may not write to a query (see `gstneuralstyle._probe`). Like the element, this imports nothing but the bindings;
+and may not write to a query (see `gstneuralstyle._probe_of_queries`). Like the element, this imports nothing but the bindings;
 GStreamer's loader imports it too, and finds no element here.
 """
 
