@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch", reason="the evaluation needs torch")
 cv2 = pytest.importorskip("cv2", reason="the evaluation's pictures need opencv-python-headless")
 
 from vsneuralstyle.errors import ArgumentError, MediaError, ModelError
-from vsneuralstyle.evaluation import clips, flowio, methods, metrics, occlusion, raft, report, sharpness
+from vsneuralstyle.evaluation import clips, endpoint, flowio, methods, metrics, occlusion, raft, report, sharpness
 from vsneuralstyle.evaluation.measure import measure
+from vsneuralstyle.stylizer import Stylizer
 
 
 def constant_flow(x, y, height=24, width=32):
@@ -244,8 +245,6 @@ def test_figures_give_every_clip_the_same_weight():
 
 
 def test_blind_baseline_follows_a_still_picture_and_forgets_at_a_cut(model_dir):
-    from vsneuralstyle import Stylizer
-
     stylizer = Stylizer("candy", model_dir=model_dir, device="cpu")
     blind = methods.Blind("blind", stylizer, methods.Method("per frame"))
     frame, other = textured(48, 64), textured(48, 64, seed=5)
@@ -286,6 +285,32 @@ def test_sintel_is_read_in_its_own_layout(tmp_path):
     assert metrics.stability_error(first.frame(1), first.frame(2), pair.flow, pair.mask) < 1e-10
     with pytest.raises(MediaError, match="MPI Sintel"):
         clips.read_sintel(tmp_path / "clean", "clean")
+
+
+def test_pairs_with_known_flow_are_read_in_their_own_layouts(tmp_path):
+    frame = (textured(24, 32)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    write_sintel(tmp_path, {1: frame, 2: frame, 6: frame}, [2, 1, 6])
+    pair, = endpoint.sintel_pairs(tmp_path, "final")  # of 2 and 6 the next frame is missing
+    assert (pair.name, pair.length) == ("a_1 1", 2.0)
+    assert torch.equal(pair.first, clips.read_clip(tmp_path / "final/a_1/frame_0001.png")[0])
+    with pytest.raises(MediaError, match="Flying Chairs"):
+        list(endpoint.chairs_pairs(tmp_path))
+    for first, second, flow in (("00007_img1", "00007_img2", "00007_flow"), ("a-img0", "a-img1", "a-gt")):
+        cv2.imwrite(str(tmp_path / f"{first}.ppm"), frame)
+        cv2.imwrite(str(tmp_path / f"{second}.ppm"), frame[::-1])
+        flowio.write_flo(tmp_path / f"{flow}.flo", constant_flow(3, 4)[0])
+    first, second = endpoint.chairs_pairs(tmp_path)
+    assert (first.name, first.length, second.name) == ("00007", 5.0, "a")
+    assert torch.equal(first.first.flip(1), first.second)
+
+
+def test_endpoint_error_is_in_pixels_and_leaves_out_what_is_not_known(model_dir, monkeypatch):
+    stylizer = Stylizer("candy", device="cpu", model_dir=model_dir)
+    monkeypatch.setattr(stylizer.model.net1.flow, "forward", lambda a, b: constant_flow(3, 0, 6, 8))
+    flow = constant_flow(3, 4, 22, 30)[0]
+    flow[:, :5] = torch.nan
+    frame = torch.zeros(3, 22, 30, dtype=torch.uint8)
+    assert endpoint.endpoint_error(stylizer, endpoint.FlowPair("a", frame, frame, flow)) == 4
 
 
 # Clips and measured flow
@@ -370,6 +395,7 @@ def evaluate(*arguments):
     ((), "--clips VIDEO"),
     (("--clips", "a.mp4", "b/a.mp4"), "same name"),
     (("--clips", "a.mp4", "--variant", "b"), "NAME=FILE"),
+    (("--clips", "absent.mp4"), "absent.mp4: no such file"),
 ])
 def test_evaluate_says_what_it_expects(arguments, told, model_dir):
     with pytest.raises(ArgumentError, match=told):
@@ -391,6 +417,7 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     text = (out / "report.md").read_text()
     assert text == capsys.readouterr().out
     assert "| disc | 64x48 |" in text and "| a_1_0 | 32x24 |" in text and "MPI Sintel subset, final: 1 runs" in text
+    assert "| pair | length | again | coherent |" in text and "| a_1 1 | 2.0 | " in text and "| mean | 2.0 | " in text
     rows = list(csv.DictReader((out / "frames.csv").open()))
     of_disc = {name: [row for row in rows if row["clip"] == "disc" and row["method"] == name]
                for name in ("per frame", "blind baseline", "again", "coherent", "source")}

@@ -57,8 +57,11 @@ def test_flow_has_quarter_resolution_whatever_the_size(network):
 @torch.no_grad()
 @pytest.mark.parametrize("network", FLOW_NETWORKS)
 def test_flow_pyramid_is_coarse_to_fine(network):
-    sides = [flow.shape[1:] for flow in FLOW_NETWORKS[network](0.125).pyramid(*torch.rand(2, 1, 3, 128, 192))]
-    assert sides == [(2, 128 // n, 192 // n) for n in (64, 32, 16, 8, 4)]
+    net, frames = FLOW_NETWORKS[network](0.125), torch.rand(2, 1, 3, 128, 192)
+    flows = net.pyramid(*frames)
+    assert [flow.shape[1:] for flow in flows] == [(2, 128 // n, 192 // n) for n in (64, 32, 16, 8, 4)]
+    for levels in (1, 4):  # the finer ones left out
+        torch.testing.assert_close(net.pyramid(*frames, levels), flows[:levels])
 
 
 @pytest.mark.parametrize(("width", "radius"), [(37, 3), (16, 2), (3, 1)])

@@ -90,11 +90,15 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
         _store(picture * levels, components, levels, unit)
         return
     luma, *chroma = components
-    linear, offset = (part.to(picture) * levels
-                      for part in yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits))
+    linear, offset = (part * levels for part in yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits))
+    rows_of_map = torch.cat((linear, offset), 1).tolist()
+    # A channels-last picture plane by plane: sums of planes are several times faster than of every third sample, and
+    # than a product of so small a matrix.
+    picture = picture.contiguous()
 
-    def component(number: int, picture: Tensor) -> Tensor:
-        return torch.addmv(offset[number], picture.flatten(1).T, linear[number]).view(picture.shape[1:])
+    def component(number: int, planes: Tensor) -> Tensor:
+        (red, green, blue), (*weights, zero) = planes, rows_of_map[number]
+        return torch.mul(red, weights[0]).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2]).add_(zero)
 
     _store(component(0, picture)[None], [luma], levels, unit)
     rows, columns = chroma[0].shape

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsneuralstyle import scenecut
+from vsneuralstyle import scenecut, yuv
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.networks.transform import STRIDE
 from vsneuralstyle.weights import load_model
@@ -18,7 +18,6 @@ from vsneuralstyle.weights import load_model
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 
 
 @dataclass(frozen=True)
@@ -225,6 +224,6 @@ class Stylizer:
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
         if self.preserve_color:
             # The same step in R, G and B changes luma alone.
-            weights = torch.tensor(_LUMA, device=frame.device).view(1, 3, 1, 1)
+            weights = torch.tensor(yuv.luma_weights(), device=frame.device).view(1, 3, 1, 1)
             stylized = (frame + ((stylized - frame) * weights).sum(1, keepdim=True)).clamp(0, 1)
         return stylized if self.strength == 1 else torch.lerp(frame, stylized, float(self.strength))

@@ -22,6 +22,12 @@ LUMA_WEIGHTS = {
 }
 
 
+def luma_weights(matrix: int = 1) -> tuple[float, float, float]:
+    """What red, green and blue weigh in luma: (Kr, Kg, Kb) of a key of LUMA_WEIGHTS, BT.709 where none is given."""
+    kr, kb = LUMA_WEIGHTS[matrix]
+    return kr, 1 - kr - kb, kb
+
+
 def default_matrix(height: int) -> int:
     """The MatrixCoefficients assumed where none are tagged: BT.709 from 720 lines up, else BT.601."""
     return 1 if height >= 720 else 6
@@ -38,8 +44,7 @@ def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor
     if matrix == IDENTITY:
         linear = torch.eye(3, dtype=torch.float64) * top / luma_span
         return linear, torch.full((3, 1), -luma_black / luma_span, dtype=torch.float64)
-    kr, kb = LUMA_WEIGHTS[matrix]
-    kg = 1 - kr - kb
+    kr, kg, kb = luma_weights(matrix)
     scale = torch.tensor([top / luma_span, top / chroma_span, top / chroma_span], dtype=torch.float64)
     zero = torch.tensor([luma_black, 128 * unit, 128 * unit], dtype=torch.float64) / top
     linear = torch.tensor([

@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from vsneuralstyle.evaluation import INTERVALS
@@ -19,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", nargs="+", type=Path, default=[], metavar="VIDEO", help="videos to measure on")
     parser.add_argument("--sintel", type=Path, metavar="FOLDER", help="MPI Sintel's training folder, or a part of it, to "
                         "measure on with its own flow")
+    parser.add_argument("--chairs", type=Path, metavar="FOLDER", help="Flying Chairs, or a part of it, to measure the "
+                        "flow network's endpoint error on")
     parser.add_argument("--rendering", choices=("clean", "final"), default="final", help="of Sintel (default final)")
     parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
                         "beside it, each under a name of yours")
@@ -48,15 +52,15 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vsneuralstyle.errors import ArgumentError
-    from vsneuralstyle.evaluation import methods, metrics, raft, report
-    from vsneuralstyle.evaluation.clips import MeasuredClip, read_clip, read_sintel
+    from vsneuralstyle.evaluation import endpoint, methods, metrics, raft, report
+    from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
     from vsneuralstyle.evaluation.measure import measure
     from vsneuralstyle.stylizer import Stylizer
     from vsneuralstyle.training.run import read_image, to_tensor
 
     if args.frames < 2 or args.start < 0:
         raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
-    if not (args.clips or args.sintel):
+    if not (args.clips or args.sintel or args.chairs):
         raise ArgumentError("nothing to measure on; expected --clips VIDEO ... or --sintel FOLDER, or both")
     if len({path.stem for path in args.clips}) < len(args.clips):
         raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
@@ -81,17 +85,23 @@ def main(args: argparse.Namespace) -> int:
         painting = to_tensor(read_image(args.painting, 512)[None], device) if args.painting else None
         perception = metrics.Perception(None if str(args.vgg) == "torchvision" else args.vgg, painting, device)
 
-    clips = []
-    if args.clips:
+    for path in args.clips:
+        if not path.is_file():
+            raise ArgumentError(f"{path}: no such file; expected a video")
+
+    def measured_clips() -> Iterator[MeasuredClip]:
         model = raft.load(args.raft, device)
         key = f"RAFT-small {args.raft.name if args.raft else 'torchvision'} {raft.UPDATES}"
-    for path in args.clips:
-        frames = read_clip(path, args.frames, args.start, args.width, args.height)
-        if len(frames) < 2:
-            raise ArgumentError(f"{path}: one frame from number {args.start} on; two are needed to measure stability")
-        clips.append(MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key,
-                                  intervals=args.intervals))
-    sets = [(f"{len(clips)} clips, {args.frames} frames each, flow by RAFT-small", clips)] if clips else []
+        for path in args.clips:
+            frames = read_clip(path, args.frames, args.start, args.width, args.height)
+            if len(frames) < 2:
+                raise ArgumentError(f"{path}: one frame from number {args.start} on; two are needed to measure stability")
+            yield MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key,
+                               intervals=args.intervals)
+
+    sets: list[tuple[str, Iterable[Clip]]] = []
+    if args.clips:
+        sets.append((f"{len(args.clips)} clips, {args.frames} frames each, flow by RAFT-small", measured_clips()))
     if args.sintel:
         scenes = read_sintel(args.sintel, args.rendering)
         whole = "" if len(scenes) == 23 else " subset"
@@ -102,8 +112,8 @@ def main(args: argparse.Namespace) -> int:
     text, everything = f"# Style {args.style} ({args.net})\n\n{report.DEFINITION}\n", []
     for title, clips in sets:
         tracks = []
-        with tqdm(total=sum(len(clip.frames) for clip in clips), unit="frame", disable=None) as bar:
-            for clip in clips:
+        with tqdm(unit="frame", disable=None) as bar:
+            for clip in clips:  # read one at a time: together they may not fit into memory
                 bar.set_description(clip.name)
                 moments = report.moments(len(clip.frames)) if args.out else ()
                 of_clip = measure(clip, compared, perception, moments, bar.update)
@@ -115,10 +125,18 @@ def main(args: argparse.Namespace) -> int:
                 tracks += of_clip
         everything += tracks
         text += f"\n## {title}\n\n{report.table(report.figures(tracks))}\n{report.clip_table(tracks)}"
+    pairs = chain(endpoint.sintel_pairs(args.sintel, args.rendering) if args.sintel else (),
+                  endpoint.chairs_pairs(args.chairs) if args.chairs else ())
+    models = {m.name: m.stylizer for m in compared[1:] if isinstance(m, methods.Stylized)}
+    errors = [(pair.name, pair.length, {name: endpoint.endpoint_error(model, pair) for name, model in models.items()})
+              for pair in pairs]
+    if errors:
+        text += f"\n## Endpoint error of the flow network, pixels\n\n{report.flow_table(errors)}"
     print(text, end="")
     if args.out:
         (args.out / "report.md").write_text(text, encoding="utf-8")
         report.write_tracks(args.out / "frames.csv", everything)
-        report.write_plots(args.out, everything)
+        if everything:
+            report.write_plots(args.out, everything)
         print(f"\nWritten: {args.out}/report.md, frames.csv, plots and a contact sheet of each clip", file=sys.stderr)
     return 0

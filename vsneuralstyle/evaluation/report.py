@@ -142,6 +142,21 @@ def clip_table(tracks: Sequence[Track]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def flow_table(rows: Sequence[tuple[str, float, Mapping[str, float]]]) -> str:
+    """A Markdown table of endpoint errors in pixels, a row a pair of frames, and their mean.
+
+    Args:
+        rows: a pair's name, the mean length of its flow, and each model's endpoint error.
+    """
+    models = list(rows[0][2])
+    averages = [mean([error[model] for _, _, error in rows]) for model in models]
+    rows = [*rows, ("mean", mean([length for _, length, _ in rows]), dict(zip(models, averages)))]
+    lines = [f"| pair | length | {' | '.join(models)} |", "|---" * (2 + len(models)) + "|"]
+    lines += [f"| {name} | {length:.1f} | {' | '.join(f'{error[m]:.2f}' for m in models)} |"
+              for name, length, error in rows]
+    return "\n".join(lines) + "\n"
+
+
 def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
     """One CSV row a method, clip and frame."""
     single = ("traceable", "difference", "gradient", "psi", "distance", "content", "style")

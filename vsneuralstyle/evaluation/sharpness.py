@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
+from vsneuralstyle.yuv import luma_weights
 
 BLOCK = 32
 """Side of PSI's blocks, in pixels."""
@@ -25,7 +25,7 @@ SHARPEST = 0.22
 
 def luma(frames: Tensor) -> Tensor:
     """BT.709 luma: (B,3,H,W) -> (B,H,W) float32."""
-    return torch.einsum("bchw,c->bhw", frames.float(), frames.new_tensor(LUMA, dtype=torch.float32))
+    return torch.einsum("bchw,c->bhw", frames.float(), frames.new_tensor(luma_weights(), dtype=torch.float32))
 
 
 def rms_gradient(frames: Tensor) -> Tensor:

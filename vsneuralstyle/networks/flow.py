@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 FLOW_SCALE = 20.0
 """The networks predict flow / 20 in full-resolution pixels, as FlowNet does."""
+LEVELS = 5
+"""Resolutions of the pyramid of flows."""
 MULTIPLE = 64
 """Six halvings: inputs are padded to a multiple of this."""
 
@@ -13,8 +15,12 @@ MULTIPLE = 64
 class FlowNetwork(nn.Module):
     """Optical flow from two frames; a subclass gives `pyramid`."""
 
-    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
-        """Flow / 20 at 1/64, 1/32, 1/16, 1/8 and 1/4 resolution, coarse to fine; sides divide by 64."""
+    def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
+        """Flow / 20 at 1/64, 1/32, 1/16, 1/8 and 1/4 resolution, coarse to fine; sides divide by 64.
+
+        Args:
+            levels: how many, from the coarsest; the finer ones are not computed.
+        """
         raise NotImplementedError
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

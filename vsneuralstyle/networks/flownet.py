@@ -6,7 +6,7 @@ Source: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional N
 import torch
 from torch import Tensor, nn
 
-from vsneuralstyle.networks.flow import FlowNetwork, conv, scaled
+from vsneuralstyle.networks.flow import LEVELS, FlowNetwork, conv, scaled
 
 
 def _deconv(inputs: int, outputs: int) -> nn.Sequential:
@@ -37,14 +37,14 @@ class FlowNetSimple(FlowNetwork):
         self.upflows = nn.ModuleList(nn.ConvTranspose2d(2, 2, 4, 2, 1) for _ in skips)
         self.initialise(self.predicts)
 
-    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+    def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
         x = self.conv2(self.conv1(torch.cat(self.prepared(first, second), 1)))
         skips = [x]
         for layer in (self.conv3, self.conv4, self.conv5):
             skips.append(layer(skips[-1]))
         x = self.conv6(skips[-1])
         flows = [self.predicts[0](x)]
-        for level, skip in enumerate(reversed(skips)):
+        for level, skip in enumerate(skips[: -levels : -1]):
             x = torch.cat((skip, self.deconvs[level](x), self.upflows[level](flows[-1])), 1)
             flows.append(self.predicts[level + 1](x))
         return flows

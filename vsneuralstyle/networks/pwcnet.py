@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE, FlowNetwork, conv, scaled
+from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, conv, scaled
 from vsneuralstyle.networks.warp import warp
 
-LEVELS = (16, 32, 64, 96, 128, 192)
+CHANNELS = (16, 32, 64, 96, 128, 192)
 """Channels at 1/2 to 1/64 resolution, of width 1."""
 ESTIMATOR = (128, 128, 96, 64)
 """Channels of a level's flow estimator, of width 1."""
@@ -67,7 +67,7 @@ class PWCNet(FlowNetwork):
 
     def __init__(self, width: float = 0.5) -> None:
         super().__init__()
-        channels = [LEVELS[0]] + [scaled(c, width) for c in LEVELS[1:]]
+        channels = [CHANNELS[0]] + [scaled(c, width) for c in CHANNELS[1:]]
         self.features = nn.ModuleList(
             nn.Sequential(conv(i, o, 3, 2), conv(o, o)) for i, o in zip([3, *channels[:-1]], channels)
         )
@@ -80,16 +80,16 @@ class PWCNet(FlowNetwork):
         self.predicts = nn.ModuleList(nn.Conv2d(widths[-1], 2, 3, padding=1) for _ in channels[1:])
         self.initialise(self.predicts)
 
-    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+    def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
         x = torch.cat(self.prepared(first, second))
-        levels = []
+        features = []
         for feature in self.features:
             x = feature(x)
-            levels.append(_normalised(*x.chunk(2)))
+            features.append(_normalised(*x.chunk(2)))
         flows: list[Tensor] = []
-        for index, (estimator, predict) in enumerate(zip(self.estimators, self.predicts)):
-            level = len(levels) - 1 - index
-            here, there = levels[level]
+        for index, (estimator, predict) in enumerate(list(zip(self.estimators, self.predicts))[:levels]):
+            level = len(features) - 1 - index
+            here, there = features[level]
             if flows:
                 flow = F.interpolate(flows[-1].float(), scale_factor=2, mode="bilinear", align_corners=False)
                 there = warp(there, flow * (FLOW_SCALE / 2 ** (level + 1))).to(here.dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from vsneuralstyle.evaluation import occlusion, raft
 
 FLAT = 5.0
 """Standard deviation, in code values, under which a sequence counts as flat."""
+TRAVELS = (4.0, 16.0, 40.0)
+"""Mean speeds of crops that travel, in pixels a frame, each as often."""
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
@@ -30,6 +33,21 @@ class Shot:
     frames: np.ndarray
     flows: np.ndarray
     traceable: np.ndarray
+
+    def back(self, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flow from frame t back to an earlier frame s, (2, H, W) float32 in pixels, and its traceable pixels
+        (1, H, W) bool: the measured steps one after the other, each read where the one before led."""
+        flow, traceable = self.flows[t - 1].astype(np.float32), self.traceable[t - 1]
+        y, x = np.mgrid[: flow.shape[1], : flow.shape[2]].astype(np.float32)
+        for step in range(t - 2, s - 1, -1):
+            there = x + flow[0], y + flow[1]
+            further = cv2.remap(
+                self.flows[step].transpose(1, 2, 0).astype(np.float32), *there, cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            also = cv2.remap(self.traceable[step, 0].astype(np.uint8), *there, cv2.INTER_NEAREST)  # outside: 0
+            flow, traceable = flow + further.transpose(2, 0, 1), traceable & also.astype(bool)
+        return flow, traceable
 
 
 def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
@@ -143,20 +161,38 @@ def crop_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random crops of random sequences, mirrored at random; never reversed in time, since flow is one way.
 
+    Video moves little from frame to frame, and a network that has seen nothing else trusts its flow where that fails.
+    So some of the frames are left out, and half of the crops travel: each frame's lies a random way from the last's.
+
     Returns:
-        frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1, 1, H, W) float32.
+        frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1, 1, H, W) float32,
+        0 too where the flow leads out of the crop.
     """
     frames, flows, masks = [], [], []
+    y, x = np.mgrid[:height, :width].astype(np.float32)
     for sequence in sequences:
-        first = random.integers(len(sequence.frames) - length + 1)
         rows, columns = sequence.frames.shape[1:3]
-        if rows < height or columns < width:
+        room = np.array([columns - width, rows - height])
+        if room.min() < 0:
             raise ArgumentError(f"a crop of {width}x{height} from frames of {columns}x{rows}; give a smaller --crop")
-        y, x = random.integers(rows - height + 1), random.integers(columns - width + 1)
-        window = np.s_[..., y : y + height, x : x + width]
-        picture = torch.from_numpy(sequence.frames[first : first + length]).permute(0, 3, 1, 2).float()[window] / 255
-        flow = torch.from_numpy(sequence.flows[first : first + length - 1]).float()[window]
-        mask = torch.from_numpy(sequence.traceable[first : first + length - 1]).float()[window]
+        chosen = np.sort(random.choice(len(sequence.frames), length, replace=False))
+        corners = [random.integers(room + 1)]
+        travel = random.exponential(random.choice(TRAVELS)) if random.random() < 0.5 else 0.0
+        for _ in chosen[1:]:
+            step = random.normal(0, travel, 2).round().astype(int)
+            corners.append(np.clip(corners[-1] + step, 0, room))
+        picture, flow, mask = [], [], []
+        for index, (t, (left, top)) in enumerate(zip(chosen, corners)):
+            window = np.s_[..., top : top + height, left : left + width]
+            picture.append(sequence.frames[t].transpose(2, 0, 1)[window])
+            if index:
+                measured, traceable = (part[window] for part in sequence.back(t, chosen[index - 1]))
+                measured = measured + (corners[index] - corners[index - 1]).astype(np.float32)[:, None, None]
+                to_x, to_y = x + measured[0], y + measured[1]
+                inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
+                flow.append(measured), mask.append(traceable & inside)
+        picture = torch.from_numpy(np.stack(picture)).float() / 255
+        flow, mask = torch.from_numpy(np.stack(flow)), torch.from_numpy(np.stack(mask)).float()
         if random.random() < 0.5:
             picture, flow, mask = picture.flip(-1), flow.flip(-1), mask.flip(-1)
             flow = flow * flow.new_tensor([-1, 1]).view(1, 2, 1, 1)

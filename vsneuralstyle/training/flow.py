@@ -5,7 +5,7 @@ most; here it is the finest, which alone is used, and which was 11 % better so a
 
 Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that move as a whole are
 learnt within a hundred, so they come first; then layers, whose motion grows to its full length. PWC-Net needs neither.
-Half of each batch may be real clips, with measured flow, moved a little further at random.
+Half of each batch may be real clips, with measured flow, moved further at random.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE
+from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, default=0.5, help="channels over the network's own (default 0.5)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(256, 192), metavar=("W", "H"), help="of the pairs, multiples of 64"
+    )
+    parser.add_argument(
+        "--levels",
+        type=int,
+        choices=range(1, LEVELS + 1),
+        default=LEVELS,
+        help=f"train this many of the {LEVELS} levels, from the coarsest: without the last, steps take a third, and large"
+        " motions are the coarse levels' work",
     )
     parser.add_argument(
         "--translations",
@@ -86,11 +94,11 @@ def flow_picture(flow: Tensor) -> np.ndarray:
 
 
 def real_pair(shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator) -> Pair:
-    """A view of two consecutive frames of a clip, from the later to the earlier, with measured flow."""
+    """A view of two frames of a clip, from the later to the earlier, with measured flow."""
     shot = shots[random.integers(len(shots))]
-    t = random.integers(1, len(shot.frames))
-    flow = shot.flows[t - 1].transpose(1, 2, 0).astype(np.float32)
-    return move_pair(Pair(shot.frames[t], shot.frames[t - 1], flow), width, height, random)
+    s, t = sorted(random.choice(len(shot.frames), 2, replace=False))
+    flow, _ = shot.back(t, s)
+    return move_pair(Pair(shot.frames[t], shot.frames[s], flow.transpose(1, 2, 0)), width, height, random)
 
 
 class Pairs:
@@ -155,7 +163,7 @@ def main(args: argparse.Namespace) -> None:
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         first, second, flow = batch
         with autocast(device):
-            pyramid = network.pyramid(first, second)
+            pyramid = network.pyramid(first, second, args.levels)
         total = 0.0
         for weight, predicted in zip(WEIGHTS, pyramid):
             target = F.adaptive_avg_pool2d(flow, predicted.shape[-2:]) / FLOW_SCALE
@@ -173,7 +181,7 @@ def main(args: argparse.Namespace) -> None:
     def picture() -> np.ndarray:
         first, second, flow = fixed
         with autocast(device):
-            predicted = network(first, second)
+            predicted = network.pyramid(first, second, args.levels)[-1].float() * FLOW_SCALE
         predicted = F.interpolate(predicted, flow.shape[-2:], mode="bilinear")
         rows = [to_picture(first), to_picture(second)]
         rows += [np.concatenate([flow_picture(f) for f in flows], 1) for flows in (flow, predicted)]

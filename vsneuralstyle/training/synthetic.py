@@ -2,13 +2,16 @@
 
 As Flying Chairs was made (Dosovitskiy et al., ICCV 2015, section 4): a photograph as background and cut-outs of other
 photographs as objects, each with an affine motion of its own. Video at 25 fps moves less than Flying Chairs, so small
-motions, and no motion at all, are drawn more often here.
+motions, and no motion at all, are drawn more often here; action moves more, and blurs, so that is drawn, too.
 """
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+SHIFTS = (1.0, 4.0, 16.0, 64.0)
+"""Mean lengths of the motions that are drawn, in pixels, each as often."""
 
 
 @dataclass
@@ -80,6 +83,18 @@ def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[
     return result
 
 
+def _motion_blur(random: np.random.Generator, frames: list[np.ndarray], shift: np.ndarray) -> list[np.ndarray]:
+    """Both frames as of a shutter that was open for up to half of their distance, along one shift (px)."""
+    length = min(random.uniform(0, 0.5) * np.hypot(*shift), 31)
+    if length < 2:
+        return frames
+    size = 2 * int(np.ceil(length / 2)) + 1
+    kernel, half = np.zeros((size, size), np.float32), shift / np.hypot(*shift) * length / 2
+    ends = [tuple(int(v) for v in (np.array([size // 2, size // 2]) + sign * half).round()) for sign in (-1, 1)]
+    cv2.line(kernel, *ends, 1.0)
+    return [cv2.filter2D(frame, -1, kernel / kernel.sum()) for frame in frames]
+
+
 def make_translation(images: list[np.ndarray], size: int, longest: float, random: np.random.Generator) -> Pair:
     """A square crop that moves as a whole by up to `longest` pixels each way: the first thing that is learnt."""
     image, scale = images[random.integers(len(images))], random.uniform(0.5, 1.0)
@@ -110,7 +125,7 @@ def make_pair(
     camera = (
         np.eye(3)
         if still
-        else _affine(random, center, 0.012 * pace, 0.012 * pace, pace * random.choice([0.7, 3.0, 12.0]))
+        else _affine(random, center, 0.02 * pace, 0.02 * pace, pace * random.choice(SHIFTS))
     )
     for layer in range(1 + random.integers(1, 5)):
         image = images[random.integers(len(images))]
@@ -119,7 +134,7 @@ def make_pair(
         else:
             pose = _pose(random, image, width, height, random.uniform(0.15, 0.6))
             middle = (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2]
-            own = _affine(random, middle, 0.03 * pace, 0.03 * pace, pace * random.choice([1.0, 4.0, 12.0]))
+            own = _affine(random, middle, 0.04 * pace, 0.04 * pace, pace * random.choice(SHIFTS))
             motion, mask = own @ camera, _shape(random, image)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
             warped = cv2.warpAffine(
@@ -138,6 +153,8 @@ def make_pair(
             flow[:] = moved
         else:
             flow[covered] = moved[covered]
+    if random.random() < 0.3:
+        frames = _motion_blur(random, frames, flow[height // 2, width // 2])
     return Pair(*_photometric(random, frames), flow)
 
 
@@ -164,7 +181,7 @@ def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) 
     first = _homogeneous(linear, middle - linear @ center)
     further = np.eye(3)
     if random.random() < 0.7:
-        further = _affine(random, center, 0.015, 0.015, random.choice([1.0, 4.0, 12.0]))
+        further = _affine(random, center, 0.02, 0.02, random.choice(SHIFTS))
     second = first @ np.linalg.inv(further)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     frames = [

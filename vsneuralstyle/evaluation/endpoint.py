@@ -1,0 +1,76 @@
+"""Endpoint error of a model's flow network on pairs whose flow is known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.evaluation import flowio
+from vsneuralstyle.evaluation.clips import read_clip
+from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.stylizer import Stylizer
+
+CHAIRS = (("img1", "img2", "flow"), ("img0", "img1", "gt"))
+"""Ends of a triplet's names, of Flying Chairs and of the sample that FlowNet 2.0's code brings."""
+
+
+@dataclass(frozen=True)
+class FlowPair:
+    """Two frames and the flow from the first to the second."""
+
+    name: str
+    first: Tensor
+    """(3,H,W) uint8 RGB."""
+    second: Tensor
+    flow: Tensor
+    """(2,H,W) float32, (x, y) in pixels; NaN where it is not known."""
+
+    @property
+    def length(self) -> float:
+        """The flow's mean length in pixels: the endpoint error of no motion."""
+        return self.flow.norm(dim=0).nanmean().item()
+
+
+def sintel_pairs(folder: Path, rendering: str) -> Iterator[FlowPair]:
+    """Every pair of MPI Sintel's training folder, or of a part of it, that has its frames and its flow."""
+    for file in sorted((folder / "flow").glob("*/frame_*.flo")):
+        scene, number = file.parent.name, int(file.stem.rpartition("_")[2])
+        frames = [folder / rendering / scene / f"frame_{n:04d}.png" for n in (number, number + 1)]
+        if all(frame.is_file() for frame in frames):
+            yield _pair(f"{scene} {number}", *frames, file)
+
+
+def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
+    """Every triplet of a folder laid out as Flying Chairs: NNNNN_img1.ppm, NNNNN_img2.ppm, NNNNN_flow.flo.
+
+    Raises:
+        MediaError: there is none.
+    """
+    found = False
+    for file in sorted(folder.glob("*.flo")):
+        for first, second, flow in CHAIRS:
+            stem = file.stem.removesuffix(flow)
+            frames = [folder / f"{stem}{end}.ppm" for end in (first, second)]
+            if stem != file.stem and all(frame.is_file() for frame in frames):
+                found = True
+                yield _pair(stem.rstrip("-_"), *frames, file)
+    if not found:
+        raise MediaError(f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "
+                         "NNNNN_flow.flo")
+
+
+def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
+    return FlowPair(name, read_clip(first)[0], read_clip(second)[0], flowio.read_flo(flow))
+
+
+@torch.inference_mode()
+def endpoint_error(stylizer: Stylizer, pair: FlowPair) -> float:
+    """Mean distance, in pixels, between the flow of the stylizer's model and the true one, where that is known."""
+    first, second = (frame[None].to(stylizer.device).float() / 255 for frame in (pair.first, pair.second))
+    height, width = pair.flow.shape[1:]
+    flow = F.interpolate(stylizer.model.net1.flow(first, second), scale_factor=STRIDE, mode="bilinear")
+    return (flow[0, :, :height, :width].cpu() - pair.flow).norm(dim=0).nanmean().item()
