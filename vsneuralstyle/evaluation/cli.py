@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "flow network's endpoint error on")
     parser.add_argument("--rendering", choices=("clean", "final"), default="final", help="of Sintel (default final)")
     parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
-                        "beside it, each under a name of yours")
+                        "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with the "
+                        "flow and mask networks of the second")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
     parser.add_argument("--intervals", type=int, nargs="+", choices=INTERVALS, default=INTERVALS, help="frames between "
@@ -69,6 +70,14 @@ def main(args: argparse.Namespace) -> int:
         style, folder = (args.style, args.model_dir) if path is None else (path.stem, path.parent)
         return Stylizer(style, net=args.net, device=args.device, precision=args.precision, model_dir=folder, **options)
 
+    def variant_of(files: str) -> Stylizer:
+        style, _, motion = (files, "", "") if Path(files).is_file() else files.partition("+")
+        result = stylizer(Path(style))
+        if motion:
+            net1, other = result.model.net1, stylizer(Path(motion)).model.net1
+            net1.flow, net1.mask = other.flow, other.mask
+        return result
+
     per_frame = methods.Stylized("per frame", stylizer(coherence=0.0))
     coherent = methods.Stylized("coherent", stylizer())
     compared = [per_frame, methods.Blind("blind baseline", coherent.stylizer, per_frame)]
@@ -76,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         name, _, file = variant.partition("=")
         if not (name and file):
             raise ArgumentError(f"--variant {variant}: expected NAME=FILE, as in bilinear=runs/bilinear/candy.safetensors")
-        compared.append(methods.Stylized(name, stylizer(Path(file))))
+        compared.append(methods.Stylized(name, variant_of(file)))
     compared += [coherent, methods.Source("source")]
     device = coherent.stylizer.device
 
@@ -124,7 +133,8 @@ def main(args: argparse.Namespace) -> int:
                     track.pictures.clear()
                 tracks += of_clip
         everything += tracks
-        text += f"\n## {title}\n\n{report.table(report.figures(tracks))}\n{report.clip_table(tracks)}"
+        table = report.table(report.figures(tracks), report.paper(args.style, args.net))
+        text += f"\n## {title}\n\n{table}\n{report.clip_table(tracks)}"
     pairs = chain(endpoint.sintel_pairs(args.sintel, args.rendering) if args.sintel else (),
                   endpoint.chairs_pairs(args.chairs) if args.chairs else ())
     models = {m.name: m.stylizer for m in compared[1:] if isinstance(m, methods.Stylized)}

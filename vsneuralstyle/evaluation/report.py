@@ -20,7 +20,23 @@ e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three cha
 pairs whose error is lower than the first row's. RMSE: the root of a pair's error, averaged alike. Gradient: RMS of
 neighbouring pixels' luma (BT.709) differences in a clip's last frame, over the first row's. PSI: Feichtenhofer et al. 2013,
 every eighth frame, and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of
-four layers. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other."""
+four layers. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other.
+Rows in brackets are the paper's Table 1, on its own test set and by its own nets."""
+
+PAPER = {
+    "johnson": {
+        "[Johnson per frame]": {"muse": 0.0199, "candy": 0.0240, "scream": 0.0048, "udnie": 0.0108},
+        "[its Net1, flow network not fine-tuned]": {"muse": 0.0135, "candy": 0.0120, "scream": 0.0036, "udnie": 0.0079},
+        "[its Net1]": {"muse": 0.0121, "candy": 0.0105, "scream": 0.0034, "udnie": 0.0076},
+        "[optimization, Ruder et al. 2016]": {"muse": 0.0063, "candy": 0.0067, "scream": 0.0019, "udnie": 0.0035},
+    },
+    "stylebank": {
+        "[StyleBank per frame]": {"muse": 0.0159, "candy": 0.0181, "scream": 0.0035, "udnie": 0.0059},
+        "[its Net1]": {"muse": 0.0126, "candy": 0.0131, "scream": 0.0030, "udnie": 0.0048},
+    },
+}
+"""Network family -> row -> style -> e_stab, of Table 1 of Chen et al. (ICCV 2017). The optimization method is compared with
+the Johnson per-frame row, as the paper does."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -100,16 +116,28 @@ def _number(value: float, form: str) -> str:
     return "" if math.isnan(value) else format(value, form)
 
 
-def table(rows: Sequence[Figures]) -> str:
-    """A Markdown table, a row a method; a figure that no method has is left out."""
+def paper(style: str, net: str) -> list[Figures]:
+    """The paper's rows for a style, if it has any: e_stab and its ratio."""
+    rows = [(name, errors[style]) for name, errors in PAPER.get(net, {}).items() if style in errors]
+    none = dict.fromkeys(INTERVALS, math.nan)
+    rest = dict.fromkeys(("rmse", "gradient", "psi", "psi_ratio", "difference", "distance", "content", "style", "fps"),
+                         math.nan)
+    return [Figures(name, none | {1: error}, none | {1: error / rows[0][1]}, better=(0, 0), age=0, **rest)
+            for name, error in rows]
+
+
+def table(rows: Sequence[Figures], others: Sequence[Figures] = ()) -> str:
+    """A Markdown table, a row a method; a figure that no method has is left out. `others` come last and have e_stab and
+    its ratio alone."""
+    age, rows = min(f.age for f in rows), [*rows, *others]
     columns = {
         "e_stab": [_number(f.errors[1], ".5f") for f in rows],
         "ratio": [_number(f.ratios[1], ".3f") for f in rows],
-        "better": ["{}/{}".format(*f.better) for f in rows],
+        "better": ["{}/{}".format(*f.better) if f.better[1] else "" for f in rows],
         "RMSE": [_number(f.rmse, ".4f") for f in rows],
         "e_stab at 10": [_number(f.errors[10], ".5f") for f in rows],
         "its ratio": [_number(f.ratios[10], ".3f") for f in rows],
-        f"gradient (frame {min(f.age for f in rows)})": [_number(f.gradient, ".3f") for f in rows],
+        f"gradient (frame {age})": [_number(f.gradient, ".3f") for f in rows],
         "PSI": [_number(f.psi, ".4f") for f in rows],
         "PSI ratio": [_number(f.psi_ratio, ".3f") for f in rows],
         "VGG-19 distance": [_number(f.distance, ".4f") for f in rows],
@@ -170,8 +198,8 @@ def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
 
 
 def write_plots(folder: Path, tracks: Sequence[Track]) -> None:
-    """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), and, for each clip,
-    `CLIP-time.png`: e_stab and sharpness over time."""
+    """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), `trade.png`, each
+    method's steadiness against its sharpness, and, for each clip, `CLIP-time.png`: e_stab and sharpness over time."""
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(track.method for track in tracks))
@@ -191,6 +219,17 @@ def write_plots(folder: Path, tracks: Sequence[Track]) -> None:
     axes.set(xlabel=f"e_stab below that of {methods[0]}, %", ylabel="pairs")
     axes.legend()
     figure.savefig(folder / "gain.png", dpi=100)
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for of_method in figures([track for track in tracks if track.method != "source"]):
+        place = of_method.gradient, of_method.ratios[1]
+        axes.plot(*place, "o")
+        axes.annotate(of_method.method, place, textcoords="offset points", xytext=(5, 5), fontsize="small")
+    axes.set(xlabel=f"RMS gradient in the last frame, over that of {methods[0]} (right: sharper)",
+             ylabel="e_stab ratio (down: steadier)")
+    axes.margins(0.15)
+    figure.savefig(folder / "trade.png", dpi=100)
 
     for clip in clips:
         figure = Figure(figsize=(9, 5), layout="constrained")
