@@ -7,7 +7,7 @@ from torch import nn
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.pwcnet import cost_volume
+from vsneuralstyle.networks.pwcnet import PWCNet, cost_volume, global_match
 from vsneuralstyle.networks.transform import TransformNet
 from vsneuralstyle.networks.warp import warp
 
@@ -59,9 +59,32 @@ def test_flow_has_quarter_resolution_whatever_the_size(network):
 def test_flow_pyramid_is_coarse_to_fine(network):
     net, frames = FLOW_NETWORKS[network](0.125), torch.rand(2, 1, 3, 128, 192)
     flows = net.pyramid(*frames)
-    assert [flow.shape[1:] for flow in flows] == [(2, 128 // n, 192 // n) for n in (64, 32, 16, 8, 4)]
+    strides = {"flownets": (64, 32, 16, 8, 4), "pwcnet": (32, 32, 16, 8, 4)}[network]
+    assert [flow.shape[1:] for flow in flows] == [(2, 128 // n, 192 // n) for n in strides]
     for levels in (1, 4):  # the finer ones left out
         torch.testing.assert_close(net.pyramid(*frames, levels), flows[:levels])
+
+
+def test_global_match_finds_what_moved_however_far():
+    first = 5 * nn.functional.normalize(torch.randn(1, 16, 9, 14, generator=torch.Generator().manual_seed(0)))
+    second = first.roll((2, -5), (2, 3))  # the content of p is at p + (-5, 2)
+    flow = global_match(torch.einsum("bcyx,bcvu->byxvu", first, second))
+    inside = flow[..., :7, 5:]
+    torch.testing.assert_close(inside, torch.tensor([-5.0, 2]).view(1, 2, 1, 1).expand_as(inside), atol=0.05, rtol=0)
+    assert global_match(torch.zeros(1, 9, 14, 9, 14)).abs().max() == 0  # all alike: it says nothing
+
+
+def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):
+    net, frame = PWCNet(0.125), torch.rand(1, 3, 256, 384)
+    feature = 8 * nn.functional.normalize(torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0)))
+    moved = feature.roll((2, -3), (2, 3))
+    monkeypatch.setattr(net, "_encode", lambda first, second: [(feature, moved)])
+    true = torch.tensor([-96.0, 64]).view(1, 2, 1, 1).expand(1, 2, 256, 384)
+    losses = [net.supervised(frame, frame, flow, levels=1)[1] for flow in (true, true + 16, true + 32, 0 * true)]
+    assert 0 < losses[0] < 0.3 and losses[1] < losses[2] and losses[3] > 2
+    losses[0].backward()
+    assert net.matching.weight.grad.abs().max() > 0
+    assert FLOW_NETWORKS["flownets"](0.125).supervised(frame, frame, true)[1] == 0
 
 
 @pytest.mark.parametrize(("width", "radius"), [(37, 3), (16, 2), (3, 1)])

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 FLOW_SCALE = 20.0
 """The networks predict flow / 20 in full-resolution pixels, as FlowNet does."""
 LEVELS = 5
-"""Resolutions of the pyramid of flows."""
+"""Flows of the pyramid."""
 MULTIPLE = 64
 """Six halvings: inputs are padded to a multiple of this."""
 
@@ -16,12 +16,22 @@ class FlowNetwork(nn.Module):
     """Optical flow from two frames; a subclass gives `pyramid`."""
 
     def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
-        """Flow / 20 at 1/64, 1/32, 1/16, 1/8 and 1/4 resolution, coarse to fine; sides divide by 64.
+        """Flow / 20 at five resolutions, coarse to fine, the last 1/4; sides divide by 64.
 
         Args:
             levels: how many, from the coarsest; the finer ones are not computed.
         """
         raise NotImplementedError
+
+    def supervised(
+        self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
+    ) -> tuple[list[Tensor], Tensor]:
+        """`pyramid`, and what training adds to the loss of its flows: 0, unless a network matches before it regresses.
+
+        Args:
+            target: the true flow, (B, 2, H, W), in pixels.
+        """
+        return self.pyramid(first, second, levels), target.new_zeros(())
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Flow from `first` to `second`.

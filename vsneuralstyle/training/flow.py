@@ -37,6 +37,7 @@ from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation, 
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
+MATCHING_WEIGHT = 0.02
 TRANSLATION_SIZE = 64
 TRANSLATION_LONGEST = 6.0
 
@@ -163,14 +164,15 @@ def main(args: argparse.Namespace) -> None:
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         first, second, flow = batch
         with autocast(device):
-            pyramid = network.pyramid(first, second, args.levels)
-        total = 0.0
+            pyramid, matching = network.supervised(first, second, flow, args.levels)
+        total = MATCHING_WEIGHT * matching
         for weight, predicted in zip(WEIGHTS, pyramid):
             target = F.adaptive_avg_pool2d(flow, predicted.shape[-2:]) / FLOW_SCALE
             total = total + weight * endpoint_error(predicted, target)
         full = F.interpolate(pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear")
         return {
             "loss": total,
+            "matching": matching,
             "epe": endpoint_error(full, flow),
             "zero_epe": endpoint_error(torch.zeros_like(flow), flow),
         }

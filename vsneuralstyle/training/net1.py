@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
@@ -143,8 +142,7 @@ def main(args: argparse.Namespace) -> None:
         for t in range(1, frames.shape[1]):
             true_flow, traceable = flows[:, t - 1], masks[:, t - 1]
             with autocast(device):
-                pyramid = net1.flow.pyramid(frames[:, t], frames[:, t - 1])
-                flow = pyramid[-1].float() * FLOW_SCALE
+                flow = net1.flow(frames[:, t], frames[:, t - 1])
                 unexplained = net1.unexplained(frames[:, t], frames[:, t - 1], flow)
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
