@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
+from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.pwcnet import PWCNet, cost_volume, global_match
+from vsneuralstyle.networks.pwcnet import cost_volume
 from vsneuralstyle.networks.transform import TransformNet
 from vsneuralstyle.networks.warp import warp
 
@@ -59,7 +60,7 @@ def test_flow_has_quarter_resolution_whatever_the_size(network):
 def test_flow_pyramid_is_coarse_to_fine(network):
     net, frames = FLOW_NETWORKS[network](0.125), torch.rand(2, 1, 3, 128, 192)
     flows = net.pyramid(*frames)
-    strides = {"flownets": (64, 32, 16, 8, 4), "pwcnet": (32, 32, 16, 8, 4)}[network]
+    strides = (32 if network == "gmpwcnet" else 64, 32, 16, 8, 4)
     assert [flow.shape[1:] for flow in flows] == [(2, 128 // n, 192 // n) for n in strides]
     for levels in (1, 4):  # the finer ones left out
         torch.testing.assert_close(net.pyramid(*frames, levels), flows[:levels])
@@ -75,7 +76,7 @@ def test_global_match_finds_what_moved_however_far():
 
 
 def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):
-    net, frame = PWCNet(0.125), torch.rand(1, 3, 256, 384)
+    net, frame = GlobalPWCNet(0.125), torch.rand(1, 3, 256, 384)
     feature = 8 * nn.functional.normalize(torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0)))
     moved = feature.roll((2, -3), (2, 3))
     monkeypatch.setattr(net, "_encode", lambda first, second: [(feature, moved)])

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
+from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet
 from vsneuralstyle.networks.mask import MaskNet
 from vsneuralstyle.networks.pwcnet import PWCNet
 from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
 
-FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet}
+FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet, "gmpwcnet": GlobalPWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
 

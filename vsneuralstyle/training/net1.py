@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("W", "H"),
         help="of the training crops, multiples of 64",
     )
-    parser.add_argument("--flow-rate", type=float, default=1e-4, help="highest learning rate of the flow network")
+    parser.add_argument("--flow-rate", type=float, default=1e-4, help="highest learning rate of the flow network; 0: fixed")
     parser.add_argument(
         "--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)"
     )
@@ -114,6 +115,7 @@ def main(args: argparse.Namespace) -> None:
     net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
+    net1.flow.requires_grad_(args.flow_rate > 0)
     banks = {}
     for name in bank_names(style_run):
         banks[name] = Bank(net1.style.feature_channels).requires_grad_(False)
@@ -138,11 +140,12 @@ def main(args: argparse.Namespace) -> None:
             features = encode(frames, of_samples)
             per_frame = [net1.style.decode(f) for f in features]
         composite, output = features[0].float(), per_frame[0]
-        terms = {"cohe": 0.0, "occ": 0.0, "flow": 0.0, "mask": 0.0, "per_frame_cohe": 0.0}
+        terms = {"cohe": 0.0, "occ": 0.0, "flow": 0.0, "matching": 0.0, "mask": 0.0, "per_frame_cohe": 0.0}
         for t in range(1, frames.shape[1]):
             true_flow, traceable = flows[:, t - 1], masks[:, t - 1]
             with autocast(device):
-                flow = net1.flow(frames[:, t], frames[:, t - 1])
+                pyramid, matching = net1.flow.supervised(frames[:, t], frames[:, t - 1], true_flow)
+                flow = pyramid[-1].float() * FLOW_SCALE
                 unexplained = net1.unexplained(frames[:, t], frames[:, t - 1], flow)
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
@@ -151,11 +154,13 @@ def main(args: argparse.Namespace) -> None:
             terms["occ"] += ((1 - traceable) * (stylized - per_frame[t]).square()).mean()
             true_quarter = F.avg_pool2d(true_flow, 4)
             terms["flow"] += (flow - true_quarter).square().sum(1).add(1e-6).sqrt().mean()
+            terms["matching"] += matching
             terms["mask"] += mask.mean().detach()
             terms["per_frame_cohe"] += (traceable * (per_frame[t] - warp(per_frame[t - 1], true_flow)).square()).mean()
             output = stylized
         terms = {name: value / (frames.shape[1] - 1) for name, value in terms.items()}
-        total = args.alpha * terms["cohe"] + args.beta * terms["occ"] + args.flow_weight * terms["flow"]
+        flow_loss = args.flow_weight * (terms["flow"] + terms["matching"])  # so that it doesn't forget either
+        total = args.alpha * terms["cohe"] + args.beta * terms["occ"] + flow_loss
         return {"loss": total, **terms}
 
     fixed = sample(-1 % 2**31)
