@@ -38,6 +38,7 @@ from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation, 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
 MATCHING_WEIGHT = 0.02
+"""Of the cross entropy of a network that matches."""
 TRANSLATION_SIZE = 64
 TRANSLATION_LONGEST = 6.0
 
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=sorted(FLOW_NETWORKS), default="pwcnet", help="default pwcnet")
     parser.add_argument("--width", type=float, default=0.5, help="channels over the network's own (default 0.5)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(256, 192), metavar=("W", "H"), help="of the pairs, multiples of 64"
+        "--size",
+        type=int,
+        nargs=2,
+        default=(448, 320),
+        metavar=("W", "H"),
+        help="of the pairs, multiples of 64 (default 448 320: long motions need room)",
     )
     parser.add_argument(
         "--levels",
@@ -78,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
     )
-    add_run_arguments(parser, iterations=10000, batch=8, rate=1e-3)
+    add_run_arguments(parser, iterations=10000, batch=6, rate=1e-3)
 
 
 def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:

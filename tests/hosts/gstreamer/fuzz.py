@@ -42,8 +42,8 @@ class Player:
     def __exit__(self, *_):
         self.pipeline.set_state(Gst.State.NULL)
 
-    def push(self, caps, size, pts=0, discont=False):
-        """A frame of so many bytes -> what comes out, or None and the error."""
+    def push(self, caps, size, pts=0, discont=False, last=False):
+        """A frame of so many bytes, and the end of the stream if it is the last -> what comes out, or None and the error."""
         self.source.set_property("caps", Gst.Caps.from_string(caps))
         data = bytes(range(256)) * (size // 256) + bytes(size % 256)
         buffer = Gst.Buffer.new_wrapped(data) if data else Gst.Buffer.new()  # the bindings crash on no bytes
@@ -51,11 +51,15 @@ class Player:
         if discont:
             buffer.set_flags(Gst.BufferFlags.DISCONT)
         self.source.push_buffer(buffer)
+        if last:
+            self.source.end_of_stream()
         return self.pull()
 
     def pull(self):
         bus, until = self.pipeline.get_bus(), time.monotonic() + 60
-        while time.monotonic() < until and not self.sink.is_eos():
+        ended = False
+        while time.monotonic() < until and not ended:
+            ended = self.sink.is_eos()  # an error before it is on the bus by then
             if (sample := self.sink.try_pull_sample(Gst.SECOND // 20)) is not None:
                 return sample, None
             if (message := bus.pop_filtered(Gst.MessageType.ERROR)) is not None:
@@ -80,12 +84,14 @@ def raw(form, width, height, more=""):
 @given(st.fixed_dictionaries({}, optional={
     "style": TEXT | st.sampled_from(["candy", "other"]), "net": TEXT, "device": TEXT, "precision": TEXT,
     "model-path": TEXT, "strength": NUMBER, "coherence": NUMBER, "scene-cut": NUMBER, "preserve-color": NUMBER | TEXT,
-    "qos": NUMBER, "stats": NUMBER, "name": TEXT}), st.booleans())
+    "lookahead": NUMBER, "qos": NUMBER, "stats": NUMBER, "name": TEXT}), st.booleans())
 @example({"style": "../candy"}, True)
 @example({"style": ""}, False)
 @example({"strength": float("nan")}, True)
 @example({"strength": -1e300, "coherence": float("inf")}, False)
 @example({"device": "cuda:99999999999999999999"}, False)
+@example({"lookahead": 3}, True)
+@example({"lookahead": 10**12}, False)
 def properties(values, while_playing):
     with_values = {}
     probe = Gst.ElementFactory.make("neuralstyle")
@@ -103,10 +109,10 @@ def properties(values, while_playing):
             assert sample is not None, error
             for name, value in with_values.items():
                 player.style.set_property(name, value)
-            sample, error = player.push(caps, size, Gst.SECOND // 25)
+            sample, error = player.push(caps, size, Gst.SECOND // 25, last=True)
     else:
         with Player(**with_values) as player:
-            sample, error = player.push(caps, size)
+            sample, error = player.push(caps, size, last=True)
     if error is not None:
         text = named(error)
         assert any(name.replace("-", "_") in text or str(value) in text or repr(value)[1:-1] in text
