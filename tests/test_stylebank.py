@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from vsneuralstyle import ArgumentError, ModelError, Stylizer, cli
 from vsneuralstyle.networks.stylebank import Bank, Mixture, StyleBankNet, each_its_own

@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     if args.frames < 2 or args.start < 0:
         raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
     if not (args.clips or args.sintel or args.chairs):
-        raise ArgumentError("nothing to measure on; expected --clips VIDEO ... or --sintel FOLDER, or both")
+        raise ArgumentError("nothing to measure on; expected --clips VIDEO ..., --sintel FOLDER or --chairs FOLDER")
     if len({path.stem for path in args.clips}) < len(args.clips):
         raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
 

@@ -105,7 +105,7 @@ def read_sintel(folder: Path, rendering: str) -> list[SintelClip]:
     for scene in sorted(path for path in (folder / rendering).glob("*") if path.is_dir()):
         runs: list[list[Path]] = []
         for path in sorted(scene.glob("frame_*.png")):
-            if runs and _number(path) == _number(runs[-1][-1]) + 1:
+            if runs and frame_number(path) == frame_number(runs[-1][-1]) + 1:
                 runs[-1].append(path)
             else:
                 runs.append([path])
@@ -117,14 +117,15 @@ def read_sintel(folder: Path, rendering: str) -> list[SintelClip]:
             ) for path in run]
             if any(all(file.is_file() for file in three) for three in files[:-1]):
                 frames = torch.cat([read_clip(path) for path in run])
-                result.append(SintelClip(f"{scene.name}_{_number(run[0])}", frames, files=files))
+                result.append(SintelClip(f"{scene.name}_{frame_number(run[0])}", frames, files=files))
     if not result:
         raise MediaError(f"{folder}: no scenes in it; expected MPI Sintel's training folder: {rendering}/SCENE/"
                          "frame_NNNN.png with flow/, occlusions/ and invalid/ beside it")
     return result
 
 
-def _number(path: Path) -> int:
+def frame_number(path: Path) -> int:
+    """The number of a file of MPI Sintel, frame_NNNN."""
     return int(path.stem.rpartition("_")[2])
 
 

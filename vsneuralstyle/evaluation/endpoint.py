@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.evaluation import flowio
-from vsneuralstyle.evaluation.clips import read_clip
-from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.evaluation.clips import frame_number, read_clip
+from vsneuralstyle.networks.flow import full_resolution
 from vsneuralstyle.stylizer import Stylizer
 
 CHAIRS = (("img1", "img2", "flow"), ("img0", "img1", "gt"))
@@ -38,7 +37,7 @@ class FlowPair:
 def sintel_pairs(folder: Path, rendering: str) -> Iterator[FlowPair]:
     """Every pair of MPI Sintel's training folder, or of a part of it, that has its frames and its flow."""
     for file in sorted((folder / "flow").glob("*/frame_*.flo")):
-        scene, number = file.parent.name, int(file.stem.rpartition("_")[2])
+        scene, number = file.parent.name, frame_number(file)
         frames = [folder / rendering / scene / f"frame_{n:04d}.png" for n in (number, number + 1)]
         if all(frame.is_file() for frame in frames):
             yield _pair(f"{scene} {number}", *frames, file)
@@ -71,6 +70,5 @@ def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
 def endpoint_error(stylizer: Stylizer, pair: FlowPair) -> float:
     """Mean distance, in pixels, between the flow of the stylizer's model and the true one, where that is known."""
     first, second = (frame[None].to(stylizer.device).float() / 255 for frame in (pair.first, pair.second))
-    height, width = pair.flow.shape[1:]
-    flow = F.interpolate(stylizer.model.net1.flow(first, second), scale_factor=STRIDE, mode="bilinear")
-    return (flow[0, :, :height, :width].cpu() - pair.flow).norm(dim=0).nanmean().item()
+    flow = full_resolution(stylizer.model.net1.flow(first, second), *pair.flow.shape[1:])
+    return (flow[0].cpu() - pair.flow).norm(dim=0).nanmean().item()

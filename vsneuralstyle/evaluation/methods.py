@@ -4,10 +4,9 @@ import time
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.networks.flow import full_resolution
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.stylizer import Stylizer
 
@@ -79,11 +78,9 @@ class Blind(Method):
         self.starts_scene = self._before is None or self._stylizer.is_cut(self._before[0], frame)
         if not self.starts_scene:
             before, styled = self._before
-            height, width = frame.shape[-2:]
             device = self._stylizer.device
             flow = self._stylizer.model.net1.motion(frame.to(device), before.to(device)).cpu()
-            flow = F.interpolate(flow, scale_factor=STRIDE, mode="bilinear", align_corners=False)
-            flow = flow[..., :height, :width]
+            flow = full_resolution(flow, *frame.shape[-2:])
             difference = (frame - warp(before, flow)).square().sum(1, keepdim=True)
             moved = warp(styled, flow, "bicubic").clamp(0, 1)
             output = torch.lerp(output, moved, BLEND * torch.exp(-VISIBILITY * difference))

@@ -67,6 +67,11 @@ class FlowNetwork(nn.Module):
             predict.weight.data.mul_(0.1)
 
 
+def full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
+    """What a `FlowNetwork` gives for a frame of that size, for each of its pixels: (B, 2, height, width)."""
+    return F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)[..., :height, :width]
+
+
 def _brightness(frame: Tensor) -> Tensor:
     """Mean over all of a frame, (B, 1, 1, 1). By rows first: a sum to one number is split among threads, and how many
     there are must not show in a picture."""

@@ -40,8 +40,8 @@ class Shot:
         """Flow from frame t back to an earlier frame s, (2, H, W) float32 in pixels, and its traceable pixels
         (1, H, W) bool: the measured steps one after the other, each read where the one before led."""
         flow, traceable = self.flows[t - 1].astype(np.float32), self.traceable[t - 1]
-        y, x = np.mgrid[: flow.shape[1], : flow.shape[2]].astype(np.float32)
         for step in range(t - 2, s - 1, -1):
+            y, x = np.mgrid[: flow.shape[1], : flow.shape[2]].astype(np.float32)
             there = x + flow[0], y + flow[1]
             further = cv2.remap(
                 self.flows[step].transpose(1, 2, 0).astype(np.float32), *there, cv2.INTER_LINEAR,
