@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.pwcnet import cost_volume
-from vsneuralstyle.networks.transform import TransformNet
+from vsneuralstyle.networks.transform import BlockedConv, TransformNet, UpsampledConv
 from vsneuralstyle.networks.warp import warp
 
 
@@ -34,6 +35,33 @@ def test_instance_norm_equals_pytorchs_and_keeps_channels_last():
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
     assert ours(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", [(5, 8), (1, 2)])
+def test_an_upsampled_convolution_is_upsampling_and_a_convolution(height, width):
+    x, net = torch.randn(2, 6, height, width), UpsampledConv(6, 4)
+    enlarged = F.pad(F.interpolate(x, scale_factor=2.0, mode="nearest"), (1, 1, 1, 1), mode="reflect")
+    torch.testing.assert_close(net(x), F.conv2d(enlarged, net.weight, net.bias))
+
+
+@torch.no_grad()
+def test_a_convolution_in_blocks_is_a_convolution():
+    x, net = torch.randn(2, 6, 8, 12), BlockedConv(6, 3, 9, padding=4, padding_mode="reflect")
+    torch.testing.assert_close(net(x), F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), net.weight, net.bias))
+
+
+@torch.no_grad()
+def test_the_number_of_threads_shows_in_no_pixel():
+    net, frame = TransformNet().to(memory_format=torch.channels_last), torch.rand(1, 3, 128, 192)
+    threads, pictures = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            pictures.append(net(frame))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
 
 
 @torch.no_grad()

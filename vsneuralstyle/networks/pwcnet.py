@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, conv, scaled
+from vsneuralstyle.networks.norm import centred
 from vsneuralstyle.networks.warp import warp
 
 CHANNELS = (16, 32, 64, 96, 128, 192)
@@ -52,10 +53,8 @@ def _normalised(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     Without it products of features are all alike, and training never leaves "no motion" (Jonschkowski et al., "What
     Matters in Unsupervised Optical Flow", ECCV 2020, section 4.2).
     """
-    both = torch.cat((first, second), 2).float()
-    variance, mean = torch.var_mean(both, (2, 3), keepdim=True)
-    scale = (variance + 1e-4).rsqrt()
-    return ((first - mean) * scale).to(first.dtype), ((second - mean) * scale).to(first.dtype)
+    difference, variance = centred(torch.cat((first, second), 2))
+    return tuple((difference * (variance + 1e-4).rsqrt()).to(first.dtype).chunk(2, 2))
 
 
 class PWCNet(FlowNetwork):
