@@ -421,19 +421,23 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     save_model(stubborn.net1, tmp_path / "s/stubborn.safetensors", style="stubborn", networks=networks, training={})
     variants = f"again={candy}", f"stubborn={candy}+{tmp_path}/s/stubborn.safetensors"
     assert evaluate("--model-dir", model_dir, "--device", "cpu", "--clips", tmp_path / "disc.mkv", "--cache",
-                    tmp_path / "cache", "--sintel", tmp_path / "sintel", "--variant", *variants, "--out", out) == 0
+                    tmp_path / "cache", "--sintel", tmp_path / "sintel", "--variant", *variants, "--coherence", "0", "0.5",
+                    "--out", out) == 0
     text = (out / "report.md").read_text()
     assert text == capsys.readouterr().out
     assert "| disc | 64x48 |" in text and "| a_1_0 | 32x24 |" in text and "MPI Sintel subset, final: 1 runs" in text
     assert "| pair | length | again | stubborn | coherent |" in text and "| a_1 1 | 2.0 | " in text and "| mean | 2.0 | " in text
     rows = list(csv.DictReader((out / "frames.csv").open()))
     of_disc = {name: [row for row in rows if row["clip"] == "disc" and row["method"] == name]
-               for name in ("per frame", "blind baseline", "again", "stubborn", "coherent", "source")}
+               for name in ("per frame", "blind baseline", "again", "stubborn", "coherence 0", "coherence 0.5", "coherent",
+                            "source")}
     assert [row["scene_start"] for row in of_disc["coherent"]] == ["1", "0", "0", "0", "0", "1", "0", "0"]
     assert [row["e_1"] for row in of_disc["again"]] == [row["e_1"] for row in of_disc["coherent"]]
     assert [row["e_1"] for row in of_disc["stubborn"]] == [row["e_1"] for row in of_disc["per frame"]]
+    assert [row["e_1"] for row in of_disc["coherence 0"]] == [row["e_1"] for row in of_disc["per frame"]]
+    assert len({of_disc[name][2]["e_1"] for name in ("per frame", "coherence 0.5", "coherent")}) == 3
     assert "| [its Net1] | 0.01050 | 0.438 |" in text
     assert of_disc["per frame"][1]["e_1"] not in ("", of_disc["coherent"][1]["e_1"])
-    assert {path.name for path in out.glob("*.png")} == {
-        "disc.png", "disc-time.png", "a_1_0.png", "a_1_0-time.png", "gain.png", "trade.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "report.md", "frames.csv", "disc.jpg", "disc-time.png", "a_1_0.jpg", "a_1_0-time.png", "gain.png", "trade.png"}
     assert len(list((tmp_path / "cache").iterdir())) == 7

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
                         "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with the "
                         "flow and mask networks of the second")
+    parser.add_argument("--coherence", type=float, nargs="+", default=[], metavar="0..1", help="further values of "
+                        "coherence to measure the model with, beside 0 (per frame) and 1 (coherent)")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
     parser.add_argument("--intervals", type=int, nargs="+", choices=INTERVALS, default=INTERVALS, help="frames between "
@@ -86,6 +88,7 @@ def main(args: argparse.Namespace) -> int:
         if not (name and file):
             raise ArgumentError(f"--variant {variant}: expected NAME=FILE, as in bilinear=runs/bilinear/candy.safetensors")
         compared.append(methods.Stylized(name, variant_of(file)))
+    compared += [methods.Stylized(f"coherence {c:g}", stylizer(coherence=c)) for c in args.coherence]
     compared += [coherent, methods.Source("source")]
     device = coherent.stylizer.device
 
@@ -128,7 +131,7 @@ def main(args: argparse.Namespace) -> int:
                 of_clip = measure(clip, compared, perception, moments, bar.update)
                 if args.out:
                     shown = [track for track in of_clip if track.method != "source"]
-                    report.write_clip_sheet(args.out / f"{clip.name}.png", shown, clip.frame)
+                    report.write_clip_sheet(args.out / f"{clip.name}.jpg", shown, clip.frame)
                 for track in of_clip:
                     track.pictures.clear()
                 tracks += of_clip
@@ -137,7 +140,7 @@ def main(args: argparse.Namespace) -> int:
         text += f"\n## {title}\n\n{table}\n{report.clip_table(tracks)}"
     pairs = chain(endpoint.sintel_pairs(args.sintel, args.rendering) if args.sintel else (),
                   endpoint.chairs_pairs(args.chairs) if args.chairs else ())
-    models = {m.name: m.stylizer for m in compared[1:] if isinstance(m, methods.Stylized)}
+    models = {m.name: m.stylizer for m in compared if isinstance(m, methods.Stylized) and m.stylizer.coherence == 1}
     errors = [(pair.name, pair.length, {name: endpoint.endpoint_error(model, pair) for name, model in models.items()})
               for pair in pairs]
     if errors:

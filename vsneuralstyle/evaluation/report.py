@@ -251,7 +251,7 @@ def picture(frame: Tensor) -> np.ndarray:
 
 def write_sheet(path: str | PathLike, columns: Mapping[str, Sequence[Tensor]], labels: Sequence[str],
                 cell_width: int = 480) -> None:
-    """A contact sheet (PNG): one column a title, one row a label; frames are (3,H,W) in 0..1, scaled to the cell."""
+    """A contact sheet (its format by its suffix): one column a title, one row a label; frames are (3,H,W) in 0..1, scaled to the cell."""
     import cv2
 
     def text(band: np.ndarray, words: str) -> np.ndarray:
