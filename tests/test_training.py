@@ -15,7 +15,7 @@ from vsneuralstyle import ArgumentError, Stylizer
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training.flow import Pairs
-from vsneuralstyle.training.style import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
+from vsneuralstyle.training.losses import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
 from vsneuralstyle.training.vgg import VGG19
 
 

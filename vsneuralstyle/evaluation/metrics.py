@@ -39,7 +39,7 @@ def rms_difference(a: Tensor, b: Tensor) -> float:
 
 
 class Perception:
-    """Distances in VGG-19's features, as style networks are trained by (`vsneuralstyle.training.style`).
+    """Distances in VGG-19's features, as style networks are trained by (`vsneuralstyle.training.losses`).
 
     Args:
         weights: VGG-19 as safetensors; None: torchvision's.
@@ -48,39 +48,39 @@ class Perception:
     """
 
     def __init__(self, weights: Path | None, painting: Tensor | None, device: torch.device) -> None:
-        from vsneuralstyle.training import style
+        from vsneuralstyle.training import losses
         from vsneuralstyle.training.vgg import VGG19
 
-        self._style = style
+        self._losses = losses
         self._device = device
         self._vgg = VGG19(weights).to(device)
         self._targets = None
         if painting is not None:
             with torch.no_grad():
-                features = self._vgg(painting.to(device), style.STYLE_LAYERS)
-                self._targets = {name: style.gram(feature) for name, feature in features.items()}
+                features = self._vgg(painting.to(device), losses.STYLE_LAYERS)
+                self._targets = {name: losses.gram(feature) for name, feature in features.items()}
 
     @torch.no_grad()
     def features(self, frame: Tensor) -> dict[str, Tensor]:
         """What `distance`, `content_loss` and `style_loss` take, of a frame (1,3,H,W)."""
-        layers = sorted({*self._style.STYLE_LAYERS, *self._style.CONTENT_LAYERS})
+        layers = sorted({*self._losses.STYLE_LAYERS, *self._losses.CONTENT_LAYERS})
         return self._vgg(frame.to(self._device), layers)
 
     def _error(self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]) -> float:
-        return sum(self._style.relative_error(features[n], targets[n]).item() for n in layers)
+        return sum(self._losses.relative_error(features[n], targets[n]).item() for n in layers)
 
     def distance(self, features: dict[str, Tensor], others: dict[str, Tensor]) -> float:
         """VGG-19 distance: squared differences over the others' squared norm, mean over the style layers."""
-        layers = self._style.STYLE_LAYERS
+        layers = self._losses.STYLE_LAYERS
         return self._error(features, others, layers) / len(layers)
 
     def content_loss(self, features: dict[str, Tensor], source: dict[str, Tensor]) -> float:
         """The trained content loss, before its weight."""
-        return self._error(features, source, self._style.CONTENT_LAYERS)
+        return self._error(features, source, self._losses.CONTENT_LAYERS)
 
     def style_loss(self, features: dict[str, Tensor]) -> float:
         """The trained style loss, before its weight; NaN without a painting."""
         if self._targets is None:
             return float("nan")
-        grams = {name: self._style.gram(features[name]) for name in self._targets}
+        grams = {name: self._losses.gram(features[name]) for name in self._targets}
         return self._error(grams, self._targets, tuple(self._targets))

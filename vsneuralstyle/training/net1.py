@@ -27,6 +27,7 @@ from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips
+from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
@@ -38,7 +39,6 @@ from vsneuralstyle.training.run import (
     to_picture,
     train,
 )
-from vsneuralstyle.training.style import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.weights import BANK_SUFFIX, BASE, SUFFIX, fingerprint, save_bank, save_model
 
 

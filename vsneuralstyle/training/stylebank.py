@@ -2,7 +2,7 @@
 
 Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank" (CVPR 2017): T steps with styles, then one of the auto-encoder without
 any bank, so that encoder and decoder hold the content and the banks the styles. The losses are those of
-`training/style.py`; every sample of a batch has a style of its own.
+`training/losses.py`; every sample of a batch has a style of its own.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.stylebank import Bank, StyleBankNet, each_its_own
 from vsneuralstyle.networks.transform import ConvBlock, TransformNet
+from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS, StyleLoss, add_style_arguments, batches, crops
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
@@ -27,14 +28,6 @@ from vsneuralstyle.training.run import (
     to_picture,
     to_tensor,
     train,
-)
-from vsneuralstyle.training.style import (
-    CHANNELS,
-    RESIDUAL_BLOCKS,
-    StyleLoss,
-    add_style_arguments,
-    batches,
-    crops,
 )
 from vsneuralstyle.weights import (
     BANK_SUFFIX,
