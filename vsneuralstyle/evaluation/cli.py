@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendering", choices=("clean", "final"), default="final", help="of Sintel (default final)")
     parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
                         "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with the "
-                        "flow and mask networks of the second")
+                        "flow and mask networks of the second; of StyleBank the banks' files")
     parser.add_argument("--coherence", type=float, nargs="+", default=[], metavar="0..1", help="further values of "
                         "coherence to measure the model with, beside 0 (per frame) and 1 (coherent)")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
@@ -60,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from vsneuralstyle.evaluation.measure import measure
     from vsneuralstyle.stylizer import Stylizer
     from vsneuralstyle.training.run import read_image, to_tensor
+    from vsneuralstyle.weights import BANK_SUFFIX, SUFFIX
 
     if args.frames < 2 or args.start < 0:
         raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
@@ -69,7 +70,9 @@ def main(args: argparse.Namespace) -> int:
         raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
 
     def stylizer(path: Path | None = None, **options) -> Stylizer:
-        style, folder = (args.style, args.model_dir) if path is None else (path.stem, path.parent)
+        style, folder = args.style, args.model_dir
+        if path is not None:
+            style, folder = path.name.removesuffix(BANK_SUFFIX).removesuffix(SUFFIX), path.parent
         return Stylizer(style, net=args.net, device=args.device, precision=args.precision, model_dir=folder, **options)
 
     def variant_of(files: str) -> Stylizer:
