@@ -12,8 +12,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import av
 
@@ -128,43 +129,60 @@ class Run:
         return self._arrivals[0] - self._started
 
     @property
-    def intervals(self) -> list[float]:
-        """Seconds between each frame and the next."""
-        return [after - before for before, after in pairwise(self._arrivals)]
-
-    @property
     def fps(self) -> float:
         """Frames a second after the first one."""
         return (self.frames - 1) / (self._arrivals[-1] - self._arrivals[0]) if self.frames > 1 else float("nan")
 
 
+class Process:
+    """A command of a host under way: its standard output, when it was started, and what it said where it failed."""
+
+    def __init__(self, host: Host, command: Sequence[str], stderr: IO[str]) -> None:
+        self._name, self._stderr = host.name, stderr
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(command, env=host.environment(), stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=stderr)
+        self.stdout = self._process.stdout
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended by itself."""
+        return self._process.wait()
+
+    def failure(self) -> MediaError:
+        """An error with the last lines of its stderr, when it has ended by itself."""
+        code = self.wait()
+        self._stderr.seek(0)
+        tail = "".join(self._stderr.readlines()[-STDERR_LINES:]).strip()
+        return MediaError(f"{self._name} ended with exit code {code}; its last words:\n{tail}")
+
+    def end(self) -> None:
+        self.stdout.close()  # a host in the middle of its work ends by the broken pipe, if not by the signal
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+
+@contextmanager
+def start(host: Host, command: Sequence[str]) -> Iterator[Process]:
+    """Starts a command of the host, and ends it at the end, if it hasn't ended by itself."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        process = Process(host, command, stderr)
+        try:
+            yield process
+        finally:
+            process.end()
+
+
 @contextmanager
 def run(host: Host, command: Sequence[str], limit: int | None = None) -> Iterator[Run]:
-    """Starts a command of the host; raises MediaError with the last lines of its stderr when it fails, at the end at the
-    latest."""
-    with tempfile.TemporaryFile("w+") as stderr:
-        started = time.monotonic()
-        process = subprocess.Popen(command, env=host.environment(), stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=stderr)
-
-        def failure() -> MediaError:
-            code = process.wait()
-            stderr.seek(0)
-            tail = "".join(stderr.readlines()[-STDERR_LINES:]).strip()
-            return MediaError(f"{host.name} ended with exit code {code}; its last words:\n{tail}")
-
+    """Starts the host, and decodes what it writes; raises MediaError when it fails, at the end at the latest."""
+    with start(host, command) as process:
         try:
-            try:
-                container = av.open(process.stdout, format="yuv4mpegpipe")
-            except (av.FFmpegError, EOFError) as error:
-                raise failure() from error
-            with container:
-                running = Run(container, limit, started)
-                yield running
-                if not running.complete and process.wait():
-                    raise failure()
-        finally:
-            process.stdout.close()  # a host in the middle of its work ends by the broken pipe, if not by the signal
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            container = av.open(process.stdout, format="yuv4mpegpipe")
+        except (av.FFmpegError, EOFError) as error:
+            raise process.failure() from error
+        with container:
+            running = Run(container, limit, process.started)
+            yield running
+            if not running.complete and process.wait():
+                raise process.failure()
