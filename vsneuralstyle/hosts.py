@@ -32,9 +32,9 @@ class Host(ABC):
     def missing(self) -> str | None:
         """None where the host can run; else what is missing and what to do about it."""
 
-    @abstractmethod
     def environment(self) -> dict[str, str]:
         """The command's environment."""
+        return dict(os.environ)
 
 
 class VapourSynth(Host):
@@ -57,7 +57,7 @@ class VapourSynth(Host):
         return None
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        return {**super().environment(), "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
 
 class GStreamer(Host):
@@ -92,7 +92,7 @@ class GStreamer(Host):
     def environment(self) -> dict[str, str]:
         inherited = os.environ.get("GST_PLUGIN_PATH")
         return {
-            **os.environ,
+            **super().environment(),
             "PATH": os.pathsep.join([str(self.prefix / "bin"), os.environ["PATH"]]),
             "GST_PLUGIN_PATH": os.pathsep.join([str(self.prefix / "lib/gstreamer-1.0"), *filter(None, [inherited])]),
             "GST_REGISTRY": str(self.scratch / "gst-registry.bin"),

@@ -1,8 +1,11 @@
 """`neuralstyle benchmark`: speed and memory of the core, its stages and the hosts."""
 
 import argparse
+import os
 import re
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
 MEMORY_SIZE = (64, 48)
@@ -26,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-hosts", action="store_true", help="leave vspipe and gst-launch-1.0 out")
     parser.add_argument("--gst-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
                         help="the Python in whose environment the GStreamer element lies (default: this one)")
+    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes that are started to time their first "
+                        "frame (default %(default)s)")
     parser.add_argument("--memory-frames", type=int, default=1000, metavar="N", help="frames after which memory is read "
                         "for the last time; 0: not at all (default %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes benchmark.md, benchmark.json and benchmark.png "
@@ -55,43 +60,58 @@ def main(args: argparse.Namespace) -> int:
     """Runs the benchmark; returns the exit code."""
     import importlib.util
     import json
-    import tempfile
-    from functools import partial
 
-    import torch
-
-    from vsneuralstyle.benchmark import arithmetic, core, fresh, hosts, machine, report
-    from vsneuralstyle.benchmark.clip import pan
+    from vsneuralstyle.benchmark import report
     from vsneuralstyle.errors import ArgumentError
-    from vsneuralstyle.stylizer import MIN_SIZE, Stylizer, resolve_device, resolve_precision
 
-    device = resolve_device(args.device)
-    sizes = [parse_size(size, MIN_SIZE) for size in args.sizes or (SMALL + LARGE if device.type == "cuda" else SMALL)]
     for option, value, least in (("--frames", args.frames, 2), ("--warm-up", args.warm_up, 1),
                                  ("--threads", 1 if args.threads is None else args.threads, 1),
-                                 ("--memory-frames", args.memory_frames, 0)):
+                                 ("--starts", args.starts, 1), ("--memory-frames", args.memory_frames, 0)):
         if value < least:
             raise ArgumentError(f"{option} {value}: at least {least} expected")
     if args.out and not importlib.util.find_spec("matplotlib"):
         raise ArgumentError("--out draws a plot, and matplotlib is not installed; leave it out, or pip install "
                             "'vsneuralstyle[demo]'")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    measured = measure(args)
+    text = report.text(measured)
+    print(text, end="")
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "benchmark.md").write_text(text, encoding="utf-8")
+        (args.out / "benchmark.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        report.write_plot(args.out / "benchmark.png", measured)
+        _say(f"written: {args.out}/benchmark.md, benchmark.json, benchmark.png")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """All that the options ask for, as JSON holds it and `report` takes it: seconds and bytes.
+
+    Raises:
+        ArgumentError, ModelError, DeviceError: before anything is measured.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler tells a terminal what it does
+    import torch
+
+    from vsneuralstyle.benchmark import arithmetic, core, fresh, hosts, machine
+    from vsneuralstyle.benchmark.clip import pan
+    from vsneuralstyle.stylizer import MIN_SIZE, Stylizer, resolve_device, resolve_precision
+
+    device = resolve_device(args.device)
     precision = resolve_precision(args.precision, device)
-    options = {"style": args.style, "net": args.net, "device": str(device), "precision": str(precision).removeprefix("torch.")}
+    sizes = [parse_size(size, MIN_SIZE) for size in args.sizes or (SMALL + LARGE if device.type == "cuda" else SMALL)]
+    options = {"style": args.style, "net": args.net, "device": str(device),
+               "precision": str(precision).removeprefix("torch.")}
     if args.model_dir:
         options["model_dir"] = str(args.model_dir.absolute())
     make = partial(Stylizer, **options)
-    make()  # what can't be loaded is told before anything is measured
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-
-    def say(what: str) -> None:
-        print(f"neuralstyle: {what}", file=sys.stderr, flush=True)
+    make()
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     about = {"style": args.style, "net": args.net, "frames": args.frames, "warm_up": args.warm_up,
              **machine.describe(device, precision)}
-    say("peaks of the device")
+    _say("peaks of the device")
     peak = arithmetic.measure_peak(device, precision)
     measured = {"about": about, "peak": {"operations": peak.operations, "bytes": peak.bytes}, "sizes": []}
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
@@ -104,28 +124,24 @@ def main(args: argparse.Namespace) -> int:
                 else:
                     found.append(host)
         for width, height in sizes:
-            say(f"{width}x{height}: frames and stages")
+            _say(f"{width}x{height}: frames and stages")
             clip = pan(width, height)
             of_size = {"size": [width, height], **core.measure(make, clip, peak, args.frames, args.warm_up)}
             if found:
-                say(f"{width}x{height}: {' and '.join(host.name for host in found)}")
+                _say(f"{width}x{height}: {' and '.join(host.name for host in found)}")
                 of_size["hosts"], failed = hosts.measure(found, make, options, clip, Path(scratch), args.frames,
                                                          args.warm_up)
                 without.update({f"{name} at {width}x{height}": reason for name, reason in failed.items()})
             measured["sizes"].append(of_size)
-    say("start-up")
+    _say("start-up")
     arguments = {**options, "threads": torch.get_num_threads()}
-    measured["start_up"] = fresh.start_up(arguments, sizes[0])
+    measured["start_up"] = fresh.start_up(arguments, sizes[0], args.starts)
     measured["memory"] = []
     if args.memory_frames:
-        say(f"memory over {args.memory_frames} frames")
+        _say(f"memory over {args.memory_frames} frames")
         measured["memory"] = fresh.memory(arguments, MEMORY_SIZE, args.memory_frames)
+    return measured
 
-    text = report.text(measured)
-    print(text, end="")
-    if args.out:
-        (args.out / "benchmark.md").write_text(text, encoding="utf-8")
-        (args.out / "benchmark.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-        report.write_plot(args.out / "benchmark.png", measured)
-        print(f"\nWritten: {args.out}/benchmark.md, benchmark.json, benchmark.png", file=sys.stderr)
-    return 0
+
+def _say(what: str) -> None:
+    print(f"neuralstyle: {what}", file=sys.stderr, flush=True)

@@ -8,21 +8,21 @@ import sys
 import time
 from pathlib import Path
 
-STARTS = 3
 STATM = Path("/proc/self/statm")  # Linux
 
 
-def start_up(arguments: dict, size: tuple[int, int]) -> list[dict]:
-    """Seconds from the start of a process to its first stylized frame: the median of a few starts.
+def start_up(arguments: dict, size: tuple[int, int], count: int) -> list[dict]:
+    """Seconds from the start of a process to its first stylized frame.
 
     Args:
         arguments: of `Stylizer`, and "threads", torch's.
         size: of the frame, width and height.
+        count: how many processes are started, one after the other.
 
     Returns:
-        The rows of a report's table: each span, and the whole.
+        The rows of a report's table, of each span and of the whole the median.
     """
-    starts = [_run("start", arguments, size) for _ in range(STARTS)]
+    starts = [_run("start", arguments, size) for _ in range(count)]
     return [{"name": name, "seconds": statistics.median(start[name] for start in starts)} for name in starts[0]]
 
 
