@@ -47,9 +47,9 @@ def models(tmp_path_factory):
 def measured(run, models, tmp_path_factory):
     """(what the command printed, the folder that it wrote)."""
     out = tmp_path_factory.mktemp("benchmark") / "out"
-    done = run(*COMMAND, "--style", "small", "--model-dir", models, "--sizes", "64x48", "80x64", "--frames", 3, "--warm-up",
-               1, "--no-hosts", "--memory-frames", 12, "--starts", 1, "--threads", 1, "--precision", "float32", "--device", "cpu", "--out",
-               out, timeout=600)
+    done = run(*COMMAND, "--style", "small", "--model-dir", models, "--sizes", "64x48", "80x64", "--frames", 3,
+               "--warm-up", 1, "--no-hosts", "--memory-frames", 12, "--starts", 1, "--threads", 1, "--precision", "float32",
+               "--device", "cpu", "--out", out, timeout=600)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("neuralstyle: ") for line in done.stderr.splitlines()), done.stderr
     return done.stdout, out
@@ -127,7 +127,7 @@ def test_operations_and_bytes_of_products_and_of_samples():
 
 
 def test_floors():
-    """One layer is held up by operations, the other by bytes; in the whole, without what lies between, by operations."""
+    """One layer is held up by operations, the other by bytes; the whole, without what lies between, by operations."""
     arithmetic = Arithmetic((Layer(6000, 100, 200, 300), Layer(1000, 0, 300, 900)), read=200, written=900)
     peak = Peak(operations=1000.0, bytes=200.0)
     assert arithmetic.floor(peak) == 7.0
@@ -229,7 +229,8 @@ def test_vspipe(run, models, tmp_path):
 def test_report_is_what_was_measured(measured):
     printed, out = measured
     assert sorted(path.name for path in out.iterdir()) == ["benchmark.json", "benchmark.md", "benchmark.png"]
-    assert printed == (out / "benchmark.md").read_text() == report.text(json.loads((out / "benchmark.json").read_text()))
+    assert printed == (out / "benchmark.md").read_text()
+    assert printed == report.text(json.loads((out / "benchmark.json").read_text()))
     assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -274,7 +275,7 @@ def test_report_names_the_hosts_that_are_missing(measured):
     assert "## Hosts\n" in report.text(found) and "\nWithout vspipe: it went away.\n" in report.text(found)
 
 
-@pytest.mark.parametrize("text", ["640", "640x", "640X360", "0x48", "64x48x2", "63x48", "64x47", "8x48", "64x-48", "a x b"])
+@pytest.mark.parametrize("text", ["640", "640x", "640X360", "0x48", "64x48x2", "63x48", "64x47", "8x48", "64x-48"])
 def test_size_in_another_form(text):
     with pytest.raises(ArgumentError, match="expected WxH, as in 640x360, both even and at least 16") as raised:
         parse_size(text, 16)

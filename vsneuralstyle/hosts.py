@@ -57,7 +57,8 @@ class VapourSynth(Host):
         return None
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**super().environment(), "PATH": path}
 
 
 class GStreamer(Host):

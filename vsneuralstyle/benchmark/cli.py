@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-hosts", action="store_true", help="leave vspipe and gst-launch-1.0 out")
     parser.add_argument("--gst-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
                         help="the Python in whose environment the GStreamer element lies (default: this one)")
-    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes that are started to time their first "
-                        "frame (default %(default)s)")
-    parser.add_argument("--memory-frames", type=int, default=1000, metavar="N", help="frames after which memory is read "
-                        "for the last time; 0: not at all (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes benchmark.md, benchmark.json and benchmark.png "
-                        "there (default: the tables go to standard output alone)")
+    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes that are started to time "
+                        "their first frame (default %(default)s)")
+    parser.add_argument("--memory-frames", type=int, default=1000, metavar="N", help="frames after which memory is "
+                        "read for the last time; 0: not at all (default %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes benchmark.md, benchmark.json and "
+                        "benchmark.png there (default: the tables go to standard output alone)")
 
 
 def parse_size(text: str, least: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What is measured in a process of its own: start-up and memory. Imported, it loads nothing but the standard library."""
+"""What is measured in a process of its own: start-up and memory. Importing this loads the standard library alone."""
 
 import json
 import os

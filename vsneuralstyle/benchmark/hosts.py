@@ -48,8 +48,8 @@ class VapourSynth(Host, hosts.VapourSynth):
         width, height = clip.size
         arguments = {"folder": folder, "pictures": len(clip.pictures), "width": width, "height": height,
                      "length": ENDLESS, "options": json.dumps(dict(options))}
-        return ["vspipe", "-c", "y4m", *(part for name, value in arguments.items() for part in ("-a", f"{name}={value}")),
-                str(Path(__file__).with_name("benchmark.vpy")), "-"]
+        given = (part for name, value in arguments.items() for part in ("-a", f"{name}={value}"))
+        return ["vspipe", "-c", "y4m", *given, str(Path(__file__).with_name("benchmark.vpy")), "-"]
 
 
 class GStreamer(Host, hosts.GStreamer):
@@ -85,7 +85,8 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int], fr
                 raise process.failure()
             times.append(time.monotonic())
             if not (f" W{width} H{height} ".encode() in head and b" C420" in head and marker.startswith(b"FRAME")):
-                raise MediaError(f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in I420")
+                raise MediaError(f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
+                                 "I420")
     return times
 
 

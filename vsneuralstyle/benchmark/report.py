@@ -4,27 +4,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 FRAMES = """\
-One frame a call, all rows (and all stages) in turn. ms: the median; spread: the quartiles. Ratio: the median over that of
-the first row of the same size. "Usual eager float32" is a network of the same layers out of plain `torch.nn` modules,
-contiguous (NCHW), with random weights: it is there for its time alone. "I420 in and out" starts and ends with 8-bit samples
-in host memory; the other rows' frames are float RGB on the device."""
+One frame a call, all rows (and all stages) in turn. ms: the median; spread: the quartiles. Ratio: the median over
+that of the first row of the same size. "Usual eager float32" is a network of the same layers out of plain `torch.nn`
+modules, contiguous (NCHW), with random weights: it is there for its time alone. "I420 in and out" starts and ends
+with 8-bit samples in host memory; the other rows' frames are float RGB on the device."""
 STAGES = """\
-Each by itself, on tensors of the clip's second frame. Share: of a coherent frame's time (the first four and the detector
-make one; what hosts convert comes on top)."""
+Each by itself, on tensors of the clip's second frame. Share: of a coherent frame's time (the first four and the
+detector make one; what hosts convert comes on top)."""
 ARITHMETIC = """\
-Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones as they
-are; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own. Floor: the longer of
-operations over the peak and these bytes over the bandwidth, with all between in caches. Layers' floor: the same layer by
-layer, each of which reads its input from memory and writes its output there (where caches hold them it can be beaten).
-Reached: the floor over the measured time."""
-OPERATORS = "Those of a coherent frame that take longest, without what they call in turn; share: of all operators' time."
+Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones
+as they are; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
+Floor: the longer of operations over the peak and these bytes over the bandwidth, with all between in caches. Layers'
+floor: the same layer by layer, each of which reads its input from memory and writes its output there (where caches
+hold them it can be beaten). Reached: the floor over the measured time."""
+OPERATORS = """\
+Those of a coherent frame that take longest, without what they call in turn. Share: of all operators' time."""
 HOSTS = """\
-Coherent frames, the core and the hosts in turn. A host's time is that from one frame's arrival to the next's, I420 in and
-out, its start left out, with as many torch threads as the core. Ratio: over the core's first row."""
-START = "A fresh process, the median of several starts, on the first size; \"all\" is from the command to the first frame."
+Coherent frames, the core and the hosts in turn. A host's time is that from one frame's arrival to the next's, I420 in
+and out, its start left out, with as many torch threads as the core. Ratio: over the core's first row."""
+START = """\
+A fresh process, the median of its starts, on the first size. "All" is from the command to the first frame."""
 MEMORY = """\
-A fresh process stylizes a small clip. Resident: all of the process's memory then; CUDA: the most that tensors took since the
-row above."""
+A fresh process stylizes a small clip. Resident: all of the process's memory then; CUDA: the most that tensors took
+since the row above."""
 
 
 def text(report: dict) -> str:
@@ -74,9 +76,9 @@ def text(report: dict) -> str:
 
 def _about(about: dict) -> str:
     device = f"{about['gpu']}, beside {about['cpu']}" if about["gpu"] else about["cpu"]
-    return (f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, torch "
-            f"{about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of each after "
-            f"{about['warm_up']} to warm up.")
+    return (f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
+            f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
+            f"each after {about['warm_up']} to warm up.")
 
 
 def _times(row: dict) -> tuple[str, str]:

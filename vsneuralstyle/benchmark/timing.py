@@ -41,7 +41,7 @@ def synchronise(device: torch.device) -> None:
 def in_turn(
     calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int, device: torch.device
 ) -> list[Timing]:
-    """Times each call once a round, one after the other, so that what slows the machine down for a while slows all alike.
+    """Times each call once a round, one after the other: what slows the machine down for a while slows all alike.
 
     Args:
         calls: by name.
