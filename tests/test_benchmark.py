@@ -48,8 +48,8 @@ def measured(run, models, tmp_path_factory):
     """(what the command printed, the folder that it wrote)."""
     out = tmp_path_factory.mktemp("benchmark") / "out"
     done = run(*COMMAND, "--style", "small", "--model-dir", models, "--sizes", "64x48", "80x64", "--frames", 3,
-               "--warm-up", 1, "--no-hosts", "--memory-frames", 12, "--starts", 1, "--threads", 1, "--precision", "float32",
-               "--device", "cpu", "--out", out, timeout=600)
+               "--warm-up", 1, "--no-hosts", "--memory-frames", 12, "--starts", 1, "--threads", 1, "--precision",
+               "float32", "--device", "cpu", "--out", out, timeout=600)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("neuralstyle: ") for line in done.stderr.splitlines()), done.stderr
     return done.stdout, out
