@@ -33,14 +33,14 @@ def test_help_is_light_and_names_every_command(run):
     program = "import sys\nfrom vsneuralstyle.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
     done = run(sys.executable, "-c", program)
     assert done.returncode == 0
-    for command in ("render", "styles", "doctor", "train", "evaluate"):
+    for command in ("render", "styles", "doctor", "train", "evaluate", "benchmark"):
         assert f"\n    {command}" in done.stdout
     assert not {"torch", "av", "numpy"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("command", [
     "render", "styles", "doctor", "train", "train flow", "train style", "train stylebank", "train net1",
-    "evaluate"])
+    "evaluate", "benchmark"])
 def test_help_of_each_command(run, command):
     done = run(*COMMAND, *command.split(), "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: neuralstyle {command} ")

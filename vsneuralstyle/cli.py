@@ -20,6 +20,7 @@ DELEGATED = {
     ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network for many styles, a bank for each"),
     ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
     ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),
+    ("benchmark",): ("vsneuralstyle.benchmark.cli", "measure speed and memory, of the core and through the hosts"),
 }
 STYLIZER_OPTIONS = ("net", "device", "precision", "strength", "coherence", "preserve_color", "scene_cut", "model_dir")
 

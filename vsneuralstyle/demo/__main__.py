@@ -25,7 +25,8 @@ from ..evaluation.measure import Track, measure
 from ..evaluation.methods import Recorded
 from ..evaluation.metrics import psnr
 from ..evaluation.occlusion import traceable
-from .hosts import GStreamer, Host, VapourSynth, run
+from ..hosts import run
+from .hosts import GStreamer, Host, VapourSynth
 from .synthetic import RATE, SyntheticClip
 from .video import to_rgb, writer
 
@@ -108,7 +109,7 @@ def stylize(host: Host, source: Source, style: str, coherence: float, frames: in
     measured = []
     kind = "coherent" if coherence else "per frame"
     total = frames if frames is not None else source.length
-    with run(host, source.path, style, coherence, frames) as frames_of_host:
+    with run(host, host.command(source.path, style, coherence), frames) as frames_of_host:
         rate = frames_of_host.stream.average_rate or Fraction(25)
         with writer(path, rate) as file, tqdm(total=total, desc=f"  {host.name}, {kind}", unit="frame",
                                               disable=None) as bar:

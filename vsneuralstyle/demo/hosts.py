@@ -1,179 +1,46 @@
-"""The hosts as a user runs them, `vspipe` and `gst-launch-1.0`, each writing y4m into a pipe.
+"""What the demo runs in the hosts: a video file, read by the host's own means.
 
 Both are asked for the same: 8-bit 4:2:0 Y'CbCr, BT.709, limited range. So one reader serves both, and what is measured
 has not gone through a codec.
 """
 
-import os
 import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
+from abc import abstractmethod
 from pathlib import Path
 
-import av
-
-from ..errors import MediaError
-
-STDERR_LINES = 15
+from .. import hosts
 
 
-class Host(ABC):
-    """One of the programs that run the filter."""
-
-    name: str
-
-    @abstractmethod
-    def missing(self) -> str | None:
-        """None where the host can run; else what is missing and what to do about it."""
+class Host(hosts.Host):
+    """One of the programs that run the filter on a video file."""
 
     @abstractmethod
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
         """The command line that writes the stylized video to its standard output."""
-
-    @abstractmethod
-    def environment(self) -> dict[str, str]:
-        """The command's environment."""
 
     def show(self, source: Path, style: str) -> str:
         """The command as one would type it."""
         return shlex.join(self.command(source, style, 1.0))
 
 
-class VapourSynth(Host):
-    """vspipe of this Python's environment, and its plugins: vsneuralstyle and bestsource."""
+class VapourSynth(hosts.VapourSynth, Host):
+    """`demo.vpy`, with bestsource."""
 
-    name = "vspipe"
-
-    def missing(self) -> str | None:
-        probe = "import vapoursynth as vs; vs.core.vsneuralstyle.Stylize; vs.core.bs.VideoSource"
-        if sys.version_info < (3, 12):
-            version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-            return (f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its headers) and "
-                    "run scripts/setup again")
-        result = subprocess.run([sys.executable, "-c", probe], env=self.environment(), capture_output=True, text=True)
-        if result.returncode:
-            return (f"VapourSynth does not load what the demo needs ({result.stderr.strip().splitlines()[-1]}): "
-                    "run scripts/setup, or pip install 'vsneuralstyle[demo]'")
-        return None
+    functions = (*hosts.VapourSynth.functions, "bs.VideoSource")
 
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
         return ["vspipe", "-c", "y4m", "-a", f"source={source}", "-a", f"style={style}",
                 "-a", f"coherence={coherence:g}", str(Path(__file__).with_name("demo.vpy")), "-"]
 
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
+class GStreamer(hosts.GStreamer, Host):
+    """A pipeline with decodebin."""
 
-class GStreamer(Host):
-    """gst-launch-1.0 of the system, with the element from the environment of the Python that GStreamer embeds."""
-
-    name = "gst-launch-1.0"
-
-    def __init__(self, python: Path, scratch: Path) -> None:
-        """python: the Python of that environment. scratch: a folder for a registry of its own, so that what another
-        run of GStreamer found, or failed to load, does not matter here."""
-        self.prefix = python.parent.parent
-        self.scratch = scratch
-
-    def missing(self) -> str | None:
-        if shutil.which("gst-inspect-1.0") is None or shutil.which("gst-launch-1.0") is None:
-            return ("GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-bad "
-                    "gstreamer1.0-plugins-good gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, "
-                    "and run scripts/setup again")
-        if not (self.prefix / "lib/gstreamer-1.0/python/gstneuralstyle.py").exists():
-            return f"the element is not installed in {self.prefix}: run scripts/setup"
-        for element, package in (("neuralstyle", "gstreamer1.0-python3-plugin-loader and python3-gst-1.0"),
-                                 ("decodebin", "gstreamer1.0-plugins-base"), ("y4menc", "gstreamer1.0-plugins-good"),
-                                 ("avdec_h264", "gstreamer1.0-libav")):
-            if subprocess.run(["gst-inspect-1.0", "--exists", element], env=self.environment(),
-                              capture_output=True).returncode:
-                return f"GStreamer has no element {element}: apt install {package}, and run scripts/setup again"
-        return None
+    elements = {**hosts.GStreamer.elements, "decodebin": "gstreamer1.0-plugins-base",
+                "avdec_h264": "gstreamer1.0-libav"}
 
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
         return ["gst-launch-1.0", "-q", "filesrc", f"location={source}", "!", "decodebin", "!", "videoflip",
                 "video-direction=auto", "!", "videoconvert", "!", "neuralstyle", f"style={style}",
                 f"coherence={coherence:g}", "!", "videoconvert", "!", "video/x-raw,format=I420,colorimetry=bt709", "!",
                 "y4menc", "!", "fdsink"]
-
-    def environment(self) -> dict[str, str]:
-        inherited = os.environ.get("GST_PLUGIN_PATH")
-        return {
-            **os.environ,
-            "PATH": os.pathsep.join([str(self.prefix / "bin"), os.environ["PATH"]]),
-            "GST_PLUGIN_PATH": os.pathsep.join([str(self.prefix / "lib/gstreamer-1.0"), *filter(None, [inherited])]),
-            "GST_REGISTRY": str(self.scratch / "gst-registry.bin"),
-        }
-
-
-class Run:
-    """The first `limit` frames (None: all) of a running host, with the times at which they arrived."""
-
-    def __init__(self, container: av.container.InputContainer, limit: int | None, started: float) -> None:
-        self.stream = container.streams.video[0]
-        self._container = container
-        self._limit = limit
-        self._started = started
-        self._arrivals: list[float] = []
-
-    def __iter__(self) -> Iterator[av.VideoFrame]:
-        for frame in islice(self._container.decode(self.stream), self._limit):
-            self._arrivals.append(time.monotonic())
-            yield frame
-
-    @property
-    def frames(self) -> int:
-        return len(self._arrivals)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the limit was reached: the host is then ended in the middle of its work."""
-        return self.frames == self._limit
-
-    @property
-    def startup(self) -> float:
-        """Seconds from the start of the command to its first frame."""
-        return self._arrivals[0] - self._started
-
-    @property
-    def fps(self) -> float:
-        """Frames a second after the first one."""
-        return (self.frames - 1) / (self._arrivals[-1] - self._arrivals[0]) if self.frames > 1 else float("nan")
-
-
-@contextmanager
-def run(host: Host, source: Path, style: str, coherence: float, limit: int | None = None) -> Iterator[Run]:
-    """Starts the host; raises MediaError with the last lines of its stderr when it fails, at the end at the latest."""
-    with tempfile.TemporaryFile("w+") as stderr:
-        started = time.monotonic()
-        process = subprocess.Popen(host.command(source, style, coherence), env=host.environment(),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
-
-        def failure() -> MediaError:
-            code = process.wait()
-            stderr.seek(0)
-            tail = "".join(stderr.readlines()[-STDERR_LINES:]).strip()
-            return MediaError(f"{host.name} ended with exit code {code}; its last words:\n{tail}")
-
-        try:
-            try:
-                container = av.open(process.stdout, format="yuv4mpegpipe")
-            except (av.FFmpegError, EOFError) as error:
-                raise failure() from error
-            with container:
-                running = Run(container, limit, started)
-                yield running
-                if not running.complete and process.wait():
-                    raise failure()
-        finally:
-            process.stdout.close()  # a host in the middle of its work ends by the broken pipe, if not by the signal
-            if process.poll() is None:
-                process.terminate()
-                process.wait()

@@ -1,0 +1,1 @@
+"""Speed and memory: whole frames, stages, hosts and start-up, measured in turn in one run."""

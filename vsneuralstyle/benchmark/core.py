@@ -1,0 +1,154 @@
+"""The core by itself: whole frames, each stage, and the operators that a frame's time goes to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.nn import functional as F
+
+from vsneuralstyle import pixels
+from vsneuralstyle.benchmark.arithmetic import Peak, count
+from vsneuralstyle.benchmark.clip import CODING, Clip, blank
+from vsneuralstyle.benchmark.peer import usual_network
+from vsneuralstyle.benchmark.timing import in_turn, synchronise
+from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.stylizer import Stylizer
+
+PER_FRAME, COHERENT, CONVERTED = "per frame", "coherent", "coherent, I420 in and out"
+USUAL = "usual eager float32, per frame"
+OPERATORS, PROFILED = 12, 3
+"""Of a profile: the operators that are shown, and frames."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a coherent frame: a function without state, and tensors as they reach it in a clip."""
+
+    function: Callable
+    inputs: tuple[Tensor, ...]
+
+    def __call__(self) -> object:
+        return self.function(*self.inputs)
+
+
+def play(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
+    """A function that stylizes the next frame of the clip, which never ends."""
+    frames = cycle(clip.frames(stylizer.device))
+    return lambda: stylizer.stylize(next(frames))
+
+
+def play_converted(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
+    """The same with the host's part: from 8-bit I420 in host memory to 8-bit I420 in host memory."""
+    pictures, target = cycle(clip.pictures), blank(*clip.size)
+
+    def step() -> None:
+        frame = pixels.components_to_rgb(next(pictures), CODING, stylizer.device)
+        pixels.rgb_to_components(stylizer.stylize(frame), target, CODING)
+
+    return step
+
+
+def play_usual(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
+    """The usual code for a Johnson network of the same channels and blocks as the stylizer's style network."""
+    networks = stylizer.model.header["networks"]
+    network = usual_network(**{key: networks[key] for key in ("channels", "residual_blocks") if key in networks})
+    network, frames = network.to(stylizer.device), cycle(clip.frames(stylizer.device))
+    return lambda: network(next(frames))
+
+
+def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
+    """The parts of `Stylizer.stylize` from a clip's second frame on, by name, as it calls them."""
+    net1, precision = stylizer.model.net1, stylizer.precision
+    width, height = clip.size
+    previous, frame = clip.frames(stylizer.device)[:2]
+
+    def encode(frame: Tensor) -> Tensor:
+        padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        return net1.style.encode(padded.to(precision).contiguous(memory_format=torch.channels_last))
+
+    def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
+        return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow))[0]
+
+    def decode(composite: Tensor) -> Tensor:
+        return net1.style.decode(composite.to(precision))[..., :height, :width]
+
+    composing = (encode(frame), encode(previous).float(), net1.motion(frame, previous), frame, previous)
+    return {
+        "encode": Stage(encode, (frame,)),
+        "flow": Stage(net1.motion, (frame, previous)),
+        "compose (warp, mask)": Stage(compose, composing),
+        "decode": Stage(decode, (compose(*composing),)),
+    }
+
+
+def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:
+    """What a frame costs beside its stages: the look for a cut, and what hosts convert, by name."""
+    previous, frame = clip.frames(stylizer.device)[:2]
+    picture, target = clip.pictures[0], blank(*clip.size)
+    rgb = [(frame[0, n].cpu() * 255).byte().numpy() for n in range(3)]
+    rgb_target = [plane.copy() for plane in rgb]
+    return {
+        "scene cut detector": lambda: stylizer.is_cut(previous, frame),
+        "8-bit RGB in": lambda: pixels.planes_to_rgb(rgb).to(stylizer.device),
+        "8-bit RGB out": lambda: pixels.rgb_to_planes(frame, rgb_target),
+        "I420 in": lambda: pixels.components_to_rgb(picture, CODING, stylizer.device),
+        "I420 out": lambda: pixels.rgb_to_components(frame, target, CODING),
+    }
+
+
+def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
+    """The operators that take most of a frame's time, those that they call themselves left out.
+
+    Args:
+        call: stylizes a frame.
+        device: on a GPU its time is meant, not the host's.
+
+    Returns:
+        Of each operator its name, calls a frame, seconds a frame, and its share of all operators' time.
+    """
+    cuda = device.type == "cuda"
+    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
+    call()
+    with torch.profiler.profile(activities=kinds) as profiled:
+        for _ in range(PROFILED):
+            call()
+        synchronise(device)
+    # Kernels are listed beside the operators that launched them, which have their time, too.
+    events = [event for event in profiled.key_averages() if event.device_type == DeviceType.CPU]
+    times = {event: event.self_device_time_total if cuda else event.self_cpu_time_total for event in events}
+    total = sum(times.values())
+    longest = sorted(times, key=times.get, reverse=True)[:OPERATORS]
+    return [{"name": event.key, "calls": event.count / PROFILED, "seconds": times[event] / PROFILED / 1e6,
+             "share": times[event] / total} for event in longest]
+
+
+@torch.inference_mode()
+def measure(make: Callable[..., Stylizer], clip: Clip, peak: Peak, rounds: int, warm_up: int) -> dict[str, list[dict]]:
+    """Whole frames and stages, all in turn; then what a coherent frame does.
+
+    Args:
+        make: `Stylizer` with all but `coherence`.
+        clip: the frames.
+        peak: of the device in this precision.
+        rounds, warm_up: of `in_turn`; warm_up at least 1, since a clip's first frame is never coherent.
+
+    Returns:
+        The rows of a report's tables "frames", "stages" and "operators".
+    """
+    stylizer = make()
+    coherent = play(stylizer, clip)
+    whole = {PER_FRAME: play(make(coherence=0.0), clip), COHERENT: coherent, CONVERTED: play_converted(make(), clip),
+             USUAL: play_usual(stylizer, clip)}
+    parts, others = stages(stylizer, clip), beside(stylizer, clip)
+    timings = {timing.name: timing
+               for timing in in_turn({**whole, **parts, **others}, rounds, warm_up, stylizer.device)}
+    frames = [timings[name].row(timings[PER_FRAME]) for name in whole]
+    rows = [timings[name].row(timings[COHERENT]) for name in (*parts, *others)]
+    for row in rows:
+        if row["name"] in parts:
+            stage = parts[row["name"]]
+            row.update(count(stage.function, stage.inputs).row(peak))
+    return {"frames": frames, "stages": rows, "operators": profile(coherent, stylizer.device)}

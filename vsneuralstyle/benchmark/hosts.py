@@ -1,0 +1,134 @@
+"""What the benchmark runs in the hosts: I420 from files that lie in the page cache, over and over, and y4m out.
+
+A source that decodes nothing, and no conversion but the filter's own: what is measured is the graph around the core.
+"""
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from vsneuralstyle import hosts
+from vsneuralstyle.benchmark.clip import Clip
+from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, play, play_converted
+from vsneuralstyle.benchmark.timing import Timing, in_turn
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.stylizer import Stylizer
+
+BLOCKS = 3
+"""Core and hosts take turns in so many blocks of frames: a host is not to be stopped between two frames."""
+ENDLESS = 10**6  # frames: the host is ended when enough have come
+
+
+class Host(hosts.Host):
+    """One of the programs that run the filter, on a clip's files."""
+
+    @abstractmethod
+    def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
+        """The command line that writes the stylized clip to its standard output, again and again.
+
+        Args:
+            folder: where `Clip.write` wrote the clip.
+            clip: the clip.
+            options: arguments of `Stylizer`.
+        """
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+class VapourSynth(Host, hosts.VapourSynth):
+    """`benchmark.vpy`."""
+
+    def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
+        width, height = clip.size
+        arguments = {"folder": folder, "pictures": len(clip.pictures), "width": width, "height": height,
+                     "length": ENDLESS, "options": json.dumps(dict(options))}
+        given = (part for name, value in arguments.items() for part in ("-a", f"{name}={value}"))
+        return ["vspipe", "-c", "y4m", *given, str(Path(__file__).with_name("benchmark.vpy")), "-"]
+
+
+class GStreamer(Host, hosts.GStreamer):
+    """The element between a source of files and a sink."""
+
+    elements = {**hosts.GStreamer.elements, "multifilesrc": "gstreamer1.0-plugins-good"}
+
+    def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
+        width, height = clip.size
+        caps = (f"video/x-raw,format=I420,width={width},height={height},framerate=25/1,interlace-mode=progressive,"
+                "pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2")
+        names = {"model_dir": "model-path"}
+        return ["gst-launch-1.0", "-q", "multifilesrc", f"location={folder}/%d.i420", "loop=true",
+                f"stop-index={len(clip.pictures) - 1}", f"caps={caps}", "!", "neuralstyle",
+                *(f"{names.get(name, name)}={value}" for name, value in options.items()), "!", "y4menc", "!", "fdsink"]
+
+
+def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int], frames: int) -> list[float]:
+    """When each of the first frames of a y4m in I420 had come, by `time.monotonic`.
+
+    Read without a demuxer, which would take several frames before it gives the first.
+
+    Raises:
+        MediaError: the host ended before.
+    """
+    width, height = size
+    samples, times = bytearray(width * height * 3 // 2), []
+    with hosts.start(host, command) as process:
+        head = process.stdout.readline()
+        for _ in range(frames):
+            marker = process.stdout.readline()
+            if process.stdout.readinto(samples) < len(samples):
+                raise process.failure()
+            times.append(time.monotonic())
+            if not (f" W{width} H{height} ".encode() in head and b" C420" in head and marker.startswith(b"FRAME")):
+                raise MediaError(f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
+                                 "I420")
+    return times
+
+
+def measure(
+    found: Sequence[Host], make: Callable[..., Stylizer], options: Mapping[str, str], clip: Clip, folder: Path,
+    rounds: int, warm_up: int
+) -> tuple[list[dict], dict[str, str]]:
+    """Coherent frames through the core and through each host, in turn.
+
+    Of a host it is the time from one frame's arrival to the next's, once it is under way.
+
+    Args:
+        found: the hosts that can run.
+        make: `Stylizer` with `options`.
+        options: its arguments, for the hosts.
+        clip: the frames.
+        folder: an empty one, for the clip's files.
+        rounds: frames that are timed of each, at least 2.
+        warm_up: frames before them, of each block.
+
+    Returns:
+        The rows of a report's table "hosts", the first the core's, whose median the ratios are over; and the hosts that
+        failed, each with what it said.
+    """
+    clip.write(folder)
+    stylizer = make()
+    calls = {f"core, {COHERENT}": play(stylizer, clip), f"core, {CONVERTED}": play_converted(make(), clip)}
+    seconds: dict[str, tuple[float, ...]] = {}
+    failed: dict[str, str] = {}
+    blocks = max(1, min(BLOCKS, rounds // 2))
+    for number in range(blocks):
+        frames = rounds * (number + 1) // blocks - rounds * number // blocks
+        for timing in in_turn(calls, frames, warm_up, stylizer.device):
+            seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
+        for host in (host for host in found if host.name not in failed):
+            try:
+                times = arrivals(host, host.command(folder, clip, options), clip.size, warm_up + frames + 1)
+            except MediaError as error:  # one that can't be measured is no reason to lose the others
+                failed[host.name] = " ".join(str(error).split())
+                seconds.pop(host.name, None)
+            else:
+                intervals = tuple(after - before for before, after in pairwise(times[warm_up:]))
+                seconds[host.name] = seconds.get(host.name, ()) + intervals
+    timings = [Timing(name, times) for name, times in seconds.items()]
+    return [timing.row(timings[0]) for timing in timings], failed
