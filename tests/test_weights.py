@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from vsneuralstyle.errors import ModelError
-from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.weights import available_styles, load_model, read_header, save_model
 
 NETWORKS = {"flow_width": 0.125, "still": 0.25}
@@ -28,6 +28,19 @@ def folder(tmp_path, monkeypatch):
         Net1(**NETWORKS), models / "plain.safetensors", style="plain", networks=NETWORKS, training={"by": "a test"}
     )
     return models
+
+
+@pytest.mark.parametrize("network", FLOW_NETWORKS)
+def test_loading_a_model_loads_no_compiler(run, tmp_path, network):
+    """As drawing random weights on the meta device does, for as long as it takes to load torch."""
+    networks = {**NETWORKS, "flow_network": network}
+    save_model(Net1(**networks), tmp_path / "plain.safetensors", style="plain", networks=networks, training={})
+    program = ("import sys, torch; before = set(sys.modules); from vsneuralstyle.weights import load_model; "
+               "load_model('plain', model_dir=sys.argv[1]); print(*sorted(set(sys.modules) - before))")
+    done = run(sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", program, tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert "vsneuralstyle.weights" in loaded and not {"sympy", "torch._dynamo", "torch._inductor"} & set(loaded)
 
 
 def test_round_trip(folder):

@@ -58,7 +58,10 @@ class FlowNetwork(nn.Module):
 
     def initialise(self, predicts: nn.ModuleList) -> None:
         """He's start for every convolution; PyTorch's own shrinks the signal at each of ten layers, and training then
-        stands still for long. `predicts` start near no motion."""
+        stands still for long. `predicts` start near no motion. Without memory, for weights from a file, there is no start:
+        to draw on the meta device PyTorch loads its compiler, which takes as long as loading PyTorch."""
+        if next(self.parameters()).is_meta:
+            return
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, 0.1)

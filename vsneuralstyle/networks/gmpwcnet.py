@@ -58,7 +58,8 @@ class GlobalPWCNet(PWCNet):
         super().__init__(width)
         channels = self.features[-1][-1][0].out_channels
         self.matching = nn.Conv2d(channels, channels, 1)
-        nn.init.orthogonal_(self.matching.weight)
+        if not self.matching.weight.is_meta:
+            nn.init.orthogonal_(self.matching.weight)
 
     def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
         features = self._encode(first, second)
