@@ -44,7 +44,8 @@ networks = st.fixed_dictionaries({}, optional={
     "channels": st.lists(numbers, min_size=2, max_size=4) | values,
     "flow_network": st.sampled_from(["pwcnet", "flownets", "none"]) | values,
     "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
-    **{name: numbers | values for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still")},
+    **{name: numbers | values
+       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "refresh")},
     "self": values, "unknown": values})
 
 

@@ -154,10 +154,22 @@ def test_composition_is_equation_3():
     composite, mask = net1.compose(feature, previous, flow, unexplained)
     warped = warp(previous, torch.ones(1, 2, 6, 8))
     torch.testing.assert_close(composite, (1 - mask) * feature + mask * warped)
-    assert mask.shape == (1, 1, 6, 8) and 0 < mask.min() and mask.max() < 1
+    assert mask.shape == (1, 1, 6, 8) and 0 < mask.min() and mask.max() < 1 - net1.refresh
     half, half_mask = net1.compose(feature, previous, flow, unexplained, coherence=0.5)
     torch.testing.assert_close(half_mask, mask / 2)
     torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
+
+
+@torch.no_grad()
+def test_what_moved_is_refreshed_and_what_stands_still_is_kept():
+    net1, flow = Net1(flow_width=0.125, refresh=0.25), torch.zeros(1, 2, 6, 8)
+    flow[:, 0, :, 4:] = 0.1
+    parts = torch.randn(1, 64, 6, 8), torch.randn(1, 64, 6, 8), flow, torch.rand(1, 3, 6, 8)
+    _, refreshed = net1.compose(*parts)
+    net1.refresh = 0.0
+    _, mask = net1.compose(*parts)
+    torch.testing.assert_close(refreshed[..., :4], mask[..., :4])
+    torch.testing.assert_close(refreshed[..., 4:], 0.75 * mask[..., 4:])
 
 
 @torch.no_grad()

@@ -34,6 +34,8 @@ class Net1(nn.Module):
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
         still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
             none, so that what stands still is never resampled; negative: off (the paper's).
+        refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
+            doesn't add up; 0: off (the paper's).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Net1(nn.Module):
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
+        refresh: float = 0.15,
     ) -> None:
         super().__init__()
         if net == "stylebank":
@@ -58,6 +61,7 @@ class Net1(nn.Module):
         self.mask = MaskNet(self.style.feature_channels + 3, mask_hidden)
         self.warp_mode = warp_mode
         self.still = still
+        self.refresh = refresh
 
     def motion(self, frame: Tensor, previous: Tensor) -> Tensor:
         """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution pixels.
@@ -106,4 +110,6 @@ class Net1(nn.Module):
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last)) * coherence
+        moved = (flow != 0).any(1, keepdim=True)
+        mask = mask * (1 - self.refresh * moved)
         return torch.lerp(feature, warped, mask), mask
