@@ -68,9 +68,11 @@ def test_styles(run, model_dir, broken_models):
     done = run(*COMMAND, "styles", env={"NEURALSTYLE_MODEL_PATH": f"{broken_models}:{model_dir}"})
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    names = {line.split()[0]: (line, path.strip()) for line, path in zip(lines[::2], lines[1::2])}
-    assert names["candy"][1] == str(model_dir / "candy.safetensors")
-    assert "johnson: flow_width" in names["hollow"][0].replace("  ", " ")
+    paths = {tuple(line.split()[:2]): path.strip() for line, path in zip(lines[::2], lines[1::2])}
+    assert paths["candy", "johnson:"] == str(model_dir / "candy.safetensors")
+    assert "hollow           johnson: flow_width" in done.stdout
+    shipped = {"candy", "muse", "scream", "udnie", "starry_night", "wave"}
+    assert {(style, "stylebank:") for style in shipped} <= paths.keys()
 
 
 def test_styles_of_an_unknown_net(run):

@@ -207,8 +207,9 @@ def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, vgg, cli
     assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
 
 
-def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, vgg, capsys):
+def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, vgg, capsys, monkeypatch):
     photos = data / "photos"
+    monkeypatch.setattr("vsneuralstyle.weights.search_path", lambda model_dir=None: [data])
     for arguments, match in (
         (("stylebank", photos / "0.png", photos / "1.png", "--names", "one"), "--names: 1 for 2 paintings"),
         (("stylebank", photos / "0.png", photos / "1.png", "--names", "a", "a"), "given twice"),
