@@ -1,6 +1,7 @@
 """StyleBank: banks in the network, in files and in mixes, and the trainers that make them."""
 
 import csv
+import itertools
 from collections import Counter
 
 import cv2
@@ -136,6 +137,23 @@ def test_no_base_is_an_error_that_names_it(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"needs its base, stylebank.safetensors.*looked in"):
         load_model("one", "stylebank")
     assert available_styles("stylebank") == {}
+
+
+def test_the_styles_that_come_with_it(clip):
+    """Six that are different, and a mix between two; each steadier than by itself where nothing moves."""
+    frames = torch.from_numpy(clip[:5]).permute(0, 3, 1, 2).float() / 255
+    pictures = {}
+    for style in ("candy", "muse", "scream", "udnie", "starry_night", "wave", "candy+wave"):
+        coherent, per_frame = (
+            Stylizer(style, net="stylebank", device="cpu", coherence=coherence).stylize(frames) for coherence in (1, 0)
+        )
+        changes = [stylized[..., :8, :].diff(dim=0).abs().mean() for stylized in (coherent, per_frame)]
+        assert changes[0] < changes[1], style
+        pictures[style] = coherent[0]
+    mix = pictures.pop("candy+wave")
+    assert all((a - b).abs().mean() > 0.03 for a, b in itertools.combinations(pictures.values(), 2))
+    apart = (pictures["candy"] - pictures["wave"]).abs().mean()
+    assert all((mix - pictures[style]).abs().mean() < apart for style in ("candy", "wave"))
 
 
 def test_stylizer_mixes(stylebank_dir, clip):
