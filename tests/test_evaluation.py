@@ -441,3 +441,12 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     assert {path.name for path in out.iterdir()} == {
         "report.md", "frames.csv", "disc.jpg", "disc-time.png", "a_1_0.jpg", "a_1_0-time.png", "gain.png", "trade.png"}
     assert len(list((tmp_path / "cache").iterdir())) == 7
+
+
+def test_evaluate_without_flow_measures_sharpness(tmp_path, clip, model_dir, monkeypatch, capsys):
+    monkeypatch.setattr(raft, "load", lambda weights, device: pytest.fail("flow isn't asked for"))
+    write_video(tmp_path / "disc.mkv", clip)
+    assert evaluate("--model-dir", model_dir, "--device", "cpu", "--clips", tmp_path / "disc.mkv", "--intervals",
+                    "--out", tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "no flow" in text and "gradient (frame 2)" in text and "| e_stab |" not in text

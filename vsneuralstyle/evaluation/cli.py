@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "coherence to measure the model with, beside 0 (per frame) and 1 (coherent)")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
-    parser.add_argument("--intervals", type=int, nargs="+", choices=INTERVALS, default=INTERVALS, help="frames between "
-                        "the two of a pair; flow is measured for each (default: both)")
+    parser.add_argument("--intervals", type=int, nargs="*", choices=INTERVALS, default=INTERVALS, help="frames between "
+                        "the two of a pair; flow is measured for each (default: both; none: sharpness alone)")
     parser.add_argument("--width", type=int, help="working width; the height follows (default: the clip's own size)")
     parser.add_argument("--height", type=int, help="working height; the width follows")
     parser.add_argument("--raft", type=Path, metavar="FILE", help="RAFT-small weights, safetensors with torchvision's "
@@ -105,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
             raise ArgumentError(f"{path}: no such file; expected a video")
 
     def measured_clips() -> Iterator[MeasuredClip]:
-        model = raft.load(args.raft, device)
+        model = raft.load(args.raft, device) if args.intervals else None
         key = f"RAFT-small {args.raft.name if args.raft else 'torchvision'} {raft.UPDATES}"
         for path in args.clips:
             frames = read_clip(path, args.frames, args.start, args.width, args.height)
@@ -116,7 +116,8 @@ def main(args: argparse.Namespace) -> int:
 
     sets: list[tuple[str, Iterable[Clip]]] = []
     if args.clips:
-        sets.append((f"{len(args.clips)} clips, {args.frames} frames each, flow by RAFT-small", measured_clips()))
+        flow = "flow by RAFT-small" if args.intervals else "no flow"
+        sets.append((f"{len(args.clips)} clips, {args.frames} frames each, {flow}", measured_clips()))
     if args.sintel:
         scenes = read_sintel(args.sintel, args.rendering)
         whole = "" if len(scenes) == 23 else " subset"

@@ -126,9 +126,10 @@ def paper(style: str, net: str) -> list[Figures]:
 
 
 def table(rows: Sequence[Figures], others: Sequence[Figures] = ()) -> str:
-    """A Markdown table, a row a method; a figure that no method has is left out. `others` come last and have e_stab and
-    its ratio alone."""
-    age, rows = min(f.age for f in rows), [*rows, *others]
+    """A Markdown table, a row a method; a figure that no method has is left out. `others` come last, where there
+    is something to compare with: they have e_stab and its ratio alone."""
+    age, measured = min(f.age for f in rows), any(not math.isnan(f.errors[1]) for f in rows)
+    rows = [*rows, *others] if measured else rows
     columns = {
         "e_stab": [_number(f.errors[1], ".5f") for f in rows],
         "ratio": [_number(f.ratios[1], ".3f") for f in rows],
