@@ -42,7 +42,8 @@ class UpsampledConv(nn.Conv2d):
         weight = torch.einsum("oiyx,avy,bux->oabivu", self.weight, sums, sums).flatten(0, 2)
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         x = F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), self.bias.repeat_interleave(4))
-        return F.pixel_shuffle(x, 2)[..., 1:-1, 1:-1]  # the corners lie between the pixels: half a pixel is over on each side
+        # Corners lie between the pixels: of those at the border, what is enlarged outside the frame is cut off.
+        return F.pixel_shuffle(x, 2)[..., 1:-1, 1:-1]
 
 
 class BlockedConv(nn.Conv2d):
@@ -57,7 +58,9 @@ class BlockedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         places = [(row, column) for row in range(self.ROWS) for column in range(self.COLUMNS)]
-        moved = [F.pad(self.weight, (x, self.COLUMNS - 1 - x, y, self.ROWS - 1 - y)) for y, x in places]
+        moved = [
+            F.pad(self.weight, (column, self.COLUMNS - 1 - column, row, self.ROWS - 1 - row)) for row, column in places
+        ]
         weight = torch.stack(moved, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         blocks = F.conv2d(x, weight, self.bias.repeat_interleave(len(places)), stride=(self.ROWS, self.COLUMNS))
