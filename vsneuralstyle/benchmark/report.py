@@ -34,10 +34,7 @@ def text(report: dict) -> str:
     about = report["about"]
     parts = [f"# Benchmark of the style {about['style']} ({about['net']})", _about(about)]
     sized = [(f"{width}x{height}", of_size) for of_size in report["sizes"] for width, height in [of_size["size"]]]
-    parts += ["## Whole frames", FRAMES, _table(
-        ("size", "", "ms", "spread", "fps", "ratio"),
-        ((size, row["name"], *_times(row), f"{1 / row['median']:.2f}", f"{row['ratio']:.3f}")
-         for size, of_size in sized for row in of_size["frames"]))]
+    parts += ["## Whole frames", FRAMES, _frames_table(sized, "frames")]
     parts += ["## Stages", STAGES, _table(
         ("size", "", "ms", "spread", "share"),
         ((size, row["name"], *_times(row), f"{row['ratio']:.1%}")
@@ -59,10 +56,7 @@ def text(report: dict) -> str:
     if "without" in report:
         parts += ["## Hosts", HOSTS]
         if any(of_size.get("hosts") for _, of_size in sized):
-            parts.append(_table(
-                ("size", "", "ms", "spread", "fps", "ratio"),
-                ((size, row["name"], *_times(row), f"{1 / row['median']:.2f}", f"{row['ratio']:.3f}")
-                 for size, of_size in sized for row in of_size["hosts"])))
+            parts.append(_frames_table(sized, "hosts"))
         parts += [f"Without {name}: {reason}." for name, reason in report["without"].items()]
     parts += ["## Start-up", START, _table(("", "seconds"), (
         (row["name"], f"{row['seconds']:.2f}") for row in report["start_up"]))]
@@ -79,6 +73,14 @@ def _about(about: dict) -> str:
     return (f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
             f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
             f"each after {about['warm_up']} to warm up.")
+
+
+def _frames_table(sized: Sequence[tuple[str, dict]], key: str) -> str:
+    """Of rows that time whole frames: those under `key` at each size."""
+    return _table(
+        ("size", "", "ms", "spread", "fps", "ratio"),
+        ((size, row["name"], *_times(row), f"{1 / row['median']:.2f}", f"{row['ratio']:.3f}")
+         for size, of_size in sized for row in of_size[key]))
 
 
 def _times(row: dict) -> tuple[str, str]:
