@@ -83,8 +83,8 @@ def core() -> Iterator[tuple[bool, str]]:
         yield True, f"device cpu: {why} ({torch.__version__}); {torch.get_num_threads()} threads"
     precision = str(resolve_precision("auto", device)).removeprefix("torch.")
     yield True, f"precision {precision}: " + {
-        "float16": "the device is a GPU", "bfloat16": "the CPU has bfloat16 units (AMX or AVX-512)",
-        "float32": "the CPU has no bfloat16 units (AMX or AVX-512)"}[precision]
+        "float16": "the device is a GPU", "bfloat16": "the CPU has bfloat16 matrix units (AMX)",
+        "float32": "the CPU has no bfloat16 matrix units (AMX)"}[precision]
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
     if not styles:
         yield False, (f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train "
