@@ -31,19 +31,23 @@ class UpsampledConv(nn.Conv2d):
     (B, inputs, H, W) -> (B, outputs, 2 H, 2 W).
     """
 
-    SUMS = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
-    """For each of the two enlarged rows (or columns) about a corner of pixels, which of the 3 weights meet each pixel."""
-
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = torch.tensor(self.SUMS, dtype=self.weight.dtype, device=x.device)
-        weight = torch.einsum("oiyx,avy,bux->oabivu", self.weight, sums, sums).flatten(0, 2)
+        weight = self._about_corners(self._about_corners(self.weight, 2), 4)  # (2 columns, 2 rows, o, i, 2, 2)
+        weight = weight.permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         x = F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), self.bias.repeat_interleave(4))
         # Corners lie between the pixels: of those at the border, what is enlarged outside the frame is cut off.
         return F.pixel_shuffle(x, 2)[..., 1:-1, 1:-1]
+
+    @staticmethod
+    def _about_corners(weight: Tensor, dim: int) -> Tensor:
+        """For each of the two enlarged rows (or columns) about a corner of pixels, what of the 3 weights meets each pixel."""
+        first, second, third = weight.unbind(dim)
+        both = torch.stack((first + second, third), dim), torch.stack((first, second + third), dim)
+        return torch.stack(both)
 
 
 class BlockedConv(nn.Conv2d):
