@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -133,8 +134,14 @@ class Stylizer:
         self.scene_cut = scene_cut
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.model = load_model(style, net, model_dir)
-        self._net1 = self.model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
+        # In a thread that ends with it. Hosts make a filter in one thread and stylize in another, and GNU OpenMP counts the
+        # workers of both: where they are more than the cores, those that wait for work sleep at once, and it is a
+        # third slower.
+        with ThreadPoolExecutor(1) as loader:
+            self.model = loader.submit(load_model, style, net, model_dir).result()
+            self._net1 = loader.submit(
+                self.model.net1.to, self.device, self.precision, memory_format=torch.channels_last
+            ).result()
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
 
