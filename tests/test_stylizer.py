@@ -1,5 +1,9 @@
 """The recurrence: exact whatever the grouping, reset at cuts, and each control at both of its ends."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +152,28 @@ def test_bad_frames_are_errors_that_leave_the_state(model_dir, frames):
     after = one.stylize(frames[1:2])
     other = Stylizer("candy", device="cpu")
     assert torch.equal(other.stylize(frames[:2])[1:], after)
+
+
+THREADS = """
+import os, sys, time
+import torch
+from vsneuralstyle import Stylizer
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+before, stylizer, until = count(), Stylizer("candy", device="cpu", model_dir=sys.argv[1]), time.monotonic() + 10
+while count() > before and time.monotonic() < until:
+    time.sleep(0.01)
+print(before, count())
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc: threads can't be counted")
+def test_making_one_leaves_no_thread_behind(model_dir):
+    """A thread's workers, once it has computed, make those of the host's own sleep at every barrier."""
+    result = subprocess.run([sys.executable, "-c", THREADS, str(model_dir)], env={**os.environ, "OMP_NUM_THREADS": "4"},
+                            capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    before, after = result.stdout.split()
+    assert before == after
