@@ -184,31 +184,6 @@ def test_what_the_motion_explains_is_not_unexplained():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("height, width", [(64, 96), (50, 71), (17, 130)])
-def test_flow_of_reduced_frames_is_in_the_frames_own_pixels(monkeypatch, height, width):
-    net1, given = Net1(flow_width=0.125, flow_reduction=2, still=-1), []
-
-    def stretch(first, second):  # motion by a tenth of the place, in pixels of what is given
-        given.extend((first, second))
-        rows, columns = (-(-side // 4) for side in first.shape[-2:])
-        x, y = 4 * torch.arange(columns) + 1.5, 4 * torch.arange(rows) + 1.5
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None] / 10
-
-    monkeypatch.setattr(net1.flow, "forward", stretch)
-    frames = torch.rand(2, 1, 3, height, width)
-    flow = net1.motion(*frames)
-    rows, columns = -(-height // 4), -(-width // 4)
-    assert flow.shape == (1, 2, rows, columns)
-    x = (4 * torch.arange(1, columns - 1) + 1.5 - 0.5) / 10  # both sizes have their samples in the pixels' middles
-    torch.testing.assert_close(flow[0, 0, 0, 1:-1], x)
-    torch.testing.assert_close(flow[0, 1, 1:-1, 0], (4 * torch.arange(1, rows - 1) + 1.5 - 0.5) / 10)
-    for frame, small in zip(frames, given, strict=True):
-        even = frame[..., : height // 2 * 2, : width // 2 * 2]
-        average = even.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))
-        torch.testing.assert_close(small[..., : height // 2, : width // 2], average)
-
-
-@torch.no_grad()
 def test_what_stands_still_has_no_flow():
     net1 = Net1(flow_width=0.125, still=0.01)
     previous = torch.rand(1, 3, 48, 64)

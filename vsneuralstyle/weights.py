@@ -49,7 +49,6 @@ _OF_NET1 = {
     "encoder_blocks": lambda value: value is None or _is_count(value, 0, 64),
     "flow_network": lambda value: isinstance(value, str) and value in FLOW_NETWORKS,
     "flow_width": lambda value: _is_number(value, 0, 16),
-    "flow_reduction": lambda value: _is_count(value, 1, 4),
     "mask_hidden": _is_count,
     "warp_mode": lambda value: value in ("bilinear", "bicubic"),
     "still": lambda value: _is_number(value, -1, 1),

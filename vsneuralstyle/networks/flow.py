@@ -44,7 +44,9 @@ class FlowNetwork(nn.Module):
             `second` at p + flow(p).
         """
         height, width = first.shape[-2:]
-        flow = self.pyramid(padded(first), padded(second))[-1].float() * FLOW_SCALE
+        padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        first, second = (F.pad(frame, padding, mode="replicate") for frame in (first, second))
+        flow = self.pyramid(first, second)[-1].float() * FLOW_SCALE
         return flow[..., : -(-height // 4), : -(-width // 4)]
 
     def prepared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,12 +68,6 @@ class FlowNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
         for predict in predicts:
             predict.weight.data.mul_(0.1)
-
-
-def padded(frame: Tensor) -> Tensor:
-    """A frame or flow (B, C, H, W) with its right and lower border repeated, to sides that `pyramid` takes."""
-    height, width = frame.shape[-2:]
-    return F.pad(frame, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
 
 
 def full_resolution(flow: Tensor, height: int, width: int) -> Tensor:

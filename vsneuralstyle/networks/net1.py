@@ -30,8 +30,6 @@ class Net1(nn.Module):
         encoder_blocks: of `TransformNet`; StyleBank's feature stands after all blocks.
         flow_network: a name of `FLOW_NETWORKS`.
         flow_width: its channels over its own full count.
-        flow_reduction: pixels of the frame, in each direction, to one of what the flow network gets: 2 is a quarter of its
-            work, and puts motions twice as large within its reach; 1: off (the paper's).
         mask_hidden: of `MaskNet`.
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
         still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
@@ -49,7 +47,6 @@ class Net1(nn.Module):
         encoder_blocks: int | None = None,
         flow_network: str = "pwcnet",
         flow_width: float = 0.5,
-        flow_reduction: int = 1,
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
@@ -61,7 +58,6 @@ class Net1(nn.Module):
         else:
             self.style = TransformNet(channels, residual_blocks, encoder_blocks)
         self.flow = FLOW_NETWORKS[flow_network](flow_width)
-        self.flow_reduction = flow_reduction
         self.mask = MaskNet(self.style.feature_channels + 3, mask_hidden)
         self.warp_mode = warp_mode
         self.still = still
@@ -73,22 +69,12 @@ class Net1(nn.Module):
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
         """
-        flow = self.enlarged(self.flow(self.reduced(frame), self.reduced(previous)), *frame.shape[-2:])
+        flow = self.flow(frame, previous)
         if self.still < 0:
             return flow
         change = (frame - previous).abs().amax(1, keepdim=True)
         change = F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
         return flow * (change > self.still)
-
-    def reduced(self, frame: Tensor) -> Tensor:
-        """What the flow network gets of a frame (B, 3, H, W): (B, 3, ceil(H/r), ceil(W/r)), r the `flow_reduction`."""
-        return F.avg_pool2d(frame, self.flow_reduction, ceil_mode=True) if self.flow_reduction > 1 else frame
-
-    def enlarged(self, flow: Tensor, height: int, width: int) -> Tensor:
-        """The flow network's flow, of two reduced frames and in their pixels, as `motion` has it for frames of that size."""
-        if self.flow_reduction > 1:
-            flow = F.interpolate(flow * self.flow_reduction, scale_factor=self.flow_reduction, mode="bilinear")
-        return flow[..., : -(-height // STRIDE), : -(-width // STRIDE)]
 
     def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.flow import FLOW_SCALE, padded
+from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
@@ -68,8 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder-blocks", type=int, default=RESIDUAL_BLOCKS, help="residual blocks before the composed feature"
     )
-    parser.add_argument("--flow-reduction", type=int, default=2, metavar="N",
-                        help="the flow network gets frames of 1/N of the size (default 2; the paper: 1)")
     parser.add_argument("--warp-mode", choices=("bilinear", "bicubic"), default="bicubic")
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of L_cohe")
     parser.add_argument("--beta", type=float, default=2.0, help="weight of L_occ")
@@ -114,13 +112,7 @@ def main(args: argparse.Namespace) -> None:
     style_run, flow_run = load_run(args.style_run), load_run(args.flow_run)
     if args.output and bank_names(style_run) and args.output.suffix:
         raise ArgumentError(f"--output {args.output}: expected a folder, for StyleBank's base and its banks")
-    net1, networks = assemble(
-        style_run,
-        flow_run,
-        encoder_blocks=args.encoder_blocks,
-        flow_reduction=args.flow_reduction,
-        warp_mode=args.warp_mode,
-    )
+    net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
     net1.style.requires_grad_(False)
     net1.flow.requires_grad_(args.flow_rate > 0)
@@ -152,9 +144,8 @@ def main(args: argparse.Namespace) -> None:
         for t in range(1, frames.shape[1]):
             true_flow, traceable = flows[:, t - 1], masks[:, t - 1]
             with autocast(device):
-                pair = (padded(net1.reduced(frames[:, i])) for i in (t, t - 1))
-                pyramid, matching = net1.flow.supervised(*pair, padded(net1.reduced(true_flow) / net1.flow_reduction))
-                flow = net1.enlarged(pyramid[-1].float() * FLOW_SCALE, *frames.shape[-2:])
+                pyramid, matching = net1.flow.supervised(frames[:, t], frames[:, t - 1], true_flow)
+                flow = pyramid[-1].float() * FLOW_SCALE
                 unexplained = net1.unexplained(frames[:, t], frames[:, t - 1], flow)
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
@@ -179,7 +170,7 @@ def main(args: argparse.Namespace) -> None:
         (frames, *_), of_samples = fixed
         with autocast(device):
             features = encode(frames, of_samples)
-            flow = net1.motion(frames[:, 1], frames[:, 0])
+            flow = net1.flow(frames[:, 1], frames[:, 0])
             unexplained = net1.unexplained(frames[:, 1], frames[:, 0], flow)
             composite, mask = net1.compose(features[1], features[0].float(), flow, unexplained)
             rows = [frames[:, 0], frames[:, 1], net1.style.decode(features[1]), net1.style.decode(composite)]
