@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vsneuralstyle import scenecut, yuv
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.networks.transform import STRIDE
-from vsneuralstyle.weights import load_model
+from vsneuralstyle.weights import Model, load_model
 
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
@@ -138,12 +138,15 @@ class Stylizer:
         # workers of both: where they are more than the cores, those that wait for work sleep at once, and it is a
         # third slower.
         with ThreadPoolExecutor(1) as loader:
-            self.model = loader.submit(load_model, style, net, model_dir).result()
-            self._net1 = loader.submit(
-                self.model.net1.to, self.device, self.precision, memory_format=torch.channels_last
-            ).result()
+            self.model = loader.submit(self._load, style, net, model_dir).result()
+        self._net1 = self.model.net1
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
+
+    def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> Model:
+        model = load_model(style, net, model_dir)
+        model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
+        return model
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in ("strength", "coherence", "scene_cut") and not 0 <= value <= 1:
