@@ -1,11 +1,15 @@
-"""Build hook: compiles the VapourSynth plugin and puts it where VapourSynth looks for plugins.
+"""Build hook: compiles the core's kernels, and the VapourSynth plugin, which goes where VapourSynth looks for plugins.
+
+The kernels know nothing of Python; on x86-64 there is a library for each of three levels of it. Without a C compiler the wheel
+comes without them, and the core is slower.
 
 The plugin uses Python's limited API of 3.12, so one wheel serves every Python. VapourSynth itself needs Python >= 3.12:
-where an older Python builds, or a system other than Linux, the wheel comes without the plugin, and is a pure one.
+where an older Python builds, or a system other than Linux, the wheel comes without the plugin.
 """
 
 import importlib.util
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -17,10 +21,39 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 LIMITED_API = "0x030C0000"  # Python 3.12
 
 
-class VapourSynthPlugin(BuildHookInterface):
+KERNELS = {"-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"], "-v2": ["-march=x86-64-v2"]}
+"""Suffix of the library's name, and the compiler's options; elsewhere there is one library, "kernels.so"."""
+
+
+class Libraries(BuildHookInterface):
     def initialize(self, version: str, build_data: dict) -> None:
         if self.target_name != "wheel":
             return
+        # An editable wheel takes only what is named here, the others all of it.
+        self.files = build_data["force_include_editable" if version == "editable" else "force_include"]
+        self.build = Path(self.root, "build")
+        self.build.mkdir(exist_ok=True)
+        self.add_kernels()
+        self.add_plugin()
+        if self.files:
+            build_data["pure_python"] = False
+            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+    def add_kernels(self) -> None:
+        source = Path(self.root, "vsneuralstyle", "kernels", "kernels.c")
+        levels = KERNELS if platform.machine() == "x86_64" else {"": []}
+        for suffix, level in levels.items():
+            library = self.build / f"kernels{suffix}.so"
+            try:
+                # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
+                self.cc(library, "-O3", *level, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", source)
+            except (OSError, subprocess.CalledProcessError) as error:
+                self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {error}. "
+                                         "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")
+                return
+            self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
+
+    def add_plugin(self) -> None:
         if sys.version_info < (3, 12) or sys.platform != "linux":
             self.app.display_warning(
                 "This wheel is built WITHOUT the VapourSynth plugin: it is built on Linux by Python >= 3.12 only, "
@@ -28,16 +61,17 @@ class VapourSynthPlugin(BuildHookInterface):
                 "GStreamer and the command line work without it.")
             return
         source = Path(self.root, "vsneuralstyle", "vs_plugin")
-        library = Path(self.root, "build", "vsneuralstyle.so")
-        self.compile(sorted(source.glob("*.c")), library)
-        # An editable wheel takes only what is named here, the others all of it.
-        kind = "force_include_editable" if version == "editable" else "force_include"
+        library = self.build / "vsneuralstyle.so"
+        self.compile_plugin(sorted(source.glob("*.c")), library)
         for file in (library, source / "manifest.vs"):
-            build_data[kind][str(file)] = f"vapoursynth/plugins/vsneuralstyle/{file.name}"
-        build_data["pure_python"] = False
-        build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            self.files[str(file)] = f"vapoursynth/plugins/vsneuralstyle/{file.name}"
 
-    def compile(self, sources: list[Path], library: Path) -> None:
+    def cc(self, library: Path, *options: str | Path) -> None:
+        command = [*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-Wall", "-Wextra", "-fPIC", "-shared",
+                   "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", "")), "-o", str(library), *map(str, options)]
+        subprocess.run(command, check=True)
+
+    def compile_plugin(self, sources: list[Path], library: Path) -> None:
         vapoursynth = importlib.util.find_spec("vapoursynth")
         if vapoursynth is None:
             sys.exit("The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or build isolated.")
@@ -45,18 +79,12 @@ class VapourSynthPlugin(BuildHookInterface):
         if not Path(include, "Python.h").exists():
             sys.exit(f"The VapourSynth plugin needs Python's headers, and {include} has no Python.h: "
                      "install them (Debian, Ubuntu: apt install python3-dev).")
-        library.parent.mkdir(exist_ok=True)
         major, minor = self.metadata.version.split(".")[:2]
-        command = [
-            *shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared",
-            "-fvisibility=hidden", f"-DPy_LIMITED_API={LIMITED_API}",
-            f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
-            "-I", include, "-I", str(Path(vapoursynth.submodule_search_locations[0], "include")),
-            *shlex.split(os.environ.get("CFLAGS", "")), "-o", str(library), *map(str, sources)]
         try:
-            subprocess.run(command, check=True)
-        except FileNotFoundError:
-            sys.exit(f"The VapourSynth plugin needs a C compiler, and {command[0]!r} is not there: "
+            self.cc(library, "-O2", f"-DPy_LIMITED_API={LIMITED_API}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
+                    "-I", include, "-I", str(Path(vapoursynth.submodule_search_locations[0], "include")), *sources)
+        except FileNotFoundError as error:
+            sys.exit(f"The VapourSynth plugin needs a C compiler, and {error.filename!r} is not there: "
                      "install one (Debian, Ubuntu: apt install gcc), or name it in CC.")
         except subprocess.CalledProcessError as error:
-            sys.exit(f"The VapourSynth plugin does not compile: {shlex.join(command)} gave {error.returncode}.")
+            sys.exit(f"The VapourSynth plugin does not compile: {shlex.join(error.cmd)} gave {error.returncode}.")

@@ -10,11 +10,11 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsneuralstyle import scenecut, yuv
 from vsneuralstyle.errors import ArgumentError, DeviceError
-from vsneuralstyle.networks.transform import STRIDE
+from vsneuralstyle.kernels.net1 import FusedNet1, fastest
+from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.weights import Model, load_model
 
 MIN_SIZE = 16
@@ -26,20 +26,23 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32.
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32. look: what
+    `Net1.look` made of the frame; None: not looked at yet.
     """
 
     frame: Tensor
     feature: Tensor
+    look: tuple[Tensor, ...] | None = None
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
-        return State(self.frame.to(device), self.feature.to(device))
+        look = None if self.look is None else tuple(part.to(device) for part in self.look)
+        return State(self.frame.to(device), self.feature.to(device), look)
 
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return self.frame.nbytes + self.feature.nbytes
+        return sum(part.nbytes for part in (self.frame, self.feature, *(self.look or ())))
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -66,8 +69,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """A precision by name: "auto", "float32", "bfloat16" or "float16".
 
-    "auto" is float16 on a GPU, bfloat16 on a CPU with AMX units, float32 on another CPU: AVX-512's own bfloat16 units
-    were measured at half of float32's speed.
+    "auto" is float16 on a GPU, bfloat16 on a CPU that computes faster in it, float32 on another. Faster are AMX units, and
+    AMD's AVX-512 ones (Zen 4: twice float32's speed); Intel's AVX-512 ones were measured at half of it.
 
     Raises:
         DeviceError: another name, or float16 on a CPU.
@@ -75,7 +78,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type == "cuda":
             return torch.float16
-        return torch.bfloat16 if _cpu_has_amx() else torch.float32
+        return torch.bfloat16 if _cpu_gains_by_bfloat16() else torch.float32
     if name not in PRECISIONS:
         raise DeviceError(f"unknown precision {name!r}; expected auto, {', '.join(PRECISIONS)}")
     if device.type == "cpu" and name == "float16":
@@ -84,13 +87,13 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 @cache
-def _cpu_has_amx() -> bool:
+def _cpu_gains_by_bfloat16() -> bool:
     try:
         with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith("flags")), "").split()
+            words = set(file.read().split())
     except OSError:
         return False
-    return "amx_bf16" in flags
+    return "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
 
 
 class Stylizer:
@@ -138,15 +141,14 @@ class Stylizer:
         # workers of both: where they are more than the cores, those that wait for work sleep at once, and it is a
         # third slower.
         with ThreadPoolExecutor(1) as loader:
-            self.model = loader.submit(self._load, style, net, model_dir).result()
-        self._net1 = self.model.net1
+            self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
 
-    def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> Model:
+    def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Net1 | FusedNet1]:
         model = load_model(style, net, model_dir)
-        model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
-        return model
+        net1 = model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
+        return model, fastest(net1)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in ("strength", "coherence", "scene_cut") and not 0 <= value <= 1:
@@ -219,19 +221,19 @@ class Stylizer:
         return torch.cat(outputs) if outputs else frames
 
     def _step(self, frame: Tensor, starts: bool) -> Tensor:
-        state, net1 = self._state, self._net1
+        state, net1 = self._state, self.net1
         frame = frame.clone(memory_format=torch.contiguous_format)  # the state must not keep the caller's memory
-        height, width = frame.shape[-2:]
-        padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        feature = net1.style.encode(padded.to(self.precision).contiguous(memory_format=torch.channels_last))
+        feature, look = net1.encode(frame), None
         if starts or self.coherence == 0:
             composite = feature.float()
         else:
-            flow = net1.motion(frame, state.frame)
+            look = net1.look(frame)
+            looks = look, state.look or net1.look(state.frame)
+            flow = net1.motion(frame, state.frame, looks)
             unexplained = net1.unexplained(frame, state.frame, flow)
             composite, _ = net1.compose(feature, state.feature, flow, unexplained, self.coherence)
-        stylized = net1.style.decode(composite.to(self.precision))[..., :height, :width]
-        self._state = State(frame, composite)
+        stylized = net1.decode(composite, *frame.shape[-2:])
+        self._state = State(frame, composite, look)
         return self._finish(frame, stylized)
 
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:

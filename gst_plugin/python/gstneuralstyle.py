@@ -61,8 +61,8 @@ SETTINGS = {
     "net": (str, "Network", "Family of style networks", "johnson", _AT_START),
     "device": (str, "Device", "Where the networks run: auto, cpu, cuda or cuda:N; one that is not there is an error",
                "auto", _AT_START),
-    "precision": (str, "Precision", "What the networks compute in: auto (float16 on a GPU, bfloat16 on a CPU that has "
-                  "AMX units, else float32), float32, bfloat16 or float16", "auto", _AT_START),
+    "precision": (str, "Precision", "What the networks compute in: auto (float16 on a GPU, bfloat16 on a CPU that is "
+                  "faster in it, else float32), float32, bfloat16 or float16", "auto", _AT_START),
     "model-path": (str, "Model path", "Folder to look for models in first, before NEURALSTYLE_MODEL_PATH and the "
                    "installed ones", None, _AT_START),
     "strength": (float, "Strength", "How much style: 0 is the source, 1 the stylized frame",

@@ -7,14 +7,12 @@ from itertools import cycle
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType
-from torch.nn import functional as F
 
 from vsneuralstyle import pixels
 from vsneuralstyle.benchmark.arithmetic import Peak, count
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
 from vsneuralstyle.benchmark.peer import usual_network
 from vsneuralstyle.benchmark.timing import in_turn, synchronise
-from vsneuralstyle.networks.transform import STRIDE
 from vsneuralstyle.stylizer import Stylizer
 
 PER_FRAME, COHERENT, CONVERTED = "per frame", "coherent", "coherent, I420 in and out"
@@ -61,24 +59,23 @@ def play_usual(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
 
 def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     """The parts of `Stylizer.stylize` from a clip's second frame on, by name, as it calls them."""
-    net1, precision = stylizer.model.net1, stylizer.precision
-    width, height = clip.size
+    net1, (width, height) = stylizer.net1, clip.size
     previous, frame = clip.frames(stylizer.device)[:2]
+    looked = net1.look(previous)
 
-    def encode(frame: Tensor) -> Tensor:
-        padded = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        return net1.style.encode(padded.to(precision).contiguous(memory_format=torch.channels_last))
+    def flow(frame: Tensor, previous: Tensor, *looked: Tensor) -> Tensor:
+        return net1.motion(frame, previous, (net1.look(frame), looked))
 
     def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
         return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow))[0]
 
     def decode(composite: Tensor) -> Tensor:
-        return net1.style.decode(composite.to(precision))[..., :height, :width]
+        return net1.decode(composite, height, width)
 
-    composing = (encode(frame), encode(previous).float(), net1.motion(frame, previous), frame, previous)
+    composing = (net1.encode(frame), net1.encode(previous).float(), flow(frame, previous, *looked), frame, previous)
     return {
-        "encode": Stage(encode, (frame,)),
-        "flow": Stage(net1.motion, (frame, previous)),
+        "encode": Stage(net1.encode, (frame,)),
+        "flow": Stage(flow, (frame, previous, *looked)),
         "compose (warp, mask)": Stage(compose, composing),
         "decode": Stage(decode, (compose(*composing),)),
     }

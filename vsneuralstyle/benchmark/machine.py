@@ -3,18 +3,22 @@
 import datetime
 import os
 import platform
+from pathlib import Path
 
 import torch
 
 import vsneuralstyle
+from vsneuralstyle.kernels import library
 
 
 def describe(device: torch.device, precision: torch.dtype) -> dict:
-    """The head of a report: processors, what torch uses of them, versions, the date."""
+    """The head of a report: processors, what torch and the kernels use of them, versions, the date."""
+    kernels = library()
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": Path(kernels._name).stem if kernels and device.type == "cpu" else None,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "device": str(device),
         "precision": str(precision).removeprefix("torch."),

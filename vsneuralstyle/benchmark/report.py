@@ -71,6 +71,7 @@ def text(report: dict) -> str:
 def _about(about: dict) -> str:
     device = f"{about['gpu']}, beside {about['cpu']}" if about["gpu"] else about["cpu"]
     return (f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
+            f"{about['kernels'] or 'no kernels'}, "
             f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
             f"each after {about['warm_up']} to warm up.")
 

@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
     from vsneuralstyle.evaluation import endpoint, methods, metrics, raft, report
     from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
     from vsneuralstyle.evaluation.measure import measure
+    from vsneuralstyle.kernels.net1 import fastest
     from vsneuralstyle.stylizer import Stylizer
     from vsneuralstyle.training.run import read_image, to_tensor
     from vsneuralstyle.weights import BANK_SUFFIX, SUFFIX
@@ -81,6 +82,7 @@ def main(args: argparse.Namespace) -> int:
         if motion:
             net1, other = result.model.net1, stylizer(Path(motion)).model.net1
             net1.flow, net1.mask = other.flow, other.mask
+            result.net1 = fastest(net1)
         return result
 
     per_frame = methods.Stylized("per frame", stylizer(coherence=0.0))

@@ -79,7 +79,7 @@ class Blind(Method):
         if not self.starts_scene:
             before, styled = self._before
             device = self._stylizer.device
-            flow = self._stylizer.model.net1.motion(frame.to(device), before.to(device)).cpu()
+            flow = self._stylizer.net1.motion(frame.to(device), before.to(device)).cpu()
             flow = full_resolution(flow, *frame.shape[-2:])
             difference = (frame - warp(before, flow)).square().sum(1, keepdim=True)
             moved = warp(styled, flow, "bicubic").clamp(0, 1)

@@ -1,5 +1,7 @@
 """What the flow sub-networks share: units, padding, normalisation and start."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,15 @@ MULTIPLE = 64
 
 
 class FlowNetwork(nn.Module):
-    """Optical flow from two frames; a subclass gives `pyramid`."""
+    """Optical flow from two frames; a subclass gives `match`, and `extract` where there is work to be done once a frame."""
+
+    def extract(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What `match` needs of a frame (B, 3, H, W), RGB 0..1, whose sides divide by 64."""
+        return (frame,)
+
+    def match(self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS) -> list[Tensor]:
+        """`pyramid` of two frames as `extract` gives them."""
+        raise NotImplementedError
 
     def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
         """Flow / 20 at five resolutions, coarse to fine, the last 1/4; sides divide by 64.
@@ -21,7 +31,7 @@ class FlowNetwork(nn.Module):
         Args:
             levels: how many, from the coarsest; the finer ones are not computed.
         """
-        raise NotImplementedError
+        return self.match(self.extract(first), self.extract(second), levels)
 
     def supervised(
         self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
@@ -33,6 +43,16 @@ class FlowNetwork(nn.Module):
         """
         return self.pyramid(first, second, levels), target.new_zeros(())
 
+    def encode(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` needs of a frame (B, 3, H, W), RGB 0..1, of any size; it serves all pairs with that frame."""
+        height, width = frame.shape[-2:]
+        return self.extract(F.pad(frame, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate"))
+
+    def between(self, first: Sequence[Tensor], second: Sequence[Tensor], height: int, width: int, **how: object) -> Tensor:
+        """`forward` of two frames of that size as `encode` gives them; `how` goes to `match`."""
+        flow = self.match(first, second, **how)[-1].float() * FLOW_SCALE
+        return flow[..., : -(-height // 4), : -(-width // 4)]
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Flow from `first` to `second`.
 
@@ -43,18 +63,18 @@ class FlowNetwork(nn.Module):
             (B, 2, ceil(H/4), ceil(W/4)) float32, (x, y) in *full-resolution pixels*: the content of `first` at p is in
             `second` at p + flow(p).
         """
-        height, width = first.shape[-2:]
-        padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        first, second = (F.pad(frame, padding, mode="replicate") for frame in (first, second))
-        flow = self.pyramid(first, second)[-1].float() * FLOW_SCALE
-        return flow[..., : -(-height // 4), : -(-width // 4)]
+        return self.between(self.encode(first), self.encode(second), *first.shape[-2:])
 
     def prepared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Both frames about their common mean, at about unit variance, in the weights' precision."""
+        mean = (brightness(first) + brightness(second)) / 2
+        return self.centred(first, mean), self.centred(second, mean)
+
+    def centred(self, frame: Tensor, mean: Tensor) -> Tensor:
+        """A frame about a mean, which says nothing of motion, at about unit variance (4, for photographs), in the weights'
+        precision."""
         dtype = next(self.parameters()).dtype
-        mean = (_brightness(first) + _brightness(second)) / 2
-        # The brightness common to both frames says nothing of motion; 4 brings photographs to about unit variance.
-        return tuple(((f - mean) * 4).to(dtype).contiguous(memory_format=torch.channels_last) for f in (first, second))
+        return ((frame - mean) * 4).to(dtype).contiguous(memory_format=torch.channels_last)
 
     def initialise(self, predicts: nn.ModuleList) -> None:
         """He's start for every convolution; PyTorch's own shrinks the signal at each of ten layers, and training then
@@ -75,7 +95,7 @@ def full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)[..., :height, :width]
 
 
-def _brightness(frame: Tensor) -> Tensor:
+def brightness(frame: Tensor) -> Tensor:
     """Mean over all of a frame, (B, 1, 1, 1). By rows first: a sum to one number is split among threads, and how many
     there are must not show in a picture."""
     return frame.mean(3, keepdim=True).mean((1, 2), keepdim=True)

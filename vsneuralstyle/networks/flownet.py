@@ -3,6 +3,8 @@
 Source: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks" (ICCV 2015), Figure 2.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +39,8 @@ class FlowNetSimple(FlowNetwork):
         self.upflows = nn.ModuleList(nn.ConvTranspose2d(2, 2, 4, 2, 1) for _ in skips)
         self.initialise(self.predicts)
 
-    def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
-        x = self.conv2(self.conv1(torch.cat(self.prepared(first, second), 1)))
+    def match(self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS) -> list[Tensor]:
+        x = self.conv2(self.conv1(torch.cat(self.prepared(*first, *second), 1)))
         skips = [x]
         for layer in (self.conv3, self.conv4, self.conv5):
             skips.append(layer(skips[-1]))

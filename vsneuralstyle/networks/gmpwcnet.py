@@ -4,6 +4,8 @@ Its coarsest level is there for large motions, and in our training never learnt 
 level before it starts from a comparison of every place with every other, which learns by being told the right place.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,14 +63,18 @@ class GlobalPWCNet(PWCNet):
         if not self.matching.weight.is_meta:
             nn.init.orthogonal_(self.matching.weight)
 
-    def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
-        features = self._encode(first, second)
-        return self._matched(features, self._scores(*features[-1]), levels)
+    def match(self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS, **how) -> list[Tensor]:
+        features = self._pairs(first, second)
+        return self._matched(features, self._scores(*features[-1]), levels, **how)
+
+    def _pairs(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Both frames' normalised features, fine to coarse, of what `extract` gives."""
+        return self._encode(*first, *second)
 
     def supervised(
         self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
     ) -> tuple[list[Tensor], Tensor]:
-        features = self._encode(first, second)
+        features = self._pairs(self.extract(first), self.extract(second))
         scores = self._scores(*features[-1])
         return self._matched(features, scores, levels), self._matching_loss(scores.float(), target)
 
@@ -78,8 +84,8 @@ class GlobalPWCNet(PWCNet):
         here, there = (self.matching(feature) * feature.shape[1] ** -0.25 for feature in (here, there))
         return torch.einsum("bcyx,bcvu->byxvu", here, there)
 
-    def _matched(self, features: list[tuple[Tensor, Tensor]], scores: Tensor, levels: int) -> list[Tensor]:
-        return self._continued([global_match(scores) * (2**self.depth / FLOW_SCALE)], features, levels)
+    def _matched(self, features: list[tuple[Tensor, Tensor]], scores: Tensor, levels: int, **how) -> list[Tensor]:
+        return self._continued([global_match(scores) * (2**self.depth / FLOW_SCALE)], features, levels, **how)
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
         """Cross entropy of the global match with where the flow leads, over what stays in the frame."""

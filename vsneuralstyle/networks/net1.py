@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet
+from vsneuralstyle.networks.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.mask import MaskNet
 from vsneuralstyle.networks.pwcnet import PWCNet
 from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
 
-FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet, "gmpwcnet": GlobalPWCNet}
+FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet, "gmpwcnet": GlobalPWCNet, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
 
@@ -63,13 +64,35 @@ class Net1(nn.Module):
         self.still = still
         self.refresh = refresh
 
-    def motion(self, frame: Tensor, previous: Tensor) -> Tensor:
+    def encode(self, frame: Tensor) -> Tensor:
+        """F_t, (B, C, ceil(H/4), ceil(W/4)) in the weights' precision, of a frame (B, 3, H, W), RGB 0..1, of any size."""
+        height, width = frame.shape[-2:]
+        frame = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        return self.style.encode(frame.to(self._dtype).contiguous(memory_format=torch.channels_last))
+
+    def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        """The stylized frame of that size, (B, 3, H, W) float32, RGB 0..1, of a feature of any precision."""
+        return self.style.decode(feature.to(self._dtype))[..., :height, :width]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.mask[0].weight.dtype
+
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before and the one after."""
+        return self.flow.encode(frame)
+
+    def motion(
+        self, frame: Tensor, previous: Tensor, looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+    ) -> Tensor:
         """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution pixels.
 
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+            looks: what `look` gave for each, if that was called already.
         """
-        flow = self.flow(frame, previous)
+        looks = looks or (self.look(frame), self.look(previous))
+        flow = self.flow.between(*looks, *frame.shape[-2:])
         if self.still < 0:
             return flow
         change = (frame - previous).abs().amax(1, keepdim=True)
@@ -106,9 +129,8 @@ class Net1(nn.Module):
         """
         warped = warp(previous, flow / STRIDE, self.warp_mode)
         feature = feature.float()
-        dtype = self.mask[0].weight.dtype
         # The source's differences are about a tenth of the features'.
-        difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(dtype)
+        difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last)) * coherence
         moved = (flow != 0).any(1, keepdim=True)
         mask = mask * (1 - self.refresh * moved)

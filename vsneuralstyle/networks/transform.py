@@ -35,12 +35,18 @@ class UpsampledConv(nn.Conv2d):
         super().__init__(inputs, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.corners()
+        corners = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+        # What is enlarged outside the frame is cut off.
+        corners = corners.unflatten(1, (2, 2, self.out_channels)).permute(0, 3, 4, 1, 5, 2)
+        return corners.flatten(4, 5).flatten(2, 3)[..., 1:-1, 1:-1]
+
+    def corners(self) -> tuple[Tensor, Tensor]:
+        """Weight (4 outputs, inputs, 2, 2) and bias (4 outputs,) of the convolution of corners between the pixels of what
+        comes in, its border repeated once: it gives the enlarged pixels about each corner, row by row, all channels of each."""
         weight = self._about_corners(self._about_corners(self.weight, 2), 4)  # (2 columns, 2 rows, o, i, 2, 2)
-        weight = weight.permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        x = F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), self.bias.repeat_interleave(4))
-        # Corners lie between the pixels: of those at the border, what is enlarged outside the frame is cut off.
-        return F.pixel_shuffle(x, 2)[..., 1:-1, 1:-1]
+        weight = weight.transpose(0, 1).flatten(0, 2)
+        return weight.contiguous(memory_format=torch.channels_last), self.bias.repeat(4)
 
     @staticmethod
     def _about_corners(weight: Tensor, dim: int) -> Tensor:
@@ -61,15 +67,20 @@ class BlockedConv(nn.Conv2d):
     ROWS, COLUMNS = 2, 4
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias, stride, _ = self.blocks()
+        x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        blocks = F.conv2d(x, weight, bias, stride).unflatten(1, (self.out_channels, *stride))
+        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+
+    def blocks(self) -> tuple[Tensor, Tensor, tuple[int, int], int]:
+        """Weight, bias and stride of the convolution of what comes in, its border reflected by the last number: it gives a
+        block's pixels row by row for each channel."""
         places = [(row, column) for row in range(self.ROWS) for column in range(self.COLUMNS)]
         moved = [
             F.pad(self.weight, (column, self.COLUMNS - 1 - column, row, self.ROWS - 1 - row)) for row, column in places
         ]
         weight = torch.stack(moved, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        blocks = F.conv2d(x, weight, self.bias.repeat_interleave(len(places)), stride=(self.ROWS, self.COLUMNS))
-        blocks = blocks.unflatten(1, (self.out_channels, self.ROWS, self.COLUMNS))
-        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        return weight, self.bias.repeat_interleave(len(places)), (self.ROWS, self.COLUMNS), self.padding[0]
 
 
 class ConvBlock(nn.Sequential):

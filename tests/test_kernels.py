@@ -1,0 +1,200 @@
+"""The kernels: the same pictures as PyTorch's operators give, whatever the size, the precision and the number of threads."""
+
+import copy
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsneuralstyle import Stylizer, kernels
+from vsneuralstyle.kernels.net1 import FusedNet1, fastest
+from vsneuralstyle.networks import pwcnet
+from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.stylebank import Bank, Mixture
+from vsneuralstyle.networks.transform import UpsampledConv
+
+needs_library = pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+PRECISIONS = [torch.float32, torch.bfloat16]
+CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-4}, torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6}}
+SOURCE = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "kernels" / "kernels.c"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def lasting(x: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+    return x.to(precision).contiguous(memory_format=torch.channels_last)
+
+
+# --- one by one ------------------------------------------------------------------------------------------------------
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (5, 7), (33, 50)])
+def test_normalise_is_instance_norm_relu_sum_and_reflection(precision, height, width):
+    norm = InstanceNorm(48)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    x = lasting(3 * torch.randn(1, 48, height, width) + 40, precision)  # a mean far from 0
+    residual, border = lasting(torch.randn(1, 48, height, width), precision), (1, 1, 1, 1) if height > 1 else (0, 0, 0, 0)
+    padded = lasting(F.pad(residual, border, mode="reflect"), precision)
+    ours = kernels.normalise(x, norm.weight, norm.bias, norm.eps, relu=True, residual=padded, pad=border[0])
+    theirs = F.pad(norm(x.float()).relu() + residual.float(), border, mode="reflect")
+    assert ours.dtype == precision and ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
+    plain = kernels.normalise(x, statistics=False)
+    assert torch.equal(plain, x)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_corners_become_the_enlarged_picture(precision):
+    net, x = UpsampledConv(16, 32).to(precision), lasting(torch.randn(1, 16, 5, 9), precision)
+    weight, bias = net.corners()
+    corners = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+    ours = kernels.normalise(corners, statistics=False, corners=True, pad=4)
+    torch.testing.assert_close(ours, F.pad(net(x), (4, 4, 4, 4), mode="reflect"))
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("radius", [2, 3])
+@pytest.mark.parametrize(("height", "width"), [(2, 3), (9, 37)])
+def test_match_is_what_an_estimator_sees(precision, radius, height, width):
+    here, there = (lasting(torch.randn(1, 32, height, width), precision) for _ in range(2))
+    flow = torch.randn(1, 2, height, width)
+    flow[..., 0, 0] = 1000.0  # far outside
+    for given in (flow, None):
+        ours = kernels.match(here, there, given, 2.5, radius)
+        torch.testing.assert_close(ours, pwcnet.seen(here, there, given, 2.5, radius), **CLOSE[precision])
+
+
+# --- Net1 ------------------------------------------------------------------------------------------------------------
+
+
+def net1(precision: torch.dtype, **options: object) -> Net1:
+    net = Net1(**{"flow_network": "litepwcnet", "still": 0.02, **options})
+    for module in net.modules():
+        if isinstance(module, InstanceNorm):
+            torch.nn.init.normal_(module.weight, 1, 0.2), torch.nn.init.normal_(module.bias, 0, 0.2)
+    if options.get("net") == "stylebank":
+        banks = [Bank(), Bank()]
+        for bank in banks:
+            torch.nn.init.normal_(bank[2].branch[-1].weight)
+        net.style.bank = Mixture(banks, [1, 3])
+    return net.eval().requires_grad_(False).to(precision, memory_format=torch.channels_last)
+
+
+def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What each stage makes of the inputs that `exact` has, or else of its own: errors don't add up."""
+    made = {"feature": net.encode(frame)}
+    given = {**made, **exact}
+    made["flow"] = net.motion(frame, previous, (net.look(frame), net.look(previous)))
+    given = {**made, **given}
+    made["unexplained"] = net.unexplained(frame, previous, given["flow"])
+    given = {**made, **given}
+    before = given["feature"].roll(1, 3).float()
+    made["composite"], made["mask"] = net.compose(given["feature"], before, given["flow"], given["unexplained"], 0.9)
+    given = {**made, **given}
+    made["picture"] = net.decode(given["composite"], *frame.shape[2:])
+    return made
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("options", [{}, {"warp_mode": "bilinear", "encoder_blocks": 2}, {"encoder_blocks": 0},
+                                     {"net": "stylebank"}, {"flow_network": "pwcnet"}])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 130)])
+def test_every_stage_is_net1s(precision, options, height, width):
+    net = net1(precision, **options)
+    fused = fastest(net)
+    assert isinstance(fused, FusedNet1)
+    picture = F.interpolate(torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic").clamp(0, 1)
+    previous = picture[..., 2 : 2 + height, 1 : 1 + width].contiguous()
+    frame = picture[..., :height, 4 : 4 + width].contiguous()
+    frame[..., :8, :8] = previous[..., :8, :8]  # stands still
+    exact = stages(net, frame, previous, {})
+    ours = stages(fused, frame, previous, exact)
+    # Of 8 bits of mantissa, after up to 13 layers.
+    most, mean = (2e-4, 2e-5) if precision == torch.float32 else (0.25, 0.02)
+    for name, theirs in exact.items():
+        apart = (ours[name].float() - theirs.float()).abs() / theirs.float().square().mean().sqrt().clamp(min=1e-3)
+        assert ours[name].shape == theirs.shape and ours[name].dtype == theirs.dtype
+        if precision == torch.bfloat16 and name == "flow":
+            assert apart.mean() < 0.1  # rounding decides here and there what matches best
+        else:
+            assert apart.max() < 10 * most and apart.mean() < mean, (name, apart.max(), apart.mean())
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_number_of_threads_shows_in_no_pixel(precision):
+    frames, before, made = torch.rand(2, 1, 3, 96, 130), torch.get_num_threads(), []
+    fused, feature = fastest(net1(precision)), lasting(torch.randn(1, 64, 24, 33), precision)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            # PyTorch's own convolutions of pictures as small as the flow network's coarsest are not of interest here.
+            given = {"flow": torch.full((1, 2, 24, 33), 20.0)}
+            made.append({**stages(fused, *frames, given), "seen": kernels.match(feature, feature, given["flow"], 0.3, 2)})
+    finally:
+        torch.set_num_threads(before)
+    made = [{name: x for name, x in one.items() if name != "flow"} for one in made]
+    for name, first in made[0].items():
+        assert all(torch.equal(first, other[name]) for other in made[1:]), name
+
+
+def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
+    small = Net1(channels=(8, 8, 16), flow_width=0.125)
+    assert fastest(small) is small
+    ordinary = Net1(flow_network="litepwcnet")
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    assert fastest(ordinary) is ordinary
+
+
+@needs_library
+@torch.inference_mode()
+def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
+    frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
+    ours = Stylizer("candy", device="cpu", precision="float32")
+    assert isinstance(ours.net1, FusedNet1)
+    a = ours.stylize(frames)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    theirs = Stylizer("candy", device="cpu", precision="float32")
+    assert isinstance(theirs.net1, Net1)
+    b = theirs.stylize(frames)
+    assert ours.scene_starts == theirs.scene_starts
+    assert (a - b).abs().max() < 0.01 and (a - b).square().mean() < 1e-7  # 70 dB
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_kernels_stay_within_their_memory(tmp_path):
+    """All kernels on exact allocations of random sizes, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("no C compiler (cc)")
+    program = tmp_path / "kernels"
+    built = subprocess.run(
+        [compiler, "-std=c11", "-O1", "-g", "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+         "-o", program, SOURCE, Path(__file__).with_name("kernels_at_random.c"), "-lm"], capture_output=True, text=True)
+    if "libasan" in built.stderr or "libubsan" in built.stderr:
+        pytest.skip(f"{compiler} has no sanitizers: {built.stderr.splitlines()[-1]}")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program, "60"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == ["60", "rounds"]
