@@ -19,31 +19,32 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIMITED_API = "0x030C0000"  # Python 3.12
-
-
 KERNELS = {"-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"], "-v2": ["-march=x86-64-v2"]}
-"""Suffix of the library's name, and the compiler's options; elsewhere there is one library, "kernels.so"."""
+"""Of x86-64: suffix of the library's name, and the compiler's options. Elsewhere there is one library, "kernels.so"."""
 
 
 class Libraries(BuildHookInterface):
     def initialize(self, version: str, build_data: dict) -> None:
         if self.target_name != "wheel":
             return
+        editable = version == "editable"
         # An editable wheel takes only what is named here, the others all of it.
-        self.files = build_data["force_include_editable" if version == "editable" else "force_include"]
+        self.files = build_data["force_include_editable" if editable else "force_include"]
         self.build = Path(self.root, "build")
         self.build.mkdir(exist_ok=True)
-        self.add_kernels()
+        self.add_kernels(beside_source=editable)
         self.add_plugin()
         if self.files:
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
-    def add_kernels(self) -> None:
+    def add_kernels(self, beside_source: bool) -> None:
+        if sys.platform != "linux":
+            return
         source = Path(self.root, "vsneuralstyle", "kernels", "kernels.c")
         levels = KERNELS if platform.machine() == "x86_64" else {"": []}
         for suffix, level in levels.items():
-            library = self.build / f"kernels{suffix}.so"
+            library = (source.parent if beside_source else self.build) / f"kernels{suffix}.so"
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
                 self.cc(library, "-O3", *level, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", source)
@@ -51,7 +52,8 @@ class Libraries(BuildHookInterface):
                 self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {error}. "
                                          "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")
                 return
-            self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
+            if not beside_source:
+                self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
 
     def add_plugin(self) -> None:
         if sys.version_info < (3, 12) or sys.platform != "linux":

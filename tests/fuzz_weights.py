@@ -38,14 +38,14 @@ numbers = st.one_of(
     st.integers(), st.floats(), st.booleans(),
     st.sampled_from([0, -1, 1, 8, 63, 64, 65, 4096, 10**9, 2**31, 2**63, 10**400, 1e308, -1e308, 1e-320, 0.0625]))
 values = st.recursive(
-    st.one_of(st.none(), numbers, st.text(max_size=8), st.sampled_from(["johnson", "pwcnet", "flownets", "bicubic"])),
+    st.one_of(st.none(), numbers, st.text(max_size=8), st.sampled_from(["johnson", "litepwcnet", "flownets", "bicubic"])),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
 networks = st.fixed_dictionaries({}, optional={
     "channels": st.lists(numbers, min_size=2, max_size=4) | values,
-    "flow_network": st.sampled_from(["pwcnet", "flownets", "none"]) | values,
+    "flow_network": st.sampled_from(["litepwcnet", "flownets", "none"]) | values,
     "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
     **{name: numbers | values
-       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "refresh")},
+       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "hold", "refresh")},
     "self": values, "unknown": values})
 
 

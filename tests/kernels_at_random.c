@@ -13,8 +13,8 @@ void picture(Fork, int, const void *, long, long, float *, long, long, int);
 void quarter(Fork, int, const float *, long, long, float *);
 void change(Fork, int, const float *, const float *, long, long, float *);
 void follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
-void blend(Fork, int, const void *, const float *, const void *, const float *, long, long, long, float, float, float *, float *,
-           int);
+void blend(Fork, int, const void *, const float *, const void *, const float *, const float *, long, long, long, float, float, float,
+           float, float *, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
 
 static long from_to(long first, long last)
@@ -74,11 +74,11 @@ int main(int count, char **arguments)
         float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
         follow(NULL, 1, before, flow, x, frame, height, width, channels, on, warped, difference, half);
-        blend(NULL, 1, x, warped, mask, flow, height, width, channels, 0.5f, 0.1f, composite, blended, half);
+        blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, composite, blended, half);
 
         long radius = from_to(2, 3), across = 2 * radius + 1;
         void *known = samples(height * width * (across * across + channels + 2), half, 1), *there = samples(size, half, 1);
-        if (match(NULL, 1, x, there, n % 3 ? flow : NULL, 2, height, width, channels, radius, known, half))
+        if (match(NULL, 1, x, there, flow, 2, height, width, channels, radius, known, half))
             return 1;
 
         void *all[] = {frame, previous, packed, means, changes, x, out, residual, weight, bias, corners, enlarged, blocks, shown, flow,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vsneuralstyle import Stylizer, kernels
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
-from vsneuralstyle.networks import pwcnet
+from vsneuralstyle.networks import litepwcnet
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, Mixture
@@ -75,16 +75,15 @@ def test_match_is_what_an_estimator_sees(precision, radius, height, width):
     here, there = (lasting(torch.randn(1, 32, height, width), precision) for _ in range(2))
     flow = torch.randn(1, 2, height, width)
     flow[..., 0, 0] = 1000.0  # far outside
-    for given in (flow, None):
-        ours = kernels.match(here, there, given, 2.5, radius)
-        torch.testing.assert_close(ours, pwcnet.seen(here, there, given, 2.5, radius), **CLOSE[precision])
+    ours = kernels.match(here, there, flow, 2.5, radius)
+    torch.testing.assert_close(ours, litepwcnet.seen(here, there, flow, 2.5, radius), **CLOSE[precision])
 
 
 # --- Net1 ------------------------------------------------------------------------------------------------------------
 
 
 def net1(precision: torch.dtype, **options: object) -> Net1:
-    net = Net1(**{"flow_network": "litepwcnet", "still": 0.02, **options})
+    net = Net1(still=0.02, **options)
     for module in net.modules():
         if isinstance(module, InstanceNorm):
             torch.nn.init.normal_(module.weight, 1, 0.2), torch.nn.init.normal_(module.bias, 0, 0.2)
@@ -100,12 +99,13 @@ def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[s
     """What each stage makes of the inputs that `exact` has, or else of its own: errors don't add up."""
     made = {"feature": net.encode(frame)}
     given = {**made, **exact}
-    made["flow"] = net.motion(frame, previous, (net.look(frame), net.look(previous)))
+    change = net.change(frame, previous)
+    made["flow"] = net.motion(frame, previous, change, (net.look(frame), net.look(previous)))
     given = {**made, **given}
     made["unexplained"] = net.unexplained(frame, previous, given["flow"])
     given = {**made, **given}
     before = given["feature"].roll(1, 3).float()
-    made["composite"], made["mask"] = net.compose(given["feature"], before, given["flow"], given["unexplained"], 0.9)
+    made["composite"], made["mask"] = net.compose(given["feature"], before, given["flow"], given["unexplained"], change, 0.9)
     given = {**made, **given}
     made["picture"] = net.decode(given["composite"], *frame.shape[2:])
     return made
@@ -115,7 +115,7 @@ def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[s
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("options", [{}, {"warp_mode": "bilinear", "encoder_blocks": 2}, {"encoder_blocks": 0},
-                                     {"net": "stylebank"}, {"flow_network": "pwcnet"}])
+                                     {"net": "stylebank"}, {"flow_network": "flownets", "flow_width": 0.125}])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 130)])
 def test_every_stage_is_net1s(precision, options, height, width):
     net = net1(precision, **options)
@@ -160,7 +160,7 @@ def test_the_number_of_threads_shows_in_no_pixel(precision):
 def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     small = Net1(channels=(8, 8, 16), flow_width=0.125)
     assert fastest(small) is small
-    ordinary = Net1(flow_network="litepwcnet")
+    ordinary = Net1()
     monkeypatch.setattr(kernels, "library", lambda: None)
     assert fastest(ordinary) is ordinary
 

@@ -1,15 +1,16 @@
 """The networks as pure functions: shapes, units, and what the paper's figures say of their size."""
 
+from itertools import cycle
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet, global_match
+from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.pwcnet import cost_volume
 from vsneuralstyle.networks.transform import BlockedConv, TransformNet, UpsampledConv
 from vsneuralstyle.networks.warp import warp
 
@@ -88,7 +89,7 @@ def test_flow_has_quarter_resolution_whatever_the_size(network):
 def test_flow_pyramid_is_coarse_to_fine(network):
     net, frames = FLOW_NETWORKS[network](0.125), torch.rand(2, 1, 3, 128, 192)
     flows = net.pyramid(*frames)
-    strides = (32 if network in ("gmpwcnet", "litepwcnet") else 64, 32, 16, 8, 4)
+    strides = (32 if network == "litepwcnet" else 64, 32, 16, 8, 4)
     assert [flow.shape[1:] for flow in flows] == [(2, 128 // n, 192 // n) for n in strides]
     for levels in (1, 4):  # the finer ones left out
         torch.testing.assert_close(net.pyramid(*frames, levels), flows[:levels])
@@ -104,10 +105,11 @@ def test_global_match_finds_what_moved_however_far():
 
 
 def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):
-    net, frame = GlobalPWCNet(0.125), torch.rand(1, 3, 256, 384)
+    net, frame = LitePWCNet(0.125), torch.rand(1, 3, 256, 384)
     feature = 8 * nn.functional.normalize(torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0)))
     moved = feature.roll((2, -3), (2, 3))
-    monkeypatch.setattr(net, "_encode", lambda first, second: [(feature, moved)])
+    features = cycle([(feature,), (moved,)])
+    monkeypatch.setattr(net, "extract", lambda frame: next(features))
     true = torch.tensor([-96.0, 64]).view(1, 2, 1, 1).expand(1, 2, 256, 384)
     losses = [net.supervised(frame, frame, flow, levels=1)[1] for flow in (true, true + 16, true + 32, 0 * true)]
     assert 0 < losses[0] < 0.3 and losses[1] < losses[2] and losses[3] > 2
@@ -170,6 +172,20 @@ def test_what_moved_is_refreshed_and_what_stands_still_is_kept():
     _, mask = net1.compose(*parts)
     torch.testing.assert_close(refreshed[..., :4], mask[..., :4])
     torch.testing.assert_close(refreshed[..., 4:], 0.75 * mask[..., 4:])
+
+
+@torch.no_grad()
+def test_what_did_not_change_is_held():
+    net1, flow = Net1(flow_width=0.125, still=0.02, hold=0.75, refresh=0.0), torch.zeros(1, 2, 6, 8)
+    parts = torch.randn(1, 64, 6, 8), torch.randn(1, 64, 6, 8), flow, torch.rand(1, 3, 6, 8)
+    change = torch.tensor([0, 0, 0.01, 0.01, 0.02, 0.02, 0.5, 0.5]).expand(1, 1, 6, 8)
+    _, mask = net1.compose(*parts)
+    composite, held = net1.compose(*parts, change)
+    stays_out = torch.tensor([0.75, 0.75, 0.375, 0.375, 0, 0, 0, 0]) * mask  # of what the mask lets in
+    torch.testing.assert_close(1 - held, (1 - mask) * (1 - stays_out))
+    torch.testing.assert_close(composite, torch.lerp(parts[0], parts[1], held))
+    net1.still = -1.0
+    torch.testing.assert_close(net1.compose(*parts, change)[1], mask)
 
 
 @torch.no_grad()

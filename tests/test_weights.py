@@ -13,7 +13,7 @@ from vsneuralstyle.errors import ModelError
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.weights import available_styles, load_model, read_header, save_model
 
-NETWORKS = {"flow_width": 0.125, "still": 0.25, "refresh": 0.5}
+NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_round_trip(folder):
     torch.manual_seed(0)
     before = Net1(**NETWORKS).state_dict()
     model = load_model("plain", model_dir=folder)
-    assert model.header["training"] == {"by": "a test"} and (model.net1.still, model.net1.refresh) == (0.25, 0.5)
+    assert model.header["training"] == {"by": "a test"} and (model.net1.still, model.net1.hold, model.net1.refresh) == (0.25, 0.125, 0.5)
     after = model.net1.state_dict()
     assert before.keys() == after.keys()
     for name, value in before.items():

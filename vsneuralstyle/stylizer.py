@@ -229,9 +229,10 @@ class Stylizer:
         else:
             look = net1.look(frame)
             looks = look, state.look or net1.look(state.frame)
-            flow = net1.motion(frame, state.frame, looks)
+            change = net1.change(frame, state.frame)
+            flow = net1.motion(frame, state.frame, change, looks)
             unexplained = net1.unexplained(frame, state.frame, flow)
-            composite, _ = net1.compose(feature, state.feature, flow, unexplained, self.coherence)
+            composite, _ = net1.compose(feature, state.feature, flow, unexplained, change, self.coherence)
         stylized = net1.decode(composite, *frame.shape[-2:])
         self._state = State(frame, composite, look)
         return self._finish(frame, stylized)

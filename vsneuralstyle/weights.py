@@ -52,6 +52,7 @@ _OF_NET1 = {
     "mask_hidden": _is_count,
     "warp_mode": lambda value: value in ("bilinear", "bicubic"),
     "still": lambda value: _is_number(value, -1, 1),
+    "hold": lambda value: _is_number(value, 0, 1),
     "refresh": lambda value: _is_number(value, 0, 1),
 }
 _OF_BANK = {"channels": _is_count}

@@ -64,10 +64,10 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     looked = net1.look(previous)
 
     def flow(frame: Tensor, previous: Tensor, *looked: Tensor) -> Tensor:
-        return net1.motion(frame, previous, (net1.look(frame), looked))
+        return net1.motion(frame, previous, looks=(net1.look(frame), looked))
 
     def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
-        return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow))[0]
+        return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow), net1.change(frame, previous))[0]
 
     def decode(composite: Tensor) -> Tensor:
         return net1.decode(composite, height, width)

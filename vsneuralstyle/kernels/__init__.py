@@ -25,7 +25,9 @@ MULTIPLE = 16
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels for this CPU; None where there are none."""
+    """The kernels for this CPU; None where there are none, or no workers to share the work with."""
+    if _fork() is None and torch.get_num_threads() > 1:
+        return None
     names = ["kernels.so"]
     if platform.machine() == "x86_64":
         try:
@@ -171,17 +173,26 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
 
 
 def blend(
-    feature: Tensor, warped: Tensor, mask: Tensor, flow: Tensor, coherence: float, refresh: float
+    feature: Tensor,
+    warped: Tensor,
+    mask: Tensor,
+    flow: Tensor,
+    change: Tensor | None,
+    still: float,
+    hold: float,
+    coherence: float,
+    refresh: float,
 ) -> tuple[Tensor, Tensor]:
     """F°_t and M, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as `Net1.compose` has them."""
     composite, blended = torch.empty_like(warped), torch.empty((1, 1, *feature.shape[2:]))
-    _call("blend", feature, warped, mask, flow, *feature.shape[2:], feature.shape[1], float(coherence), float(refresh), composite,
-          blended, _half(feature))
+    numbers = (float(number) for number in (still, hold, coherence, refresh))
+    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended,
+          _half(feature))
     return composite, blended
 
 
-def match(here: Tensor, there: Tensor, flow: Tensor | None, pixels: float, radius: int) -> Tensor:
-    """`pwcnet.seen`; radius 2 or 3, the flow contiguous."""
+def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
+    """`litepwcnet.seen`; radius 2 or 3, the flow contiguous."""
     channels, height, width = here.shape[1:]
     known = _empty(here, (2 * radius + 1) ** 2 + channels + 2, height, width)
     _call("match", here, there, flow, float(pixels), height, width, channels, radius, known, _half(here))

@@ -522,10 +522,10 @@ EXPORT void follow(Fork fork, int threads, const float *previous, const float *f
 
 typedef struct {
     const void *feature, *mask;
-    const float *warped, *flow;
+    const float *warped, *flow, *change;
     float *composite, *blended;
     long height, width, channels;
-    float coherence, refresh;
+    float still, hold, coherence, refresh;
     int half;
 } Blend;
 
@@ -535,7 +535,10 @@ static void blend_part(const void *data, long y)
     for (long x = 0; x < job->width; x++) {
         long at = y * job->width + x;
         int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
-        float mask = sigmoid((Floats){0} + get(job->mask, at, job->half))[0] * job->coherence * (1 - job->refresh * (float)moved);
+        float mask = sigmoid((Floats){0} + get(job->mask, at, job->half))[0];
+        if (job->change && job->change[at] < job->still)
+            mask += (1 - mask) * mask * job->hold * (1 - job->change[at] / job->still);
+        mask *= job->coherence * (1 - job->refresh * (float)moved);
         job->blended[at] = mask;
         for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
             Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
@@ -544,17 +547,19 @@ static void blend_part(const void *data, long y)
     }
 }
 
-/* Eq. 3: feature and warped (height, width, channels), mask (height, width) before its sigmoid -> composite (height, width, channels)
+/* Eq. 3: feature and warped (height, width, channels), mask (height, width) before its sigmoid, change (height, width) float32 or
+ * NULL -> composite (height, width, channels)
  * and the mask as it was blended (height, width), both float32. */
-EXPORT void blend(Fork fork, int threads, const void *feature, const float *warped, const void *mask, const float *flow, long height,
-                  long width, long channels, float coherence, float refresh, float *composite, float *blended,
+EXPORT void blend(Fork fork, int threads, const void *feature, const float *warped, const void *mask, const float *flow,
+                  const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh, float *composite, float *blended,
                   int half)
 {
-    Blend job = {feature, mask, warped, flow, composite, blended, height, width, channels, coherence, refresh, half};
+    Blend job = {feature, mask,   warped, flow,  change, composite, blended,
+                 height,  width,  channels, still, hold,  coherence, refresh, half};
     share(fork, threads, blend_part, &job, height);
 }
 
-/* --- a level of PWC-Net ----------------------------------------------------------------------------------------------- */
+/* --- a level of LitePWCNet -------------------------------------------------------------------------------------------- */
 
 enum { MOST_DISPLACEMENTS = 49, MOST_ACROSS = 7 };
 
@@ -581,14 +586,10 @@ INLINE void warp_row(const Match *job, long y, int half)
     float *warped = job->planes + (y + job->radius) * job->columns + job->radius, *own = job->lines + y * channels * line;
     for (long x = 0; x < job->width; x++) {
         long at = y * job->width + x;
-        Taps columns, rows;
-        if (job->flow) {
-            columns = bilinear((float)x + job->flow[at] * job->pixels, job->width);
-            rows = bilinear((float)y + job->flow[plane + at] * job->pixels, job->height);
-        }
+        Taps columns = bilinear((float)x + job->flow[at] * job->pixels, job->width);
+        Taps rows = bilinear((float)y + job->flow[plane + at] * job->pixels, job->height);
         for (long c = 0; c < channels; c += LANES) {
-            Floats values = job->flow ? sample(job->there, job->width, channels, &rows, &columns, 2, c, half)
-                                      : load(job->there, at * channels + c, half);
+            Floats values = sample(job->there, job->width, channels, &rows, &columns, 2, c, half);
             Floats here = load(job->here, at * channels + c, half);
             for (long lane = 0; lane < LANES; lane++) {
                 warped[(c + lane) * stride + x] = values[lane];
@@ -634,7 +635,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
             long size = half ? 2 : 4;
             memcpy((char *)job->known + (at * all + volume) * size, (const char *)job->here + at * channels * size, channels * size);
             for (long n = 0; n < 2; n++)
-                set(job->known, at * all + volume + channels + n, job->flow ? job->flow[n * plane + at] : 0, half);
+                set(job->known, at * all + volume + channels + n, job->flow[n * plane + at], half);
         }
     }
 }
@@ -650,7 +651,7 @@ static void volume_part(const void *data, long y)
     }
 }
 
-/* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, NULL for none, of which 1 is
+/* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, of which 1 is
  * `pixels` pixels of this level -> known (height, width, (2 radius + 1)^2 + channels + 2): the cost volume of here with there sampled along
  * the flow, through a leaky ReLU, here, and the flow. radius: 2 or 3. Returns 0, or -1 without memory. */
 EXPORT int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width,

@@ -8,10 +8,9 @@ from torch.nn import functional as F
 
 from vsneuralstyle import kernels
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
-from vsneuralstyle.networks.litepwcnet import LitePWCNet
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, LitePWCNet
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.pwcnet import NORM_EPS
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, ResidualBlock
 from vsneuralstyle.networks.warp import warp
@@ -163,16 +162,23 @@ class FusedNet1:
             features.append(kernels.normalise(x, eps=NORM_EPS))
         return tuple(features)
 
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return F.max_pool2d(kernels.change(frame, previous), 3, stride=1, padding=1)
+
     def motion(
-        self, frame: Tensor, previous: Tensor, looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+        self,
+        frame: Tensor,
+        previous: Tensor,
+        change: Tensor | None = None,
+        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
     ) -> Tensor:
         """As `Net1.motion`."""
         looks = looks or (self.look(frame), self.look(previous))
         how = {"see": kernels.match} if isinstance(self.flow, LitePWCNet) else {}
         flow = self.flow.between(*looks, *frame.shape[2:], **how)
         if self.net1.still >= 0:
-            change = F.max_pool2d(kernels.change(frame, previous), 3, stride=1, padding=1)
-            flow = flow * (change > self.net1.still)
+            flow = flow * ((self.change(frame, previous) if change is None else change) > self.net1.still)
         return flow.contiguous()
 
     def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
@@ -180,12 +186,21 @@ class FusedNet1:
         return (kernels.quarter(frame) - warp(kernels.quarter(previous), flow / STRIDE)).abs_()
 
     def compose(
-        self, feature: Tensor, previous: Tensor, flow: Tensor, unexplained: Tensor, coherence: float = 1.0
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """As `Net1.compose`."""
-        cubic = self.net1.warp_mode == "bicubic"
+        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
         feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
         flow = flow.contiguous()
         warped, difference = kernels.follow(previous, flow, feature, unexplained.contiguous(), cubic)
         mask = nn.Sequential.forward(self.mask, difference)
-        return kernels.blend(feature, warped, mask.contiguous(), flow, coherence, self.net1.refresh)
+        change = change.contiguous() if change is not None and net1.still > 0 else None
+        return kernels.blend(
+            feature, warped, mask.contiguous(), flow, change, net1.still, net1.hold, coherence, net1.refresh
+        )

@@ -1,29 +1,200 @@
-"""PWC-Net for a video's pace: a frame's features are made once, and little is done where the pixels are many."""
+"""PWC-Net for a video's pace, and for motions of any length: the flow sub-network that is shipped.
 
-from collections.abc import Sequence
+Source: Sun, Yang, Liu, Kautz, "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume" (CVPR 2018),
+without its dense connections and its context network. Each level adds to the flow of the coarser one. Ours:
 
-from torch import Tensor
+- It starts from a global match, in place of the coarsest level, which is there for large motions and in our training never
+  learnt to find any. A match learns by being told the right place.
+- A frame's features, with their statistics, are its own, so that those of the frame before are the ones made for it.
+- At 1/4, where more than half of the arithmetic would be, a small estimator refines, and looks less far.
+"""
 
-from vsneuralstyle.networks.flow import brightness
-from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet
-from vsneuralstyle.networks.pwcnet import normalised
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, brightness, conv, scaled
+from vsneuralstyle.networks.norm import centred
+from vsneuralstyle.networks.warp import warp
+
+CHANNELS = (16, 32, 64, 96, 128)
+"""Channels at 1/2 to 1/32 resolution, of width 1."""
+ESTIMATORS = (*3 * ((128, 128, 96, 64),), (64, 64, 48, 32))
+"""Channels of each level's flow estimator, from 1/32 to 1/4, of width 1."""
+RADII = (3, 3, 3, 2)
+"""Furthest displacement of each level's cost volume, in pixels of the level."""
+BLOCK = 16
+NORM_EPS = 1e-4
+"""Added to the variance of a feature."""
+SURE = 0.2
+"""Dual softmax from which on a global match counts."""
 
 
-class LitePWCNet(GlobalPWCNet):
-    """`GlobalPWCNet` less what most of its time goes to.
+def cost_volume(first: Tensor, second: Tensor, radius: int) -> Tensor:
+    """Correlation of each feature with those of the other frame within a square of displacements.
 
-    Brightness and statistics are each frame's own, so that the features of the frame before are those that were made for it. At
-    1/4, where more than half of the arithmetic was, the flow of 1/8 is refined by a small estimator that looks less far.
+    Blocks of `BLOCK` columns are multiplied with all that they can meet, and the band that is wanted is read out of the
+    products: twice the arithmetic that is needed, in matrix units, and several times faster than displacement by
+    displacement.
 
     Args:
-        width: as of `PWCNet`.
+        first, second: (B, C, H, W).
+        radius: r.
+
+    Returns:
+        (B, (2r+1)², H, W): mean over C of first(p) second(p + d), d row by row from (-r, -r); 0 outside the frame.
+    """
+    batch, channels, height, width = first.shape
+    side, reach = 2 * radius + 1, BLOCK + 2 * radius
+    spare = -width % BLOCK
+    rows = F.pad(first, (0, spare)).permute(0, 2, 3, 1).reshape(-1, BLOCK, channels) / channels
+    columns = F.pad(second, (radius, radius + spare, radius, radius)).permute(0, 2, 3, 1)
+    columns = columns.unfold(1, side, 1).unfold(2, reach, BLOCK)  # (B, H, blocks, C, side, reach)
+    products = torch.bmm(rows, columns.reshape(len(rows), channels, side * reach))
+    # In a block's products, pixel i and displacement (y, x) meet in row i at column y * reach + i + x.
+    band = products.as_strided((len(rows), BLOCK, side, side), (BLOCK * side * reach, side * reach + 1, reach, 1))
+    return band.reshape(batch, height, width + spare, side * side)[:, :, :width].permute(0, 3, 1, 2)
+
+
+def normalised(feature: Tensor) -> Tensor:
+    """With mean 0 and variance 1 a channel.
+
+    Without it products of features are all alike, and training never leaves "no motion" (Jonschkowski et al., "What
+    Matters in Unsupervised Optical Flow", ECCV 2020, section 4.2).
+    """
+    difference, variance = centred(feature)
+    return (difference * (variance + NORM_EPS).rsqrt()).to(feature.dtype)
+
+
+def seen(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
+    """What a level's estimator sees: the cost volume, the first frame's feature, the flow so far.
+
+    Args:
+        here, there: features of the two frames, (B, C, H, W).
+        flow: so far, (B, 2, H, W) float32.
+        pixels: of this level, that 1 of the flow is.
+        radius: of the cost volume.
+
+    Returns:
+        (B, (2r+1)² + C + 2, H, W).
+    """
+    there = warp(there, flow * pixels).to(here.dtype)
+    volume = F.leaky_relu(cost_volume(here, there.contiguous(memory_format=torch.channels_last), radius), 0.1)
+    known = torch.cat((volume.to(here.dtype), here, flow.to(here.dtype)), 1)
+    return known.contiguous(memory_format=torch.channels_last)
+
+
+def global_match(scores: Tensor) -> Tensor:
+    """Flow to what matches best, however far away.
+
+    The mean place in the 3x3 neighbourhood of the best match, by softmax (Xu et al., "GMFlow", CVPR 2022, section 3.2).
+    None where the two don't surely mean each other (the dual softmax of Sun et al., "LoFTR", CVPR 2021).
+
+    Args:
+        scores: (B, H, W, H, W): how much each pixel of the first frame's feature is like each of the second's.
+
+    Returns:
+        (B, 2, H, W) float32, (x, y) in pixels of the feature, without a gradient.
+    """
+    batch, height, width = scores.shape[:3]
+    flat = scores.detach().float().view(batch, height * width, height * width)
+    there = flat.softmax(2)
+    best = there.argmax(2, keepdim=True)
+    sure = (there * flat.softmax(1)).gather(2, best)
+    x, y = best % width, best // width
+    to_x, to_y, total = torch.zeros_like(sure), torch.zeros_like(sure), torch.zeros_like(sure)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            near_x, near_y = x + dx, y + dy
+            inside = (near_x >= 0) & (near_x < width) & (near_y >= 0) & (near_y < height)
+            weight = there.gather(2, (near_y * width + near_x).clamp(0, height * width - 1)) * inside
+            to_x, to_y, total = to_x + weight * near_x, to_y + weight * near_y, total + weight
+    place = torch.arange(height * width, device=scores.device).view(1, -1, 1)
+    flow = torch.cat((to_x / total - place % width, to_y / total - place // width), 2) * (sure > SURE)
+    return flow.transpose(1, 2).reshape(batch, 2, height, width)
+
+
+class LitePWCNet(FlowNetwork):
+    """Optical flow, coarse to fine: each level warps the second frame's features by the flow so far and adds to it.
+
+    Args:
+        width: multiplies every channel count but the first level's.
     """
 
-    finest = (64, 64, 48, 32)
-    finest_radius = 2
+    def __init__(self, width: float = 0.5) -> None:
+        super().__init__()
+        channels = [CHANNELS[0]] + [scaled(c, width) for c in CHANNELS[1:]]
+        self.features = nn.ModuleList(
+            nn.Sequential(conv(i, o, 3, 2), conv(o, o)) for i, o in zip([3, *channels[:-1]], channels)
+        )
+        self.estimators, self.predicts = nn.ModuleList(), nn.ModuleList()
+        for c, radius, estimator in zip(reversed(channels[1:]), RADII, ESTIMATORS):
+            widths = [scaled(w, width) for w in estimator]
+            known = (2 * radius + 1) ** 2 + c + 2
+            self.estimators.append(nn.Sequential(*(conv(i, o) for i, o in zip([known, *widths[:-1]], widths))))
+            self.predicts.append(nn.Conv2d(widths[-1], 2, 3, padding=1))
+        self.matching = nn.Conv2d(channels[-1], channels[-1], 1)
+        self.initialise(self.predicts)
+        if not self.matching.weight.is_meta:
+            nn.init.orthogonal_(self.matching.weight)
 
     def extract(self, frame: Tensor) -> tuple[Tensor, ...]:
-        return tuple(normalised(x) for x in self._raw(self.centred(frame, brightness(frame))))
+        """Normalised features, from 1/4 to 1/32."""
+        raw = [self.features[0](self.centred(frame, brightness(frame)))]
+        for layer in self.features[1:]:
+            raw.append(layer(raw[-1]))
+        return tuple(normalised(feature) for feature in raw[1:])
 
-    def _pairs(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(first, second))
+    def match(
+        self,
+        first: Sequence[Tensor],
+        second: Sequence[Tensor],
+        levels: int = LEVELS,
+        see: Callable[[Tensor, Tensor, Tensor, float, int], Tensor] = seen,
+    ) -> list[Tensor]:
+        """As `FlowNetwork.match`; `see` takes the place of `seen`."""
+        return self._refined(self._scores(first[-1], second[-1]), first, second, levels, see)
+
+    def supervised(
+        self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
+    ) -> tuple[list[Tensor], Tensor]:
+        here, there = self.extract(first), self.extract(second)
+        scores = self._scores(here[-1], there[-1])
+        return self._refined(scores, here, there, levels, seen), self._matching_loss(scores.float(), target)
+
+    def _scores(self, here: Tensor, there: Tensor) -> Tensor:
+        """Of the coarsest features, as `global_match` takes them."""
+        # Products of independent features are then about 1, at the start.
+        here, there = (self.matching(feature) * feature.shape[1] ** -0.25 for feature in (here, there))
+        return torch.einsum("bcyx,bcvu->byxvu", here, there)
+
+    def _refined(
+        self, scores: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, see: Callable[..., Tensor]
+    ) -> list[Tensor]:
+        flows = [global_match(scores) * (2 ** len(CHANNELS) / FLOW_SCALE)]
+        coarse_to_fine = range(len(CHANNELS), 1, -1)
+        for level, radius, estimator, predict in zip(coarse_to_fine, RADII, self.estimators, self.predicts):
+            if len(flows) == levels:
+                break
+            here, there = first[level - 2], second[level - 2]
+            factor = here.shape[-1] // flows[-1].shape[-1]
+            flow = F.interpolate(flows[-1].float(), scale_factor=factor, mode="bilinear", align_corners=False)
+            residual = predict(estimator(see(here, there, flow, FLOW_SCALE / 2**level, radius)))
+            flows.append(flow + residual.float())
+        return flows
+
+    def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
+        """Cross entropy of the global match with where the flow leads, over what stays in the frame."""
+        height, width = scores.shape[1:3]
+        stride = 2 ** len(CHANNELS)
+        x, y = (torch.arange(n, device=flow.device, dtype=torch.float32) for n in (width, height))
+        flow = F.avg_pool2d(flow, stride) / stride
+        to_x, to_y = flow[:, 0] + x, flow[:, 1] + y[:, None]
+        inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
+        # Bilinear: a place between four cells belongs to each of them by its share.
+        share_x, share_y = (1 - (to_x[..., None] - x).abs()).relu(), (1 - (to_y[..., None] - y).abs()).relu()
+        logarithms = scores.flatten(3).log_softmax(3).view_as(scores)
+        agreement = torch.einsum("byxvu,byxv,byxu->byx", logarithms, share_y, share_x)
+        return -(agreement * inside).sum() / inside.sum().clamp(min=1)

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.gmpwcnet import GlobalPWCNet
 from vsneuralstyle.networks.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.mask import MaskNet
-from vsneuralstyle.networks.pwcnet import PWCNet
 from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
 
-FLOW_NETWORKS = {"flownets": FlowNetSimple, "pwcnet": PWCNet, "gmpwcnet": GlobalPWCNet, "litepwcnet": LitePWCNet}
+FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
 
@@ -35,6 +33,8 @@ class Net1(nn.Module):
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
         still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
             none, so that what stands still is never resampled; negative: off (the paper's).
+        hold: share of what the mask lets in of F_t that stays out where nothing changed at all, less of it up to `still`: a
+            repeated frame should look the same; 0: off (the paper's).
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
     """
@@ -46,11 +46,12 @@ class Net1(nn.Module):
         channels: Sequence[int] = (16, 32, 64),
         residual_blocks: int = 5,
         encoder_blocks: int | None = None,
-        flow_network: str = "pwcnet",
+        flow_network: str = "litepwcnet",
         flow_width: float = 0.5,
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
+        hold: float = 0.75,
         refresh: float = 0.15,
     ) -> None:
         super().__init__()
@@ -62,6 +63,7 @@ class Net1(nn.Module):
         self.mask = MaskNet(self.style.feature_channels + 3, mask_hidden)
         self.warp_mode = warp_mode
         self.still = still
+        self.hold = hold
         self.refresh = refresh
 
     def encode(self, frame: Tensor) -> Tensor:
@@ -82,22 +84,33 @@ class Net1(nn.Module):
         """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before and the one after."""
         return self.flow.encode(frame)
 
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """The largest change of a sample in the 12x12 pixels about each square of 4x4, (B, 1, ceil(H/4), ceil(W/4)), 0..1.
+
+        Args:
+            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+        """
+        change = (frame - previous).abs().amax(1, keepdim=True)
+        return F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
+
     def motion(
-        self, frame: Tensor, previous: Tensor, looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+        self,
+        frame: Tensor,
+        previous: Tensor,
+        change: Tensor | None = None,
+        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
     ) -> Tensor:
         """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution pixels.
 
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
-            looks: what `look` gave for each, if that was called already.
+            change, looks: what `change` gave for them and `look` for each, where they were called already.
         """
         looks = looks or (self.look(frame), self.look(previous))
         flow = self.flow.between(*looks, *frame.shape[-2:])
         if self.still < 0:
             return flow
-        change = (frame - previous).abs().amax(1, keepdim=True)
-        change = F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
-        return flow * (change > self.still)
+        return flow * ((self.change(frame, previous) if change is None else change) > self.still)
 
     def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.
@@ -110,7 +123,13 @@ class Net1(nn.Module):
         return (frame - warp(previous, flow / STRIDE)).abs()
 
     def compose(
-        self, feature: Tensor, previous: Tensor, flow: Tensor, unexplained: Tensor, coherence: float = 1.0
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """The composite feature: Eq. 2 and 3.
 
@@ -122,6 +141,7 @@ class Net1(nn.Module):
             previous: the composite F°_{t-1}, (B, C, h, w).
             flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
             unexplained: of the two frames, (B, 3, h, w).
+            change: of the two frames, (B, 1, h, w); None: everything changed.
             coherence: scales the mask, 0..1; 1 is the paper's.
 
         Returns:
@@ -131,7 +151,11 @@ class Net1(nn.Module):
         feature = feature.float()
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
-        mask = self.mask(difference.contiguous(memory_format=torch.channels_last)) * coherence
+        mask = self.mask(difference.contiguous(memory_format=torch.channels_last))
+        if change is not None and self.still > 0:
+            # Times the mask: where it says that nothing should be reused, nothing is held.
+            mask = mask + (1 - mask) * mask * self.hold * (1 - change / self.still).clamp(min=0)
+        mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
         mask = mask * (1 - self.refresh * moved)
         return torch.lerp(feature, warped, mask), mask

@@ -4,7 +4,7 @@ Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015)
 most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps.
 
 Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that move as a whole are
-learnt within a hundred, so they come first; then layers, whose motion grows to its full length. PWC-Net needs neither.
+learnt within a hundred, so they come first; then layers, whose motion grows to its full length. LitePWCNet needs neither.
 Half of each batch may be real clips, with measured flow, moved further at random.
 """
 
@@ -45,7 +45,7 @@ TRANSLATION_LONGEST = 6.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the layers")
-    parser.add_argument("--network", choices=sorted(FLOW_NETWORKS), default="pwcnet", help="default pwcnet")
+    parser.add_argument("--network", choices=sorted(FLOW_NETWORKS), default="litepwcnet", help="default litepwcnet")
     parser.add_argument("--width", type=float, default=0.5, help="channels over the network's own (default 0.5)")
     parser.add_argument(
         "--size",
