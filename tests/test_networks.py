@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
@@ -102,6 +103,21 @@ def test_global_match_finds_what_moved_however_far():
     inside = flow[..., :7, 5:]
     torch.testing.assert_close(inside, torch.tensor([-5.0, 2]).view(1, 2, 1, 1).expand_as(inside), atol=0.05, rtol=0)
     assert global_match(torch.zeros(1, 9, 14, 9, 14)).abs().max() == 0  # all alike: it says nothing
+
+
+@torch.no_grad()
+def test_large_frames_are_matched_in_squares():
+    net = LitePWCNet(0.125)
+    frames = torch.rand(2, 1, 3, 2176, 2048)  # 68x64 places at 1/32
+    looks = net.encode(frames[0]), net.encode(frames[1])
+    assert looks[0][-1].shape[-2:] == (68, 64) and net._scores(looks[0][-1], looks[1][-1]).shape == (1, 34, 32, 34, 32)
+    assert [flow.shape[-1] for flow in net.match(*looks)] == [32, 64, 128, 256, 512]
+    # What lies 64 pixels further is one square further, and its flow is 64 pixels.
+    net.matching.weight.zero_()[:, :, 0, 0].fill_diagonal_(20)
+    feature = nn.functional.normalize(torch.randn(1, 16, 34, 32)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    moved = feature.roll(2, 3)
+    flow = net.match((*looks[0][:-1], feature), (*looks[1][:-1], moved), levels=1)[0] * FLOW_SCALE
+    torch.testing.assert_close(flow[:, 0, :, :-1], torch.full((1, 34, 31), 64.0), atol=1.0, rtol=0)
 
 
 def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):

@@ -30,6 +30,8 @@ NORM_EPS = 1e-4
 """Added to the variance of a feature."""
 SURE = 0.2
 """Dual softmax from which on a global match counts."""
+MOST_PLACES = 4096
+"""Of a frame, that are matched as they are; more (above 1080p) are matched in squares of 2x2, for a sixteenth of the work."""
 
 
 def cost_volume(first: Tensor, second: Tensor, radius: int) -> Tensor:
@@ -165,7 +167,9 @@ class LitePWCNet(FlowNetwork):
         return self._refined(scores, here, there, levels, seen), self._matching_loss(scores.float(), target)
 
     def _scores(self, here: Tensor, there: Tensor) -> Tensor:
-        """Of the coarsest features, as `global_match` takes them."""
+        """Of the coarsest features, or squares of them, as `global_match` takes them."""
+        if here[0, 0].numel() > MOST_PLACES:
+            here, there = F.avg_pool2d(here, 2), F.avg_pool2d(there, 2)
         # Products of independent features are then about 1, at the start.
         here, there = (self.matching(feature) * feature.shape[1] ** -0.25 for feature in (here, there))
         return torch.einsum("bcyx,bcvu->byxvu", here, there)
@@ -173,7 +177,8 @@ class LitePWCNet(FlowNetwork):
     def _refined(
         self, scores: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, see: Callable[..., Tensor]
     ) -> list[Tensor]:
-        flows = [global_match(scores) * (2 ** len(CHANNELS) / FLOW_SCALE)]
+        stride = 2 ** len(CHANNELS) * (first[-1].shape[-1] // scores.shape[2])
+        flows = [global_match(scores) * (stride / FLOW_SCALE)]
         coarse_to_fine = range(len(CHANNELS), 1, -1)
         for level, radius, estimator, predict in zip(coarse_to_fine, RADII, self.estimators, self.predicts):
             if len(flows) == levels:
@@ -188,7 +193,7 @@ class LitePWCNet(FlowNetwork):
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
         """Cross entropy of the global match with where the flow leads, over what stays in the frame."""
         height, width = scores.shape[1:3]
-        stride = 2 ** len(CHANNELS)
+        stride = flow.shape[-1] // width
         x, y = (torch.arange(n, device=flow.device, dtype=torch.float32) for n in (width, height))
         flow = F.avg_pool2d(flow, stride) / stride
         to_x, to_y = flow[:, 0] + x, flow[:, 1] + y[:, None]
