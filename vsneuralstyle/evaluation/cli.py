@@ -127,7 +127,7 @@ def main(args: argparse.Namespace) -> int:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
 
-    text, everything = f"# Style {args.style} ({args.net})\n\n{report.DEFINITION}\n", []
+    text, everything = f"# Style {args.style} ({args.net})\n\n{report.DEFINITION}\n", {}
     for title, clips in sets:
         tracks = []
         with tqdm(unit="frame", disable=None) as bar:
@@ -141,7 +141,7 @@ def main(args: argparse.Namespace) -> int:
                 for track in of_clip:
                     track.pictures.clear()
                 tracks += of_clip
-        everything += tracks
+        everything[title] = tracks
         table = report.table(report.figures(tracks), report.paper(args.style, args.net))
         text += f"\n## {title}\n\n{table}\n{report.clip_table(tracks)}"
     pairs = chain(endpoint.sintel_pairs(args.sintel, args.rendering) if args.sintel else (),
@@ -154,7 +154,7 @@ def main(args: argparse.Namespace) -> int:
     print(text, end="")
     if args.out:
         (args.out / "report.md").write_text(text, encoding="utf-8")
-        report.write_tracks(args.out / "frames.csv", everything)
+        report.write_tracks(args.out / "frames.csv", [track for tracks in everything.values() for track in tracks])
         if everything:
             report.write_plots(args.out, everything)
         print(f"\nWritten: {args.out}/report.md, frames.csv, plots and a contact sheet of each clip", file=sys.stderr)

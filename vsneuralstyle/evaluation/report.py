@@ -197,11 +197,18 @@ def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
                 writer.writerow([track.method, track.clip, t, int(starts), *(_number(v, ".6g") for v in values)])
 
 
-def write_plots(folder: Path, tracks: Sequence[Track]) -> None:
+def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
     """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), `trade.png`, each
-    method's steadiness against its sharpness, and, for each clip, `CLIP-time.png`: e_stab and sharpness over time."""
+    method's steadiness against its sharpness on each set of clips, and, for each clip, `CLIP-time.png`: e_stab and sharpness
+    over time.
+
+    Args:
+        folder: where they go.
+        sets: by the title of a set, what was measured on its clips.
+    """
     from matplotlib.figure import Figure
 
+    tracks = [track for of_set in sets.values() for track in of_set]
     methods = list(dict.fromkeys(track.method for track in tracks))
     by = {(track.clip, track.method): track for track in tracks}
     clips = list(dict.fromkeys(track.clip for track in tracks))
@@ -220,15 +227,15 @@ def write_plots(folder: Path, tracks: Sequence[Track]) -> None:
     axes.legend()
     figure.savefig(folder / "gain.png", dpi=100)
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for of_method in figures([track for track in tracks if track.method != "source"]):
-        place = of_method.gradient, of_method.ratios[1]
-        axes.plot(*place, "o")
-        axes.annotate(of_method.method, place, textcoords="offset points", xytext=(5, 5), fontsize="small")
-    axes.set(xlabel=f"RMS gradient in the last frame, over that of {methods[0]} (right: sharper)",
-             ylabel="e_stab ratio (down: steadier)")
-    axes.margins(0.15)
+    figure = Figure(figsize=(7, 4 * len(sets)), layout="constrained")
+    for axes, (title, of_set) in zip(figure.subplots(len(sets), squeeze=False)[:, 0], sets.items(), strict=True):
+        for of_method in figures([track for track in of_set if track.method != "source"]):
+            axes.plot(of_method.gradient, of_method.ratios[1], "o", label=of_method.method)
+        axes.set(xlabel=f"RMS gradient in the last frame, over that of {methods[0]} (right: sharper)",
+                 ylabel="e_stab ratio (down: steadier)")
+        axes.set_title(title, fontsize="small")
+        axes.margins(0.15)
+        axes.legend(fontsize="small")
     figure.savefig(folder / "trade.png", dpi=100)
 
     for clip in clips:
