@@ -105,17 +105,14 @@ def global_match(scores: Tensor) -> Tensor:
     there = flat.softmax(2)
     best = there.argmax(2, keepdim=True)
     sure = (there * flat.softmax(1)).gather(2, best)
-    x, y = best % width, best // width
-    to_x, to_y, total = torch.zeros_like(sure), torch.zeros_like(sure), torch.zeros_like(sure)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            near_x, near_y = x + dx, y + dy
-            inside = (near_x >= 0) & (near_x < width) & (near_y >= 0) & (near_y < height)
-            weight = there.gather(2, (near_y * width + near_x).clamp(0, height * width - 1)) * inside
-            to_x, to_y, total = to_x + weight * near_x, to_y + weight * near_y, total + weight
-    place = torch.arange(height * width, device=scores.device).view(1, -1, 1)
-    flow = torch.cat((to_x / total - place % width, to_y / total - place // width), 2) * (sure > SURE)
-    return flow.transpose(1, 2).reshape(batch, 2, height, width)
+    neighbour = torch.arange(9, device=scores.device)
+    x, y = best % width + neighbour % 3 - 1, best // width + neighbour // 3 - 1  # (B, places, 9)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    weight = there.gather(2, (y * width + x).clamp(0, height * width - 1)) * inside
+    weight = weight / weight.sum(2, keepdim=True)
+    place = torch.arange(height * width, device=scores.device)
+    to = torch.stack(((weight * x).sum(2) - place % width, (weight * y).sum(2) - place // width), 1)
+    return (to * (sure > SURE).transpose(1, 2)).view(batch, 2, height, width)
 
 
 class LitePWCNet(FlowNetwork):
