@@ -19,8 +19,8 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIMITED_API = "0x030C0000"  # Python 3.12
-KERNELS = {"-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"], "-v2": ["-march=x86-64-v2"]}
-"""Of x86-64: suffix of the library's name, and the compiler's options. Elsewhere there is one library, "kernels.so"."""
+LEVELS = ("-v4", "-v3", "-v2")
+"""Of x86-64, as the compiler and the kernels' libraries have them. Elsewhere there is one library, "kernels.so"."""
 
 
 class Libraries(BuildHookInterface):
@@ -42,12 +42,12 @@ class Libraries(BuildHookInterface):
         if sys.platform != "linux":
             return
         source = Path(self.root, "vsneuralstyle", "kernels", "kernels.c")
-        levels = KERNELS if platform.machine() == "x86_64" else {"": []}
-        for suffix, level in levels.items():
-            library = (source.parent if beside_source else self.build) / f"kernels{suffix}.so"
+        for level in LEVELS if platform.machine() == "x86_64" else ("",):
+            library = (source.parent if beside_source else self.build) / f"kernels{level}.so"
+            machine = [f"-march=x86-64{level}"] if level else []
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
-                self.cc(library, "-O3", *level, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", source)
+                self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", source)
             except (OSError, subprocess.CalledProcessError) as error:
                 self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {error}. "
                                          "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")

@@ -70,7 +70,7 @@ def core() -> Iterator[tuple[bool, str]]:
     try:
         import torch
 
-        from vsneuralstyle.kernels import library
+        from vsneuralstyle import kernels
         from vsneuralstyle.stylizer import Stylizer, resolve_device, resolve_precision
         from vsneuralstyle.weights import NETS, available_styles, search_path
     except (ImportError, OSError) as error:
@@ -87,9 +87,8 @@ def core() -> Iterator[tuple[bool, str]]:
         "float16": "the device is a GPU", "bfloat16": "this CPU is faster in it (AMX, or AMD with AVX512-BF16)",
         "float32": "this CPU is not faster in bfloat16 (that takes AMX, or AMD with AVX512-BF16)"}[precision]
     if device.type == "cpu":
-        kernels = library()
         # Not a failure: everything works without them.
-        yield True, (f"kernels {Path(kernels._name).name}" if kernels else
+        yield True, (f"kernels {kernels.name()}" if kernels.name() else
                      "no kernels for this CPU: a frame takes about 1.5 times as long. Wheels have them that are built on Linux with a "
                      "C compiler: install gcc, or set CC, and build the wheel again")
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]

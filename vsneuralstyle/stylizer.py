@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from vsneuralstyle import scenecut, yuv
+from vsneuralstyle.cpu import cpuinfo, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
 from vsneuralstyle.networks.net1 import Net1
@@ -86,14 +86,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-@cache
 def _cpu_gains_by_bfloat16() -> bool:
-    try:
-        with open("/proc/cpuinfo") as file:
-            words = set(file.read().split())
-    except OSError:
-        return False
-    return "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
+    return "amx_bf16" in units() or ("avx512_bf16" in units() and cpuinfo().get("vendor_id") == "AuthenticAMD")
 
 
 class Stylizer:

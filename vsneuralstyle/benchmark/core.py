@@ -61,10 +61,10 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     """The parts of `Stylizer.stylize` from a clip's second frame on, by name, as it calls them."""
     net1, (width, height) = stylizer.net1, clip.size
     previous, frame = clip.frames(stylizer.device)[:2]
-    looked = net1.look(previous)
+    moving = frame, previous, net1.change(frame, previous), *net1.look(previous)
 
-    def flow(frame: Tensor, previous: Tensor, *looked: Tensor) -> Tensor:
-        return net1.motion(frame, previous, looks=(net1.look(frame), looked))
+    def flow(frame: Tensor, previous: Tensor, change: Tensor, *looked: Tensor) -> Tensor:
+        return net1.motion(frame, previous, change, (net1.look(frame), looked))
 
     def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
         return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow), net1.change(frame, previous))[0]
@@ -72,10 +72,10 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     def decode(composite: Tensor) -> Tensor:
         return net1.decode(composite, height, width)
 
-    composing = (net1.encode(frame), net1.encode(previous).float(), flow(frame, previous, *looked), frame, previous)
+    composing = (net1.encode(frame), net1.encode(previous).float(), flow(*moving), frame, previous)
     return {
         "encode": Stage(net1.encode, (frame,)),
-        "flow": Stage(flow, (frame, previous, *looked)),
+        "flow": Stage(flow, moving),
         "compose (warp, mask)": Stage(compose, composing),
         "decode": Stage(decode, (compose(*composing),)),
     }

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsneuralstyle.cpu import units
+
 LEVELS = {"v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
@@ -30,16 +32,18 @@ def library() -> ctypes.CDLL | None:
         return None
     names = ["kernels.so"]
     if platform.machine() == "x86_64":
-        try:
-            flags = set(re.search(r"^flags.*$", Path("/proc/cpuinfo").read_text(), re.M)[0].split())
-        except (OSError, TypeError):
-            return None
-        names = [f"kernels-{level}.so" for level, needed in LEVELS.items() if needed <= flags]
-    for name in names:
-        path = Path(__file__).with_name(name)
+        names = [f"kernels-{level}.so" for level, needed in LEVELS.items() if needed <= units()]
+    for file in names:
+        path = Path(__file__).with_name(file)
         if path.is_file():
             return ctypes.CDLL(str(path))
     return None
+
+
+def name() -> str | None:
+    """The library's, "kernels-v4" for example; None where there is none."""
+    found = library()
+    return Path(found._name).stem if found else None
 
 
 @cache
@@ -57,7 +61,7 @@ def _fork() -> int | None:
     return None
 
 
-def _call(name: str, *arguments: object) -> None:
+def _call(kernel: str, *arguments: object) -> None:
     """Tensors go as their addresses; None as no address."""
     converted = []
     for argument in arguments:
@@ -69,10 +73,10 @@ def _call(name: str, *arguments: object) -> None:
             converted.append(c_long(argument))
         else:
             converted.append(c_void_p(None if argument is None else argument.data_ptr()))
-    with torch.autograd.profiler.record_function(f"vsneuralstyle::{name}"):
-        result = getattr(library(), name)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
-    if name in ("normalise", "match") and result:
-        raise MemoryError(f"no memory for {name} of {arguments[1:4]}")
+    with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
+        result = getattr(library(), kernel)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
+    if kernel in ("normalise", "match") and result:
+        raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:

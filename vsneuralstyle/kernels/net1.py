@@ -38,10 +38,6 @@ def _conv(convolution: nn.Conv2d, padded: Tensor) -> Tensor:
     return F.conv2d(padded, convolution.weight, convolution.bias, convolution.stride)
 
 
-def _inside(padded: Tensor) -> Tensor:
-    return padded[..., 1:-1, 1:-1]
-
-
 class _Norm:
     """An `InstanceNorm`, or none."""
 
@@ -66,7 +62,7 @@ class _Blocks:
 
     def __call__(self, x: Tensor, pad: int) -> Tensor:
         if not self.blocks:
-            return x if pad else _inside(x).contiguous(memory_format=torch.channels_last)
+            return x if pad else x[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
         for n, (first, first_norm, second, second_norm) in enumerate(self.blocks):
             y = first_norm(_conv(first, x), relu=True, pad=1)
             x = second_norm(_conv(second, y), residual=x, pad=1 if n + 1 < len(self.blocks) else pad)
@@ -129,12 +125,10 @@ class FusedNet1:
         x = kernels.pack(frame, height, width, first.kernel_size[0] // 2, self.dtype)
         for convolution, norm in self.down:
             x = norm(_conv(convolution, x), relu=True, pad=1)
-        if not self.banks:
-            return self.after(self.before(x, pad=1), pad=0)
         x = self.before(x, pad=1)
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
-        else:
+        elif self.banks:
             x = sum(bank(x) * weight for weight, bank in self.banks)
         return self.after(x, pad=0)
 
@@ -166,20 +160,15 @@ class FusedNet1:
         """As `Net1.change`."""
         return F.max_pool2d(kernels.change(frame, previous), 3, stride=1, padding=1)
 
-    def motion(
-        self,
-        frame: Tensor,
-        previous: Tensor,
-        change: Tensor | None = None,
-        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
-    ) -> Tensor:
-        """As `Net1.motion`."""
-        looks = looks or (self.look(frame), self.look(previous))
-        how = {"see": kernels.match} if isinstance(self.flow, LitePWCNet) else {}
-        flow = self.flow.between(*looks, *frame.shape[2:], **how)
-        if self.net1.still >= 0:
-            flow = flow * ((self.change(frame, previous) if change is None else change) > self.net1.still)
-        return flow.contiguous()
+    motion = Net1.motion  # by this `look` and `change`, and `matching`
+
+    @property
+    def matching(self) -> dict[str, object]:
+        return {"see": kernels.match} if isinstance(self.flow, LitePWCNet) else {}
+
+    @property
+    def still(self) -> float:
+        return self.net1.still
 
     def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.unexplained`."""

@@ -3,7 +3,7 @@
 Source: Chen, Liao, Yuan, Yu, Hua, "Coherent Online Video Style Transfer" (ICCV 2017), section 4.1 and Figure 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Net1(nn.Module):
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
     """
+
+    matching: Mapping[str, object] = {}
+    """Options of the flow network's `match`."""
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class Net1(nn.Module):
             change, looks: what `change` gave for them and `look` for each, where they were called already.
         """
         looks = looks or (self.look(frame), self.look(previous))
-        flow = self.flow.between(*looks, *frame.shape[-2:])
+        flow = self.flow.between(*looks, *frame.shape[-2:], **self.matching)
         if self.still < 0:
             return flow
         return flow * ((self.change(frame, previous) if change is None else change) > self.still)
