@@ -12,7 +12,8 @@ cv2 = pytest.importorskip("cv2", reason="the evaluation's pictures need opencv-p
 
 from vsneuralstyle.errors import ArgumentError, MediaError, ModelError
 from vsneuralstyle.evaluation import clips, endpoint, flowio, methods, metrics, occlusion, raft, report, sharpness
-from vsneuralstyle.evaluation.measure import measure
+from vsneuralstyle.evaluation.measure import Track, measure
+from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.weights import load_model, read_header, save_model
 
@@ -245,6 +246,88 @@ def test_figures_give_every_clip_the_same_weight():
     assert coherent.better == (5, 5)
 
 
+def test_measure_gives_vgg_the_source_once():
+    class Counting:
+        frames = []
+
+        def features(self, frame):
+            self.frames.append(frame)
+            return {"mean": frame.mean()}
+
+        def distance(self, features, others):
+            return abs(features["mean"] - others["mean"]).item()
+
+        content_loss, style_loss = distance, lambda self, features: features["mean"].item()
+
+    clip, _ = flickering()
+    counting = Counting()
+    still = methods.Recorded("still", torch.full_like(clip.frames, 0.25), [True] + 5 * [False])
+    still, source = measure(clip, [still, methods.Source("source")], counting)
+    assert len(counting.frames) == 4  # of frames 0 and 5 the source and one output
+    assert [still.content[t] for t in (0, 5)] == pytest.approx([0.25, 0.05])
+    assert [source.distance[t] for t in (0, 5)] == pytest.approx([0.25, 0.05])
+    assert [source.content[t] for t in (0, 5)] == [0, 0] and math.isnan(source.content[1])
+
+
+def long_take(method, gradient, psi, error, starts=(0, 10), at_ten=4.0, length=140):
+    """A track whose figures are the given ones, frame -> figure, and else large."""
+    def of(figure):
+        return [figure.get(t, 100.0) for t in range(length)]
+
+    return Track("clip", method, (32, 24), {1: of(error), 10: [at_ten] * length}, [1.0] * length, [1.0] * length,
+                 of(gradient), of(psi), *([math.nan] * length for _ in range(4)), [t in starts for t in range(length)])
+
+
+def long_takes(**options):
+    early, late, pairs = range(32, 37), range(135, 140), (range(11, 35), range(116, 140))
+    base = long_take("per frame", dict.fromkeys((*early, *late), 2.0), {t: 4.0 for t in (*early, *late)},
+                     dict.fromkeys((*pairs[0], *pairs[1]), 8.0), **options)
+    ours = long_take("coherent", dict(zip((*early, *late), (1, 2, 3, 2, 1, 1, 1, 1, 1, 2))),
+                     dict.fromkeys(early, math.nan) | dict.fromkeys(late, math.nan) | {32: 3.0, 136: 2.0, 139: 3.0},
+                     dict.fromkeys(pairs[0], 2.0) | dict.fromkeys(pairs[1], 4.0) | {20: math.nan}, at_ten=1.0,
+                     **options)
+    return [base, ours, long_take("source", {}, {}, {}, **options)]
+
+
+def test_long_takes_compare_frame_24_of_the_last_scene_with_its_end():
+    assert report.long_table(long_takes()).splitlines()[2:] == [
+        "| clip | 34 | coherent | 0.900 | 0.750 | 0.250 |", "| clip | 139 | coherent | 0.600 | 0.625 | 0.500 |"]
+    assert report.long_table(long_takes(starts=(0, 40))) == ""  # 100 frames
+
+
+def test_summary_of_a_style():
+    clips_alone = report.summary_row("muse", "stylebank", long_takes(), ())
+    assert clips_alone["the paper's"] == pytest.approx(0.0126 / 0.0159)
+    assert clips_alone["PSI ratio"] == pytest.approx((130 * 100 + 3 + 2 + 3) / 133 / ((130 * 100 + 10 * 4) / 140))
+    assert clips_alone["e_stab ratio at 10"] == 0.25
+    assert clips_alone["gradient (frame 129)"] == 1.0 and clips_alone["better"] == "47/139"
+    text = report.summary([clips_alone, report.summary_row("wave", "stylebank", (), long_takes())])
+    heads, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines())
+    ratio = dict(zip(heads, first))["ratio"]
+    assert dict(zip(heads, second)) == dict.fromkeys(heads, "") | {"style": "wave", "ratio on Sintel": ratio}
+    assert "VGG-19 distance" not in heads
+
+
+def test_running_mean():
+    assert report.running_mean([0, 1, 2, 3, math.nan, 5], 3) == [0.5, 1, 2, 2.5, 4, 5]
+
+
+def test_a_long_takes_plot_has_running_means(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    plots = {}
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: plots.update({path.name: figure}))
+    tracks = long_takes()
+    tracks[1].errors[1][70] = 1e-15  # frames that repeat
+    report.write_plots(tmp_path, {"set": tracks})
+    upper, lower = plots["clip-time.png"].axes
+    thin, mean = upper.get_lines()[2:4]
+    assert thin.get_ydata()[70] == 1e-15 and mean.get_ydata()[70] == pytest.approx(96)
+    assert upper.get_ylim()[0] == 1e-7
+    legend, = plots["clip-time.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["per frame", "coherent", "source"]
+
+
 def test_blind_baseline_follows_a_still_picture_and_forgets_at_a_cut(model_dir):
     stylizer = Stylizer("candy", model_dir=model_dir, device="cpu")
     blind = methods.Blind("blind", stylizer, methods.Method("per frame"))
@@ -255,6 +338,43 @@ def test_blind_baseline_follows_a_still_picture_and_forgets_at_a_cut(model_dir):
     assert torch.equal(blind.step(torch.zeros_like(frame), other), other) and blind.starts_scene
     blind.reset()
     assert torch.equal(blind.step(frame, other), other)
+
+
+@pytest.mark.parametrize("layer", methods.LAYERS)
+def test_composition_at_a_layer_starts_as_the_model_and_is_it_at_its_own_layer(layer, model_dir):
+    coherent, other = (Stylizer("candy", device="cpu", precision="float32", model_dir=model_dir) for _ in range(2))
+    composed = methods.Composed(layer, other, layer)
+    wide = textured(48, 88)[..., 1:, :]  # 47 rows: no multiple of 4
+    differences, starts = [], []
+    for moved in (0, 1, 2, None, 0):  # None: another clip
+        if moved is None:
+            composed.reset()
+            coherent.reset()
+            continue
+        frame = wide[..., 4 * moved : 4 * moved + 62]
+        differences.append((composed.step(frame, None) - coherent.stylize(frame)).abs().max().item())
+        starts.append(composed.starts_scene)
+    assert starts == [True, False, False, True]
+    assert max(differences[0], differences[3]) < 1e-4
+    assert (max(differences[1:3]) < 1e-4) == (layer == "r1/4(E)")
+
+
+@pytest.mark.parametrize("layer, stride", [("r1(E)", 1), ("r1/2(E)", 2), ("r1/4(E)", 4), ("r1/2(D)", 2), ("r1(D)", 1)])
+@torch.inference_mode()
+def test_composition_at_a_layer_follows_the_flow_in_that_layers_pixels(layer, stride):
+    torch.manual_seed(0)
+    net1 = Net1(flow_width=0.125)
+    net1.compose = lambda feature, previous, flow: (feature, torch.full_like(flow[:, :1], 0.75))
+    composed = methods._ComposedNet1(net1, net1, layer)
+    composed.encode(textured(32, 64))
+    before = composed._composite
+    composed.encode(textured(32, 64, seed=1))
+    now = composed._composite
+    assert now.shape[2:] == (32 // stride, 64 // stride)
+    composed.compose(None, None, constant_flow(-8, 4, 8, 16))  # pixels of the frame, at a quarter of its resolution
+    x, y = 8 // stride, 4 // stride
+    expected = 0.25 * now[..., :-y, x:] + 0.75 * before[..., y:, :-x]
+    assert torch.allclose(composed._composite[..., :-y, x:], expected, atol=1e-4)
 
 
 def write_sintel(folder, frames, flows):
@@ -397,6 +517,10 @@ def evaluate(*arguments):
     (("--clips", "a.mp4", "b/a.mp4"), "same name"),
     (("--clips", "a.mp4", "--variant", "b"), "NAME=FILE"),
     (("--clips", "absent.mp4"), "absent.mp4: no such file"),
+    (("--clips", "a.mp4", "--style", "candy", "candy"), "--style candy candy: one is there twice"),
+    (("--clips", "a.mp4", "--style", "candy", "muse", "--painting", "candy.jpg"), "--painting: 1 given for 2"),
+    (("--clips", "a.mp4", "--net", "stylebank", "--layers"), "--layers with --net stylebank"),
+    (("--clips", "a.mp4", "--coherence", "0.5", "0.5"), "two methods have the same name"),
 ])
 def test_evaluate_says_what_it_expects(arguments, told, model_dir):
     with pytest.raises(ArgumentError, match=told):
@@ -441,6 +565,64 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     assert {path.name for path in out.iterdir()} == {
         "report.md", "frames.csv", "disc.jpg", "disc-time.png", "a_1_0.jpg", "a_1_0-time.png", "gain.png", "trade.png"}
     assert len(list((tmp_path / "cache").iterdir())) == 7
+
+
+def test_evaluate_sums_several_styles_up(tmp_path, clip, model_dir, vgg, monkeypatch, capsys):
+    from vsneuralstyle.evaluation.dis import DisFlow
+
+    monkeypatch.setattr(raft, "load", lambda weights, device: DisFlow())
+    monkeypatch.setattr(raft, "flow", lambda model, a, b: model(a, b))
+    write_video(tmp_path / "disc.mkv", clip)
+    write_sintel(tmp_path / "sintel", {n: clip[n][12:36, 16:48] for n in range(4)}, [1])
+    # Candy twice, the second time under muse's name and without reuse: coherent is per frame.
+    candy, networks = load_model("candy", model_dir=model_dir), read_header(model_dir / "candy.safetensors")["networks"]
+    for style in ("candy", "muse"):
+        save_model(candy.net1, tmp_path / f"{style}.safetensors", style=style, networks=networks, training={})
+        painting = textured(64, 64, seed=len(style))[0, 0].numpy()
+        cv2.imwrite(str(tmp_path / f"{style}.png"), (painting * 255).astype(np.uint8))
+        with torch.no_grad():
+            candy.net1.mask[-1].bias.fill_(-100)
+    out = tmp_path / "out"
+    arguments = ("--style", "candy", "muse", "--model-dir", tmp_path, "--device", "cpu", "--clips", tmp_path / "disc.mkv",
+                 "--cache", tmp_path / "cache", "--vgg", vgg, "--painting", tmp_path / "candy.png", tmp_path / "muse.png",
+                 "--layers", "--variant", f"again={tmp_path}/{{style}}.safetensors", "--intervals", "1", "--out", out)
+    assert evaluate(*arguments, "--sintel", tmp_path / "sintel") == 0
+    texts = [(out / name).read_text() for name in ("candy/report.md", "muse/report.md", "summary.md")]
+    assert "\n".join(texts) == capsys.readouterr().out
+    assert "[Table 3" not in texts[0] and "| [its Net1] | 0.01050 | 0.438 |" in texts[0]
+    table = [line.split(" | ") for line in texts[1].splitlines()
+             if line.startswith(("|  | e_stab", "| [Table 3: r1/2(D)]"))]
+    row = dict(zip(*table[:2]))
+    assert (row["e_stab"], row["ratio"], row["PSI"], row["PSI ratio"]) == ("0.00580", "0.291", "0.4187", "0.863")
+
+    frames = {style: list(csv.DictReader((out / style / "frames.csv").open())) for style in ("candy", "muse")}
+    of = {(style, row["method"], row["clip"], int(row["frame"])): row for style, rows in frames.items() for row in rows}
+    assert {method for _, method, _, _ in of} >= {*methods.LAYERS, "again", "coherent"}
+    steady, without = ({name: float(of[style, name, "disc", 2]["e_1"])
+                        for name in ("per frame", "r1(E)", "r1/4(E)", "r1(D)", "coherent")} for style in frames)
+    assert steady["r1/4(E)"] == pytest.approx(steady["coherent"], rel=0.05)  # but for the precision's rounding
+    assert steady["r1(D)"] < 0.9 * steady["coherent"] and steady["r1(E)"] > 1.05 * steady["coherent"]
+    assert without["r1(D)"] == pytest.approx(without["per frame"], rel=0.05)
+    assert of["candy", "per frame", "disc", 0]["content"] == of["muse", "per frame", "disc", 0]["content"]
+    assert of["candy", "per frame", "disc", 0]["style"] != of["muse", "per frame", "disc", 0]["style"]
+    for style in ("candy", "muse"):
+        assert of[style, "again", "disc", 2]["e_1"] == of[style, "coherent", "disc", 2]["e_1"]
+
+    first, second = csv.DictReader((out / "summary.csv").open())
+    assert list(first) == ["style", "e_stab per frame", "coherent", "ratio", "the paper's", "better",
+                           "gradient (frame 2)", "PSI ratio", "e_stab ratio at 10", "VGG-19 distance", "ratio on Sintel"]
+    assert first["PSI ratio"] == first["e_stab ratio at 10"] == ""  # too small for the one, too short for the other
+    assert (first["style"], second["style"]) == ("candy", "muse")
+    assert float(first["ratio"]) == pytest.approx(float(first["coherent"]) / float(first["e_stab per frame"]), rel=1e-4)
+    assert float(first["ratio"]) < 0.9 and second["ratio"] == second["ratio on Sintel"] == "1"
+    assert float(first["VGG-19 distance"]) > 0 and second["VGG-19 distance"] == "0"
+    papers = [float(row["the paper's"]) for row in (first, second)]
+    assert papers == pytest.approx([0.0105 / 0.0240, 0.0121 / 0.0199], rel=1e-4)
+    assert first["better"].endswith("/6") and second["better"] == "0/6"
+
+    with pytest.raises(ModelError, match="absent"):  # before anything is measured
+        evaluate(*arguments, "--style", "candy", "absent", "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_evaluate_without_flow_measures_sharpness(tmp_path, clip, model_dir, monkeypatch, capsys):

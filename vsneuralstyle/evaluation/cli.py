@@ -1,4 +1,4 @@
-"""`neuralstyle evaluate`: stability, sharpness and likeness of a style on clips, per frame against coherent."""
+"""`neuralstyle evaluate`: stability, sharpness and likeness of styles on clips, per frame against coherent."""
 
 import argparse
 import os
@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vsneuralstyle.evaluation import INTERVALS
+
+if TYPE_CHECKING:
+    from vsneuralstyle.evaluation.measure import Track
 
 
 def default_cache() -> Path:
@@ -17,7 +21,8 @@ def default_cache() -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `neuralstyle evaluate`."""
-    parser.add_argument("--style", required=True, help="the model to measure, by name")
+    parser.add_argument("--style", nargs="+", required=True, metavar="STYLE", help="the model to measure, by name; of "
+                        "several there is a report each, and a summary")
     parser.add_argument("--clips", nargs="+", type=Path, default=[], metavar="VIDEO", help="videos to measure on")
     parser.add_argument("--sintel", type=Path, metavar="FOLDER", help="MPI Sintel's training folder, or a part of it, to "
                         "measure on with its own flow")
@@ -26,9 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendering", choices=("clean", "final"), default="final", help="of Sintel (default final)")
     parser.add_argument("--variant", nargs="+", default=[], metavar="NAME=FILE", help="other model files to measure "
                         "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with the "
-                        "flow and mask networks of the second; of StyleBank the banks' files")
+                        "flow and mask networks of the second; of StyleBank the banks' files. {style} in FILE stands "
+                        "for the style's name")
     parser.add_argument("--coherence", type=float, nargs="+", default=[], metavar="0..1", help="further values of "
                         "coherence to measure the model with, beside 0 (per frame) and 1 (coherent)")
+    parser.add_argument("--layers", action="store_true", help="also composes features at each of five layers, with the "
+                        "model's own flow and mask (Table 3 of the paper; Johnson networks)")
     parser.add_argument("--frames", type=int, default=25, metavar="N", help="frames of each clip (default 25)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame of each clip (default 0)")
     parser.add_argument("--intervals", type=int, nargs="*", choices=INTERVALS, default=INTERVALS, help="frames between "
@@ -41,9 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="where measured flow is kept (default %(default)s)")
     parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors, for the perceptual figures; "
                         "'torchvision' takes torchvision's (default: without those figures)")
-    parser.add_argument("--painting", type=Path, metavar="FILE", help="the style's picture, for the style loss")
+    parser.add_argument("--painting", nargs="+", type=Path, metavar="FILE", help="each style's picture, in the same "
+                        "order, for the style loss")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes report.md, frames.csv, plots and a contact "
-                        "sheet of each clip there (default: the tables go to standard output alone)")
+                        "sheet of each clip there; of several styles in a folder each, beside summary.md and "
+                        "summary.csv (default: the tables go to standard output alone)")
     parser.add_argument("--net", default="johnson", help="style network (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
@@ -52,6 +62,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the evaluation; returns the exit code."""
+    from vsneuralstyle.errors import ArgumentError
+    from vsneuralstyle.evaluation import report
+    from vsneuralstyle.weights import load_model
+
+    if len(set(args.style)) < len(args.style):
+        raise ArgumentError(f"--style {' '.join(args.style)}: one is there twice; expected each once")
+    if args.painting and len(args.painting) != len(args.style):
+        raise ArgumentError(f"--painting: {len(args.painting)} given for {len(args.style)} of --style; expected a file "
+                            "for each, in the same order")
+    if args.layers and args.net != "johnson":
+        raise ArgumentError(f"--layers with --net {args.net}: a bank in the middle makes its styles, and the features "
+                            "before it have none to be composed; leave --layers out, or measure --net johnson")
+    if args.frames < 2 or args.start < 0:
+        raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
+    if not (args.clips or args.sintel or args.chairs):
+        raise ArgumentError("nothing to measure on; expected --clips VIDEO ..., --sintel FOLDER or --chairs FOLDER")
+    if len({path.stem for path in args.clips}) < len(args.clips):
+        raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
+    for style in args.style:
+        load_model(style, args.net, args.model_dir)  # one that isn't there is told of before the others are measured
+
+    rows = []
+    for style, painting in zip(args.style, args.painting or [None] * len(args.style)):
+        out = args.out / style if args.out and len(args.style) > 1 else args.out
+        text, tracks = evaluate(args, style, painting, out)
+        print(text, end="\n" if len(args.style) > 1 else "")
+        if out:
+            print(f"\nWritten: {out}/report.md, frames.csv, plots and a contact sheet of each clip", file=sys.stderr)
+        rows.append(report.summary_row(style, args.net, tracks.get("clips", ()), tracks.get("sintel", ())))
+    if len(rows) > 1:
+        text = f"# Summary ({args.net})\n\n{report.summary(rows)}"
+        print(text, end="")
+        if args.out:
+            report.write_summary(args.out, text, rows)
+            print(f"\nWritten: {args.out}/summary.md and summary.csv", file=sys.stderr)
+    return 0
+
+
+def evaluate(
+    args: argparse.Namespace, style: str, painting: Path | None, out: Path | None
+) -> "tuple[str, dict[str, list[Track]]]":
+    """Measures one style; what it writes goes to the folder `out`.
+
+    Returns:
+        The report, and what was measured on "clips" and on "sintel", where they were given.
+    """
     from tqdm import tqdm
 
     from vsneuralstyle.errors import ArgumentError
@@ -63,22 +119,15 @@ def main(args: argparse.Namespace) -> int:
     from vsneuralstyle.training.run import read_image, to_tensor
     from vsneuralstyle.weights import BANK_SUFFIX, SUFFIX
 
-    if args.frames < 2 or args.start < 0:
-        raise ArgumentError(f"--frames {args.frames} --start {args.start}: at least 2 frames from 0 on expected")
-    if not (args.clips or args.sintel or args.chairs):
-        raise ArgumentError("nothing to measure on; expected --clips VIDEO ..., --sintel FOLDER or --chairs FOLDER")
-    if len({path.stem for path in args.clips}) < len(args.clips):
-        raise ArgumentError("two clips have the same name; the report tells clips apart by their file names")
-
     def stylizer(path: Path | None = None, **options) -> Stylizer:
-        style, folder = args.style, args.model_dir
+        name, folder = style, args.model_dir
         if path is not None:
-            style, folder = path.name.removesuffix(BANK_SUFFIX).removesuffix(SUFFIX), path.parent
-        return Stylizer(style, net=args.net, device=args.device, precision=args.precision, model_dir=folder, **options)
+            name, folder = path.name.removesuffix(BANK_SUFFIX).removesuffix(SUFFIX), path.parent
+        return Stylizer(name, net=args.net, device=args.device, precision=args.precision, model_dir=folder, **options)
 
     def variant_of(files: str) -> Stylizer:
-        style, _, motion = (files, "", "") if Path(files).is_file() else files.partition("+")
-        result = stylizer(Path(style))
+        first, _, motion = (files, "", "") if Path(files).is_file() else files.partition("+")
+        result = stylizer(Path(first))
         if motion:
             net1, other = result.model.net1, stylizer(Path(motion)).model.net1
             net1.flow, net1.mask = other.flow, other.mask
@@ -92,15 +141,21 @@ def main(args: argparse.Namespace) -> int:
         name, _, file = variant.partition("=")
         if not (name and file):
             raise ArgumentError(f"--variant {variant}: expected NAME=FILE, as in bilinear=runs/bilinear/candy.safetensors")
-        compared.append(methods.Stylized(name, variant_of(file)))
+        compared.append(methods.Stylized(name, variant_of(file.replace("{style}", style))))
     compared += [methods.Stylized(f"coherence {c:g}", stylizer(coherence=c)) for c in args.coherence]
+    if args.layers:
+        compared += [methods.Composed(layer, stylizer(), layer) for layer in methods.LAYERS]
     compared += [coherent, methods.Source("source")]
+    names = [method.name for method in compared]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"two methods have the same name: {', '.join(names)}; expected another NAME for a "
+                            "--variant, and each --coherence once")
     device = coherent.stylizer.device
 
     perception = None
     if args.vgg:
-        painting = to_tensor(read_image(args.painting, 512)[None], device) if args.painting else None
-        perception = metrics.Perception(None if str(args.vgg) == "torchvision" else args.vgg, painting, device)
+        picture = to_tensor(read_image(painting, 512)[None], device) if painting else None
+        perception = metrics.Perception(None if str(args.vgg) == "torchvision" else args.vgg, picture, device)
 
     for path in args.clips:
         if not path.is_file():
@@ -116,46 +171,46 @@ def main(args: argparse.Namespace) -> int:
             yield MeasuredClip(path.stem, frames, function=partial(raft.flow, model), cache=args.cache, key=key,
                                intervals=args.intervals)
 
-    sets: list[tuple[str, Iterable[Clip]]] = []
+    sets: dict[str, tuple[str, Iterable[Clip]]] = {}
     if args.clips:
         flow = "flow by RAFT-small" if args.intervals else "no flow"
-        sets.append((f"{len(args.clips)} clips, {args.frames} frames each, {flow}", measured_clips()))
+        sets["clips"] = f"{len(args.clips)} clips, {args.frames} frames each, {flow}", measured_clips()
     if args.sintel:
         scenes = read_sintel(args.sintel, args.rendering)
         whole = "" if len(scenes) == 23 else " subset"
-        sets.append((f"MPI Sintel{whole}, {args.rendering}: {len(scenes)} runs of frames, its own flow", scenes))
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
+        sets["sintel"] = f"MPI Sintel{whole}, {args.rendering}: {len(scenes)} runs of frames, its own flow", scenes
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
 
-    text, everything = f"# Style {args.style} ({args.net})\n\n{report.DEFINITION}\n", {}
-    for title, clips in sets:
-        tracks = []
+    definition = report.DEFINITION + (report.DEFINITION_OF_LAYERS if args.layers else "")
+    text, everything = f"# Style {style} ({args.net})\n\n{definition}\n", {}
+    for which, (title, clips) in sets.items():
+        tracks = everything[which] = []
         with tqdm(unit="frame", disable=None) as bar:
             for clip in clips:  # read one at a time: together they may not fit into memory
                 bar.set_description(clip.name)
-                moments = report.moments(len(clip.frames)) if args.out else ()
+                moments = report.moments(len(clip.frames)) if out else ()
                 of_clip = measure(clip, compared, perception, moments, bar.update)
-                if args.out:
+                if out:
                     shown = [track for track in of_clip if track.method != "source"]
-                    report.write_clip_sheet(args.out / f"{clip.name}.jpg", shown, clip.frame)
+                    report.write_clip_sheet(out / f"{clip.name}.jpg", shown, clip.frame)
                 for track in of_clip:
                     track.pictures.clear()
                 tracks += of_clip
-        everything[title] = tracks
-        table = report.table(report.figures(tracks), report.paper(args.style, args.net))
+        table = report.table(report.figures(tracks), report.paper(style, args.net, args.layers))
         text += f"\n## {title}\n\n{table}\n{report.clip_table(tracks)}"
+        if long := report.long_table(tracks):
+            text += f"\n{report.DEFINITION_OF_LONG}\n\n{long}"
     pairs = chain(endpoint.sintel_pairs(args.sintel, args.rendering) if args.sintel else (),
                   endpoint.chairs_pairs(args.chairs) if args.chairs else ())
-    models = {m.name: m.stylizer for m in compared if isinstance(m, methods.Stylized) and m.stylizer.coherence == 1}
+    models = {m.name: m.stylizer for m in compared if type(m) is methods.Stylized and m.stylizer.coherence == 1}
     errors = [(pair.name, pair.length, {name: endpoint.endpoint_error(model, pair) for name, model in models.items()})
               for pair in pairs]
     if errors:
         text += f"\n## Endpoint error of the flow network, pixels\n\n{report.flow_table(errors)}"
-    print(text, end="")
-    if args.out:
-        (args.out / "report.md").write_text(text, encoding="utf-8")
-        report.write_tracks(args.out / "frames.csv", [track for tracks in everything.values() for track in tracks])
+    if out:
+        (out / "report.md").write_text(text, encoding="utf-8")
+        report.write_tracks(out / "frames.csv", [track for tracks in everything.values() for track in tracks])
         if everything:
-            report.write_plots(args.out, everything)
-        print(f"\nWritten: {args.out}/report.md, frames.csv, plots and a contact sheet of each clip", file=sys.stderr)
-    return 0
+            report.write_plots(out, {title: everything[which] for which, (title, _) in sets.items()})
+    return text, everything

@@ -79,7 +79,9 @@ def measure(
             track.difference.append(float("nan") if before is None else 255 * metrics.rms_difference(output, before))
             track.gradient.append(sharpness.rms_gradient(output).item())
             track.psi.append(sharpness.psi(output[0]) if sampled else float("nan"))
-            features = perception.features(output) if source_features else None
+            features = source_features  # they are the source's own, too
+            if source_features and output is not frame:
+                features = perception.features(output)
             first, first_features = (output, features) if first is None else (first, first_features)
             track.distance.append(perception.distance(features, first_features) if features else float("nan"))
             track.content.append(perception.content_loss(features, source_features) if features else float("nan"))

@@ -4,9 +4,13 @@ import time
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from vsneuralstyle.kernels.net1 import FusedNet1
 from vsneuralstyle.networks.flow import full_resolution
+from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.transform import STRIDE
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.stylizer import Stylizer
 
@@ -14,6 +18,9 @@ BLEND = 0.8
 """Share of the moved output before in the blind baseline, where nothing speaks against it."""
 VISIBILITY = 50.0
 """Weight of the squared difference that speaks against it: exp(-50 d²), as Lai et al. (ECCV 2018) have it."""
+LAYERS = {"r1(E)": 1, "r1/2(E)": 2, "r1/4(E)": 4, "r1/2(D)": 2, "r1(D)": 1}
+"""Where features can be composed, in the order of the network, and how many pixels of the frame lie between two of the
+layer. The names are the paper's (Table 3): the resolution over the frame's, in the encoder or the decoder."""
 
 
 class Method:
@@ -48,6 +55,70 @@ class Stylized(Method):
         self.seconds = time.perf_counter() - began
         self.starts_scene = self.stylizer.scene_starts[0]
         return output
+
+
+class Composed(Stylized):
+    """A `Stylizer` of a Johnson network that composes the features of another layer (the paper's Table 3).
+
+    Flow and mask are the model's own: of its own recurrence at the quarter-resolution feature, resized to the layer.
+    The picture is drawn from the layer's composite, so that with "r1/4(E)" it is the model as it is, within rounding.
+
+    Args:
+        stylizer: no other method's.
+        layer: one of `LAYERS`.
+    """
+
+    def __init__(self, name: str, stylizer: Stylizer, layer: str) -> None:
+        super().__init__(name, stylizer)
+        stylizer.net1 = _ComposedNet1(stylizer.net1, stylizer.model.net1, layer)
+
+    def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
+        output = super().step(frame, per_frame)
+        self.seconds = float("nan")  # two encoders ran, and the layer's without the kernels: no speed to be compared
+        return output
+
+
+class _ComposedNet1:
+    """What a `Stylizer` asks of `Net1`, which answers; beside it a layer's composite, from which the picture is drawn.
+
+    Args:
+        motion: what the `Stylizer` had, with the kernels or without.
+        net1: the networks themselves.
+        layer: one of `LAYERS`.
+    """
+
+    def __init__(self, motion: Net1 | FusedNet1, net1: Net1, layer: str) -> None:
+        cut, residual = net1.style.encoder_blocks, net1.style.residual
+        first, second, third = net1.style.down
+        up, *last = net1.style.up
+        stages = first, second, nn.Sequential(third, *residual[:cut]), nn.Sequential(*residual[cut:], up), *last
+        done = list(LAYERS).index(layer) + 1
+        self._before, self._after = nn.Sequential(*stages[:done]), nn.Sequential(*stages[done:])
+        self._motion, self._warp_mode, self._stride = motion, net1.warp_mode, LAYERS[layer]
+        self._dtype = net1.mask[0].weight.dtype
+        self._composite: Tensor | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._motion, name)
+
+    def encode(self, frame: Tensor) -> Tensor:
+        padding = 0, -frame.shape[3] % STRIDE, 0, -frame.shape[2] % STRIDE
+        padded = F.pad(frame, padding, mode="replicate").to(self._dtype)
+        feature = self._before(padded.contiguous(memory_format=torch.channels_last)).float()
+        # What a scene's first frame is drawn from: `compose` isn't called for it.
+        self._previous, self._composite = self._composite, feature
+        return self._motion.encode(frame)
+
+    def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, *others: object) -> tuple[Tensor, Tensor]:
+        result = self._motion.compose(feature, previous, flow, *others)
+        flow, mask = (F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1]))
+        warped = warp(self._previous, flow / self._stride, self._warp_mode)
+        self._composite = torch.lerp(self._composite, warped, mask)
+        return result
+
+    def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        picture = self._after(self._composite.to(self._dtype)).float()
+        return (torch.tanh(picture) * 0.5 + 0.5)[..., :height, :width]  # into 0..1 as `TransformNet.decode`
 
 
 class Blind(Method):

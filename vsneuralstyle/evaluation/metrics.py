@@ -44,27 +44,29 @@ class Perception:
     Args:
         weights: VGG-19 as safetensors; None: torchvision's.
         painting: (1,3,H,W), RGB 0..1, whose style the style loss is measured against; None: no style loss.
-        device: where it is computed.
+        device: where it is computed, in training's precision: bfloat16, or float32 on a CPU that isn't faster in that.
     """
 
     def __init__(self, weights: Path | None, painting: Tensor | None, device: torch.device) -> None:
         from vsneuralstyle.training import losses
+        from vsneuralstyle.training.run import autocast
         from vsneuralstyle.training.vgg import VGG19
 
         self._losses = losses
         self._device = device
+        self._precision = autocast(device)
         self._vgg = VGG19(weights).to(device)
         self._targets = None
         if painting is not None:
-            with torch.no_grad():
-                features = self._vgg(painting.to(device), losses.STYLE_LAYERS)
-                self._targets = {name: losses.gram(feature) for name, feature in features.items()}
+            features = self.features(painting)
+            self._targets = {name: losses.gram(features[name]) for name in losses.STYLE_LAYERS}
 
     @torch.no_grad()
     def features(self, frame: Tensor) -> dict[str, Tensor]:
         """What `distance`, `content_loss` and `style_loss` take, of a frame (1,3,H,W)."""
         layers = sorted({*self._losses.STYLE_LAYERS, *self._losses.CONTENT_LAYERS})
-        return self._vgg(frame.to(self._device), layers)
+        with self._precision:
+            return self._vgg(frame.to(self._device), layers)
 
     def _error(self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]) -> float:
         return sum(self._losses.relative_error(features[n], targets[n]).item() for n in layers)

@@ -21,6 +21,13 @@ neighbouring pixels' luma (BT.709) differences in a clip's last frame, over the 
 every eighth frame, and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of
 four layers. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other.
 Rows in brackets are the paper's Table 1, on its own test set and by its own nets."""
+DEFINITION_OF_LAYERS = """
+r1(E) and so on: features composed at that layer, of so many times the frame's resolution, in the encoder or the
+decoder, by the flow and the mask of "coherent", resized. Table 3 of the paper is of muse, and in brackets beside muse's."""
+DEFINITION_OF_LONG = """\
+Long takes, a scene's frame 24 and its last, each figure over that of the first row: the gradient's mean over the five
+frames about that frame (at the end the last five), PSI's over those among them that have it, e_stab's over the pairs
+before it."""
 
 PAPER = {
     "johnson": {
@@ -36,6 +43,20 @@ PAPER = {
 }
 """Network family -> row -> style -> e_stab, of Table 1 of Chen et al. (ICCV 2017). The optimization method is compared with
 the Johnson per-frame row, as the paper does."""
+PAPER_LAYERS = {
+    "[Table 3: per frame]": (0.0199, 0.4851),
+    "[Table 3: r1(E)]": (0.0187, 0.4846),
+    "[Table 3: r1/2(E)]": (0.0180, 0.4839),
+    "[Table 3: r1/4(E)]": (0.0121, 0.4825),
+    "[Table 3: r1/2(D)]": (0.0058, 0.4187),
+    "[Table 3: r1(D)]": (0.0038, 0.4086),
+}
+"""Row -> e_stab and PSI, of Table 3 of Chen et al. (ICCV 2017): Johnson's network and style muse, features composed at
+each layer; the first row, its baseline, composes none."""
+LONG = 100
+"""More frames than that are a long take: it has its own table, and running means in its plot."""
+RUN = 24
+"""The frame of a long take's scene that its last one is compared with; and pairs over which e_stab is averaged for each."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -76,12 +97,19 @@ def figures(tracks: Sequence[Track]) -> list[Figures]:
     return [_over(method, [by[clip, method] for clip in clips], base) for method in methods]
 
 
+def _ratio(ours: float, theirs: float) -> float:
+    return ours / theirs if theirs else math.nan
+
+
+def _age(track: Track, t: int) -> int:
+    """Frames since the start of frame t's scene; all before it, where none starts."""
+    starts = track.scene_starts[t::-1]
+    return starts.index(True) if True in starts else t
+
+
 def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figures:
     def each(value: Callable[[Track], Sequence[float]], of: Sequence[Track] = tracks) -> float:
         return mean([mean(value(track)) for track in of])
-
-    def ratio(ours: float, theirs: float) -> float:
-        return ours / theirs if theirs else math.nan
 
     errors = {i: each(lambda track: track.errors[i]) for i in INTERVALS}
     pairs = [
@@ -91,23 +119,21 @@ def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figure
         if not (math.isnan(ours) or math.isnan(theirs))
     ]
     seconds = [value for track in tracks for value in track.seconds[1:]]  # the first one warms up
-    ages = [track.scene_starts[::-1].index(True) if True in track.scene_starts else len(track.scene_starts) - 1
-            for track in tracks]
     return Figures(
         method=method,
         errors=errors,
-        ratios={i: ratio(errors[i], each(lambda track: track.errors[i], base)) for i in INTERVALS},
+        ratios={i: _ratio(errors[i], each(lambda track: track.errors[i], base)) for i in INTERVALS},
         rmse=each(lambda track: [math.sqrt(value) for value in track.errors[1]]),
         better=(sum(ours < theirs for ours, theirs in pairs), len(pairs)),
-        gradient=mean([ratio(track.gradient[-1], other.gradient[-1]) for track, other in zip(tracks, base)]),
-        age=min(ages),
+        gradient=mean([_ratio(track.gradient[-1], other.gradient[-1]) for track, other in zip(tracks, base)]),
+        age=min(_age(track, len(track.scene_starts) - 1) for track in tracks),
         psi=each(lambda track: track.psi),
-        psi_ratio=ratio(each(lambda track: track.psi), each(lambda track: track.psi, base)),
+        psi_ratio=_ratio(each(lambda track: track.psi), each(lambda track: track.psi, base)),
         difference=each(lambda track: track.difference),
         distance=each(lambda track: track.distance),
         content=each(lambda track: track.content),
         style=each(lambda track: track.style),
-        fps=ratio(1.0, float(np.median(seconds))) if seconds else math.nan,
+        fps=_ratio(1.0, float(np.median(seconds))) if seconds else math.nan,
     )
 
 
@@ -115,19 +141,23 @@ def _number(value: float, form: str) -> str:
     return "" if math.isnan(value) else format(value, form)
 
 
-def paper(style: str, net: str) -> list[Figures]:
-    """The paper's rows for a style, if it has any: e_stab and its ratio."""
-    rows = [(name, errors[style]) for name, errors in PAPER.get(net, {}).items() if style in errors]
+def paper(style: str, net: str, layers: bool = False) -> list[Figures]:
+    """The paper's rows for a style, if it has any: e_stab and its ratio; with `layers` also Table 3's, with PSI."""
+    rows = [(name, errors[style], math.nan) for name, errors in PAPER.get(net, {}).items() if style in errors]
+    if layers and (style, net) == ("muse", "johnson"):
+        rows += [(name, error, psi) for name, (error, psi) in PAPER_LAYERS.items()]
     none = dict.fromkeys(INTERVALS, math.nan)
-    rest = dict.fromkeys(("rmse", "gradient", "psi", "psi_ratio", "difference", "distance", "content", "style", "fps"),
-                         math.nan)
-    return [Figures(name, none | {1: error}, none | {1: error / rows[0][1]}, better=(0, 0), age=0, **rest)
-            for name, error in rows]
+    rest = dict.fromkeys(("rmse", "gradient", "difference", "distance", "content", "style", "fps"), math.nan)
+    # Both tables have the same per-frame e_stab of muse.
+    _, base_psi = PAPER_LAYERS["[Table 3: per frame]"]
+    return [Figures(name, none | {1: error}, none | {1: error / rows[0][1]}, better=(0, 0), age=0, psi=psi,
+                    psi_ratio=psi / base_psi, **rest)
+            for name, error, psi in rows]
 
 
 def table(rows: Sequence[Figures], others: Sequence[Figures] = ()) -> str:
     """A Markdown table, a row a method; a figure that no method has is left out. `others` come last, where there
-    is something to compare with: they have e_stab and its ratio alone."""
+    is something to compare with."""
     age, measured = min(f.age for f in rows), any(not math.isnan(f.errors[1]) for f in rows)
     rows = [*rows, *others] if measured else rows
     columns = {
@@ -145,8 +175,13 @@ def table(rows: Sequence[Figures], others: Sequence[Figures] = ()) -> str:
         "content": [_number(f.content, ".3f") for f in rows],
         "fps": [_number(f.fps, ".2f") for f in rows],
     }
-    columns = {"": [f.method for f in rows]} | {head: cells for head, cells in columns.items() if any(cells)}
-    lines = [columns.keys(), ["---"] * len(columns), *zip(*columns.values())]
+    return _markdown({"": [f.method for f in rows]} | columns)
+
+
+def _markdown(columns: Mapping[str, Sequence[str]]) -> str:
+    """A table, "" without rows; a column in which nothing stands is left out."""
+    columns = {head: cells for head, cells in columns.items() if any(cells)}
+    lines = [columns.keys(), ["---"] * len(columns), *zip(*columns.values())] if columns else []
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -168,6 +203,73 @@ def clip_table(tracks: Sequence[Track]) -> str:
                       _number(f.difference, ".2f")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def long_table(tracks: Sequence[Track]) -> str:
+    """A Markdown table of the clips that end with a scene of more than `LONG` frames, "" without one: how sharp and how
+    steady each method but the first and the source is in frame `RUN` of that scene and in its last, over the first one.
+
+    The gradient is that of the five frames about it (at the end the last five), PSI that of those among them that have
+    it, the ratio of e_stab that of the `RUN` pairs up to it.
+    """
+    rows = []
+    for clip in dict.fromkeys(track.clip for track in tracks):
+        base, *others = [track for track in tracks if track.clip == clip and track.method != "source"]
+        last = len(base.scene_starts) - 1
+        age = _age(base, last)
+        for t in (last - age + RUN, last) if age >= LONG else ():
+            first = min(t - 2, last - 4)
+            about, before = slice(first, first + 5), slice(t - RUN + 1, t + 1)
+            for track in others:
+                pairs = [(track.gradient, base.gradient, about), (track.psi, base.psi, about),
+                         (track.errors[1], base.errors[1], before)]
+                ratios = [_ratio(mean(ours[which]), mean(theirs[which])) for ours, theirs, which in pairs]
+                rows.append([clip, str(t), track.method, *(_number(ratio, ".3f") for ratio in ratios)])
+    heads = "clip", "frame", "method", "gradient", "PSI ratio", f"e_stab ratio, {RUN} pairs"
+    return _markdown(dict(zip(heads, zip(*rows))))
+
+
+def summary_row(style: str, net: str, clips: Sequence[Track], sintel: Sequence[Track]) -> dict[str, str | float]:
+    """A row of `summary`: what "coherent" does against the first method.
+
+    Args:
+        clips, sintel: what was measured of the style on clips and on MPI Sintel; empty where nothing was.
+    """
+    row: dict[str, str | float] = {"style": style}
+    if clips:
+        per_frame, *others = figures(clips)
+        coherent = next(f for f in others if f.method == "coherent")
+        row |= {"e_stab per frame": per_frame.errors[1], "coherent": coherent.errors[1], "ratio": coherent.ratios[1]}
+        row |= {"the paper's": f.ratios[1] for f in paper(style, net) if f.method == "[its Net1]"}
+        better, pairs = coherent.better
+        row |= {"better": f"{better}/{pairs}" if pairs else "", f"gradient (frame {per_frame.age})": coherent.gradient,
+                "PSI ratio": coherent.psi_ratio, "e_stab ratio at 10": coherent.ratios[10],
+                "VGG-19 distance": coherent.distance}
+    if sintel:
+        row["ratio on Sintel"] = next(f.ratios[1] for f in figures(sintel) if f.method == "coherent")
+    return row
+
+
+def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
+    """A Markdown table of `summary_row`s."""
+    form = {"e_stab per frame": ".5f", "coherent": ".5f", "VGG-19 distance": ".4f"}
+    return _markdown(_cells(rows, lambda head: form.get(head, ".3f")))
+
+
+def write_summary(folder: Path, text: str, rows: Sequence[Mapping[str, str | float]]) -> None:
+    """`summary.md`, a text with the table of `summary`, and `summary.csv`, the same figures with more digits."""
+    (folder / "summary.md").write_text(text, encoding="utf-8")
+    columns = _cells(rows, lambda head: ".6g")
+    with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns.keys(), *zip(*columns.values())])
+
+
+def _cells(rows: Sequence[Mapping[str, str | float]], form: Callable[[str], str]) -> dict[str, list[str]]:
+    """Rows as columns; `form` says how a number under a head is written."""
+    heads = dict.fromkeys(head for row in rows for head in row)
+    values = {head: [row.get(head, "") for row in rows] for head in heads}
+    return {head: [v if isinstance(v, str) else _number(v, form(head)) for v in column]
+            for head, column in values.items()}
 
 
 def flow_table(rows: Sequence[tuple[str, float, Mapping[str, float]]]) -> str:
@@ -199,8 +301,8 @@ def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
 
 def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
     """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), `trade.png`, each
-    method's steadiness against its sharpness on each set of clips, and, for each clip, `CLIP-time.png`: e_stab and sharpness
-    over time.
+    method's steadiness against its sharpness on each set of clips, and, for each clip, `CLIP-time.png`: e_stab and PSI
+    over time, e_stab of a long take as a running mean over a thin line.
 
     Args:
         folder: where they go.
@@ -239,17 +341,29 @@ def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
     figure.savefig(folder / "trade.png", dpi=100)
 
     for clip in clips:
-        figure = Figure(figsize=(9, 5), layout="constrained")
+        figure = Figure(figsize=(10, 5), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True)
         for name in methods:
             track = by[clip, name]
-            upper.plot(track.errors[1], label=name, linewidth=1)
+            long = len(track.errors[1]) > LONG
+            if long:
+                line, = upper.plot(track.errors[1], linewidth=0.5, alpha=0.6)
+                upper.plot(running_mean(track.errors[1]), label=name, color=line.get_color(), linewidth=1.5)
+            else:
+                upper.plot(track.errors[1], label=name, linewidth=1)
             sampled = [(t, value) for t, value in enumerate(track.psi) if not math.isnan(value)]
             lower.plot(*zip(*sampled), label=name, marker=".", linewidth=1) if sampled else None
         upper.set(ylabel="e_stab", yscale="log", title=clip)
         lower.set(ylabel="PSI", xlabel="frame")
-        upper.legend(fontsize="small")
+        # Below is less than a tenth of a code value, as between frames that repeat.
+        upper.set_ylim(bottom=max(upper.get_ylim()[0], 1e-7))
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
         figure.savefig(folder / f"{clip}-time.png", dpi=100)
+
+
+def running_mean(values: Sequence[float], width: int = 25) -> list[float]:
+    """At each place the mean over the `width` values about it; fewer at the ends, and where there are NaN."""
+    return [mean(values[max(t - width // 2, 0) : t + width // 2 + 1]) for t in range(len(values))]
 
 
 def picture(frame: Tensor) -> np.ndarray:
