@@ -41,13 +41,14 @@ class Libraries(BuildHookInterface):
     def add_kernels(self, beside_source: bool) -> None:
         if sys.platform != "linux":
             return
-        source = Path(self.root, "vsneuralstyle", "kernels", "kernels.c")
+        folder = Path(self.root, "vsneuralstyle", "kernels")
         for level in LEVELS if platform.machine() == "x86_64" else ("",):
-            library = (source.parent if beside_source else self.build) / f"kernels{level}.so"
+            library = (folder if beside_source else self.build) / f"kernels{level}.so"
             machine = [f"-march=x86-64{level}"] if level else []
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
-                self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", source)
+                self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",
+                        *sorted(folder.glob("*.c")))
             except (OSError, subprocess.CalledProcessError) as error:
                 self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {error}. "
                                          "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")

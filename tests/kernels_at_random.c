@@ -7,14 +7,19 @@
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 void pack(Fork, int, const float *, long, long, long, long, long, float, float, void *, int);
-int normalise(Fork, int, const void *, long, long, long, int, int, const float *, const float *, float, int, const void *, long,
-              void *, long, int);
-void picture(Fork, int, const void *, long, long, float *, long, long, int);
+int statistics(Fork, int, const void *, long, long, long, int, const float *, const float *, float, float *, int);
+void normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
+int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, const float *, const float *, long, float,
+             const float *, const float *, float, float *, void *, int, int);
+int enter(Fork, int, const float *, long, long, long, long, const float *, const float *, const float *, const float *, float, float *,
+          void *, int);
+int draw(Fork, int, const void *, long, long, const float *, const float *, float *, long, long, int);
 void quarter(Fork, int, const float *, long, long, float *);
 void change(Fork, int, const float *, const float *, long, long, float *);
 void follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
-void blend(Fork, int, const void *, const float *, const void *, const float *, const float *, long, long, long, float, float, float,
+void blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
            float, float *, float *, int);
+int sharpened(Fork, int, const float *, const void *, const float *, const float *, long, long, long, float, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
 
 static long from_to(long first, long last)
@@ -54,34 +59,51 @@ int main(int count, char **arguments)
         change(NULL, 1, frame, previous, height, width, changes);
 
         void *x = samples(size, half, 50), *out = samples((height + 2 * pad) * (width + 2 * pad) * channels, half, 1);
-        void *residual = samples((height + 2) * (width + 2) * channels, half, 1);
-        float *weight = samples(channels, 0, 1), *bias = samples(channels, 0, 1);
-        if (normalise(NULL, 1, x, height, width, channels, 0, 1, on ? weight : NULL, on ? bias : NULL, 1e-5f, on, on ? residual : NULL,
-                      1, out, pad, half))
+        void *residual = samples(size, half, 1);
+        float *weight = samples(channels, 0, 1), *bias = samples(channels, 0, 1), *scale = samples(2 * channels, 0, 1);
+        if (statistics(NULL, 1, x, height, width, channels, 0, on ? weight : NULL, on ? bias : NULL, 1e-5f, scale, half))
             return 1;
+        normalise(NULL, 1, x, height, width, channels, 0, on ? scale : NULL, on, on ? residual : NULL, out, pad, half);
         void *corners = samples((height + 1) * (width + 1) * 4 * channels, half, 5);
         void *enlarged = samples((2 * height + 2 * pad) * (2 * width + 2 * pad) * channels, half, 1);
-        if (normalise(NULL, 1, corners, 2 * height, 2 * width, channels, 1, on, weight, bias, 1e-5f, 1, NULL, 0, enlarged, pad, half))
+        if (statistics(NULL, 1, corners, 2 * height, 2 * width, channels, 1, weight, bias, 1e-5f, scale, half))
+            return 1;
+        normalise(NULL, 1, corners, 2 * height, 2 * width, channels, 1, on ? scale : NULL, 1, NULL, enlarged, pad, half);
+
+        long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
+        float *points = samples(36 * inputs * outputs, 0, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        void *convolved = samples(height * width * outputs, half_out, 1);
+        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, points, biases, outputs, 0.1f, NULL, NULL,
+                     1e-4f, on ? NULL : norm, convolved, half, half_out))
             return 1;
 
-        long rows = 2 * height, columns = 4 * width, cut = from_to(0, 3);
-        void *blocks = samples(3 * rows * columns, half, 100);
-        float *shown = samples(3 * (rows - cut % 2) * (columns - cut), 0, 1);
-        picture(NULL, 1, blocks, rows, columns, shown, rows - cut % 2, columns - cut, half);
+        float *nine = samples(25 * 9 * 3 * 16, 0, 1), *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
+        void *entered = samples(full_height * full_width * 16, half, 1);
+        if (enter(NULL, 1, frame, height, width, full_height, full_width, nine, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
+            return 1;
+        void *bordered = samples((full_height + 8) * (full_width + 8) * 16, half, 3);
+        float *shown = samples(3 * height * width, 0, 1);
+        if (draw(NULL, 1, bordered, full_height, full_width, nine, sixteen, shown, height, width, half))
+            return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);
-        void *difference = samples(height * width * (channels + 3), half, 1), *mask = samples(height * width, half, 200);
+        void *difference = samples(height * width * (channels + 16), half, 1);
+        float *mask = samples(height * width, 0, 200);
         float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
         follow(NULL, 1, before, flow, x, frame, height, width, channels, on, warped, difference, half);
         blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, composite, blended, half);
 
+        if (sharpened(NULL, 1, composite, x, blended, flow, height, width, channels, 0.1f, warped, half))
+            return 1;
+
         long radius = from_to(2, 3), across = 2 * radius + 1;
-        void *known = samples(height * width * (across * across + channels + 2), half, 1), *there = samples(size, half, 1);
+        void *known = samples(height * width * ((across * across + channels + 2 + 15) / 16 * 16), half, 1), *there = samples(size, half, 1);
         if (match(NULL, 1, x, there, flow, 2, height, width, channels, radius, known, half))
             return 1;
 
-        void *all[] = {frame, previous, packed, means, changes, x, out, residual, weight, bias, corners, enlarged, blocks, shown, flow,
+        void *all[] = {frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, corners, enlarged, points, biases, norm, convolved,
+                       nine, sixteen, both, entered, bordered, shown, flow,
                        warped, before, difference, mask, composite, blended, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

@@ -54,6 +54,7 @@ _OF_NET1 = {
     "still": lambda value: _is_number(value, -1, 1),
     "hold": lambda value: _is_number(value, 0, 1),
     "refresh": lambda value: _is_number(value, 0, 1),
+    "sharpen": lambda value: _is_number(value, 0, 1),
 }
 _OF_BANK = {"channels": _is_count}
 

@@ -1,4 +1,4 @@
-"""What lies between the convolutions of Net1, in C, for a CPU: bindings of `kernels.c`.
+"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c` and `convolution.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than half of a frame's time where
 convolutions are fast (docs/performance.md). The wheel has the library where it was built with a C compiler; without it,
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vsneuralstyle.cpu import units
 
@@ -23,6 +24,8 @@ LEVELS = {"v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "v3
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
 """Channels come in multiples of this."""
+NINE_BORDER = 4
+"""Of a 9x9 convolution."""
 
 
 @cache
@@ -75,7 +78,7 @@ def _call(kernel: str, *arguments: object) -> None:
             converted.append(c_void_p(None if argument is None else argument.data_ptr()))
     with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
         result = getattr(library(), kernel)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
-    if kernel in ("normalise", "match") and result:
+    if kernel in ("statistics", "convolve", "enter", "draw", "sharpened", "match") and result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
 
 
@@ -99,47 +102,151 @@ def pack(frame: Tensor, height: int, width: int, pad: int, dtype: torch.dtype, o
     return out
 
 
+def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, *, corners: bool = False) -> Tensor:
+    """Instance normalisation as a multiplication and a sum.
+
+    Args:
+        x: the picture; or, with `corners`, what `UpsampledConv.corners` makes of one.
+        weight, bias: (C,) float32, or None.
+        eps: added to the variance.
+
+    Returns:
+        (2, C) float32: what to multiply with, and then to add.
+    """
+    channels, height, width = _size(x, corners)
+    scale = torch.empty(2, channels)
+    _call("statistics", x, height, width, channels, corners, weight, bias, float(eps), scale, _half(x))
+    return scale
+
+
 def normalise(
     x: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 0.0,
+    scale: Tensor | None = None,
     *,
-    statistics: bool = True,
     corners: bool = False,
     relu: bool = False,
     residual: Tensor | None = None,
     pad: int = 0,
 ) -> Tensor:
-    """Instance normalisation with a ReLU, a sum, and the reflected border that the next convolution wants.
+    """A multiplication and a sum, a ReLU, another picture's sum, and the reflected border that the next convolution wants.
 
     Args:
         x: the picture; or, with `corners`, what `UpsampledConv.corners` makes of one.
-        weight, bias: (C,) float32.
-        eps: added to the variance.
-        statistics: normalise; else x as it is.
-        corners: see x.
+        scale: of x, as `statistics` gives it; None: x as it is.
         relu: 0 for what is negative.
-        residual: added at the end, with a border of any width.
+        residual: added at the end.
         pad: width of the border.
 
     Returns:
         (1, C, H + 2 pad, W + 2 pad).
     """
-    channels, height, width = x.shape[1:]
-    if corners:
-        channels, height, width = channels // 4, 2 * (height - 1), 2 * (width - 1)
+    channels, height, width = _size(x, corners)
     out = _empty(x, channels, height + 2 * pad, width + 2 * pad)
-    border = 0 if residual is None else (residual.shape[2] - height) // 2
-    _call("normalise", x, height, width, channels, corners, statistics, weight, bias, float(eps), relu, residual, border, out, pad,
-          _half(x))
+    _call("normalise", x, height, width, channels, corners, scale, relu, residual, out, pad, _half(x))
     return out
 
 
-def picture(blocks: Tensor, height: int, width: int) -> Tensor:
-    """What `BlockedConv.blocks` makes, before tanh -> (1, 3, height, width) float32, 0..1, contiguous."""
+def _size(x: Tensor, corners: bool) -> tuple[int, int, int]:
+    channels, height, width = x.shape[1:]
+    return (channels // 4, 2 * (height - 1), 2 * (width - 1)) if corners else (channels, height, width)
+
+
+def whole(channels: int) -> int:
+    """To the next multiple of `MULTIPLE`."""
+    return -(-channels // MULTIPLE) * MULTIPLE
+
+
+def _filtered(weight: Tensor, lines: list[list[int]], divisors: list[int]) -> Tensor:
+    """G w G^T: weights (..., 3, 3) at the points of minimal filtering, (points, points, ...), float64."""
+    lines = torch.tensor(lines, dtype=torch.float64) / torch.tensor(divisors, dtype=torch.float64)[:, None]
+    return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
+
+
+def points(weight: Tensor) -> Tensor:
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it, (36, inputs, whole(outputs)) float32.
+
+    Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3).
+    """
+    lines = [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]]
+    transformed = _filtered(weight, lines, [4, 6, 6, 24, 24, 1]).flatten(0, 1).transpose(1, 2)
+    return F.pad(transformed, (0, whole(len(weight)) - len(weight))).float().contiguous()
+
+
+def nine_points(weight: Tensor) -> Tensor:
+    """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it, (25, 3, inputs, 3, outputs) float32.
+
+    Source: as `points`, F(3x3, 3x3) of the nine 3x3 kernels in it.
+    """
+    lines = [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [0, 0, 1]]
+    kernels = weight.unflatten(2, (3, 3)).unflatten(4, (3, 3)).transpose(3, 4)  # (outputs, inputs, 3, 3 kernels, 3, 3)
+    return _filtered(kernels, lines, [2, 2, 6, 6, 1]).flatten(0, 1).permute(0, 3, 2, 4, 1).float().contiguous()
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    scale: Tensor | None = None,
+    relu: bool = False,
+    reflects: bool = False,
+    slope: float = 1.0,
+    norm: tuple[Tensor | None, Tensor | None, float] | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """A 3x3 convolution of stride 1.
+
+    Args:
+        x: the picture, of whole(inputs) channels, of which the last are 0.
+        weight: as `points` makes it. bias: (whole(outputs),) float32.
+        scale, relu: of x before the convolution, as `normalise` has them.
+        reflects: the border is x reflected, else 0.
+        slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
+        norm: weight, bias and eps of what comes next, as `statistics` has them.
+        dtype: of what comes out; None: x's.
+
+    Returns:
+        (1, whole(outputs), H, W), and with `norm` the scale of it, as `statistics` gives it.
+    """
+    channels, height, width = x.shape[1:]
+    inputs, outputs = weight.shape[1:]
+    out = _empty(x, outputs, height, width, dtype)
+    following = None if norm is None else torch.empty(2, outputs)
+    norm_weight, norm_bias, eps = norm or (None, None, 0.0)
+    _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, weight, bias, outputs, float(slope), norm_weight,
+          norm_bias, float(eps), following, out, _half(x), _half(out))
+    return out, following
+
+
+def enter(
+    frame: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor, float], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A 9x9 convolution of a frame, to 16 channels.
+
+    Args:
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, and reflected beyond.
+        weight: as `nine_points` makes it. bias: (16,) float32.
+        norm: weight, bias and eps of what comes next, as `statistics` has them.
+        dtype: of what comes out.
+
+    Returns:
+        (1, 16, height, width), and its scale, as `statistics` gives it.
+    """
+    out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
+    norm_weight, norm_bias, eps = norm
+    _call("enter", frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    return out, scale
+
+
+def draw(x: Tensor, height: int, width: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 9x9 convolution of 16 channels, and tanh to 0..1: (1, 3, height, width) float32, contiguous.
+
+    Args:
+        x: with a border of 4, at least that size.
+        weight: as `nine_points` makes it. bias: (3,) float32.
+    """
     out = torch.empty((1, 3, height, width))
-    _call("picture", blocks, 2 * blocks.shape[2], 4 * blocks.shape[3], out, height, width, _half(blocks))
+    _call("draw", x, x.shape[2] - 2 * NINE_BORDER, x.shape[3] - 2 * NINE_BORDER, weight, bias, out, height, width, _half(x))
     return out
 
 
@@ -168,10 +275,10 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
         cubic: bicubic, else bilinear.
 
     Returns:
-        F'_t float32, and (1, C + 3, h, w) of F_t's type.
+        F'_t float32, and (1, whole(C + 3), h, w) of F_t's type, whose last channels are 0.
     """
     channels, height, width = feature.shape[1:]
-    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, channels + 3, height, width)
+    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, whole(channels + 3), height, width)
     _call("follow", previous, flow, feature, unexplained, height, width, channels, cubic, warped, difference, _half(feature))
     return warped, difference
 
@@ -195,9 +302,16 @@ def blend(
     return composite, blended
 
 
+def sharpened(composite: Tensor, feature: Tensor, blended: Tensor, flow: Tensor, sharpen: float) -> Tensor:
+    """As `Net1._sharpened` has it, of what `blend` gives and takes."""
+    out = torch.empty_like(composite)
+    _call("sharpened", composite, feature, blended, flow, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
+    return out
+
+
 def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
-    """`litepwcnet.seen`; radius 2 or 3, the flow contiguous."""
+    """`litepwcnet.seen`, and channels of 0 to the next multiple of 16; radius 2 or 3, the flow contiguous."""
     channels, height, width = here.shape[1:]
-    known = _empty(here, (2 * radius + 1) ** 2 + channels + 2, height, width)
+    known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
     _call("match", here, there, flow, float(pixels), height, width, channels, radius, known, _half(here))
     return known

@@ -5,146 +5,7 @@
  * shared out among the team, and no result depends on who computed it: sums are of rows that are always the same.
  */
 
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define EXPORT __attribute__((visibility("default")))
-#define INLINE static inline __attribute__((always_inline))
-
-/* --- threads ------------------------------------------------------------------------------------------------------- */
-
-/* GOMP_parallel of the OpenMP runtime that PyTorch has loaded, so that its workers, awake from the convolution before, do this,
- * too; NULL: this thread alone. */
-typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
-
-typedef struct {
-    void (*part)(const void *, long);
-    const void *job;
-    long parts;
-    atomic_long next;
-} Work;
-
-static void drain(void *data)
-{
-    Work *work = data;
-    for (long n; (n = atomic_fetch_add(&work->next, 1)) < work->parts;)
-        work->part(work->job, n);
-}
-
-static void share(Fork fork, int threads, void (*part)(const void *, long), const void *job, long parts)
-{
-    Work work = {.part = part, .job = job, .parts = parts};
-    atomic_init(&work.next, 0);
-    if (fork && threads > 1 && parts > 1)
-        fork(drain, &work, (unsigned)threads, 0);
-    else
-        drain(&work);
-}
-
-/* --- samples ------------------------------------------------------------------------------------------------------- */
-
-#define LANES 16
-typedef float Floats __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-
-INLINE float from_half(uint16_t half)
-{
-    uint32_t word = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
-INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
-{
-    uint32_t word;
-    memcpy(&word, &value, sizeof word);
-    return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
-}
-
-INLINE float get(const void *samples, long at, int half)
-{
-    return half ? from_half(((const uint16_t *)samples)[at]) : ((const float *)samples)[at];
-}
-
-INLINE void set(void *samples, long at, float value, int half)
-{
-    if (half)
-        ((uint16_t *)samples)[at] = to_half(value);
-    else
-        ((float *)samples)[at] = value;
-}
-
-INLINE Floats load(const void *samples, long at, int half)
-{
-    Floats values;
-    if (half) {
-        Halves halves;
-        memcpy(&halves, (const uint16_t *)samples + at, sizeof halves);
-        Words words = __builtin_convertvector(halves, Words) << 16;
-        memcpy(&values, &words, sizeof values);
-    } else {
-        memcpy(&values, (const float *)samples + at, sizeof values);
-    }
-    return values;
-}
-
-INLINE void store(void *samples, long at, Floats values, int half)
-{
-    if (half) {
-        Words words;
-        memcpy(&words, &values, sizeof words);
-        Halves halves = __builtin_convertvector((words + 0x7fff + (words >> 16 & 1)) >> 16, Halves);
-        memcpy((uint16_t *)samples + at, &halves, sizeof halves);
-    } else {
-        memcpy((float *)samples + at, &values, sizeof values);
-    }
-}
-
-INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */
-{
-    Words a, b;
-    memcpy(&a, &yes, sizeof a);
-    memcpy(&b, &no, sizeof b);
-    a = (condition & a) | (~condition & b);
-    memcpy(&yes, &a, sizeof yes);
-    return yes;
-}
-
-INLINE Floats sigmoid(Floats x) /* relative error below 1e-6 */
-{
-    Floats limit = (Floats){0} + 87;
-    x = select((Words)(x > limit), limit, select((Words)(x < -limit), -limit, x));
-    /* exp(-x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
-    Floats t = x * -1.44269504f, round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
-    Floats n = (t + round) - round, r = (t - n) * 0.693147181f;
-    Floats e = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
-    Words power;
-    Floats shifted = n + (12582912.0f + 127), scale;
-    memcpy(&power, &shifted, sizeof power);
-    power <<= 23;
-    memcpy(&scale, &power, sizeof scale);
-    return 1 / (1 + e * scale);
-}
-
-INLINE long clamp(long value, long last)
-{
-    return value < 0 ? 0 : value > last ? last : value;
-}
-
-INLINE long reflect(long value, long last) /* about the first and the last, which are not repeated */
-{
-    value = value < 0 ? -value : value;
-    return clamp(value > last ? 2 * last - value : value, last);
-}
-
-INLINE float bounded(float value, float low, float high)
-{
-    return !(value > low) ? low : value > high ? high : value; /* what is no number is low */
-}
+#include "kernels.h"
 
 #define ROWS 8 /* of a part */
 
@@ -195,10 +56,26 @@ EXPORT void pack(Fork fork, int threads, const float *frame, long height, long w
 
 /* --- normalisation -------------------------------------------------------------------------------------------------- */
 
+void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
+                 float *scale)
+{
+    for (long c = 0; c < channels; c++) {
+        double sum = 0, square = 0;
+        for (long part = 0; part < parts; part++) {
+            sum += sums[part * 2 * channels + c];
+            square += sums[(part * 2 + 1) * channels + c];
+        }
+        double mean = sum / count, variance = square / count - mean * mean;
+        float root = __builtin_sqrtf((float)(variance > 0 ? variance : 0) + eps);
+        scale[c] = (weight ? weight[c] : 1) / root;
+        scale[channels + c] = (bias ? bias[c] : 0) - (float)mean * scale[c];
+    }
+}
+
 typedef struct {
     const void *x, *residual;
     void *out;
-    long height, width, channels, pad, residual_pad;
+    long height, width, channels, pad;
     int half, corners, relu;
     double *sums;       /* of each part, then of each of both, channels */
     const float *scale; /* channels scales, then channels shifts; NULL: as they are */
@@ -218,19 +95,14 @@ INLINE void sum_rows(const Normalise *job, long part, int half)
     memset(sums, 0, 2 * job->channels * sizeof *sums);
     for (long y = part * ROWS; y < last_row(part, job->height); y++)
         for (long c = 0; c < job->channels; c += LANES) {
-            /* About the first pixel, so that a mean far from 0 leaves the variance its digits. */
-            Floats about = load(job->x, pixel(job, 0, 0) + c, half), sum[2] = {0}, square[2] = {0};
+            /* About the row's first pixel, so that a mean far from 0 leaves the variance its digits. */
+            Floats about = load(job->x, pixel(job, y, 0) + c, half), sum[2] = {0}, square[2] = {0};
             for (long x = 0; x < job->width; x++) {
                 Floats value = load(job->x, pixel(job, y, x) + c, half) - about;
                 sum[x & 1] += value;
                 square[x & 1] += value * value;
             }
-            sum[0] += sum[1];
-            square[0] += square[1];
-            for (long lane = 0; lane < LANES; lane++) {
-                sums[c + lane] += sum[0][lane];
-                sums[job->channels + c + lane] += square[0][lane];
-            }
+            add_sums(sums + c, job->channels, about, sum[0] + sum[1], square[0] + square[1], job->width);
         }
 }
 
@@ -243,26 +115,49 @@ static void sum_part(const void *data, long part)
         sum_rows(job, part, 0);
 }
 
-INLINE void write_rows(const Normalise *job, long part, int half)
+/* x (height, width, channels) -> scale: the scales and shifts, (2 channels), that bring each channel to mean 0 and variance 1, then to weight
+ * and bias, (channels), which may be NULL.
+ *
+ * corners: x is (height / 2 + 1, width / 2 + 1, 2, 2, channels), four pixels about each corner of a picture of half the size, and those
+ *     outside are left out.
+ * Returns 0, or -1 without memory. */
+EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *weight,
+                      const float *bias, float eps, float *scale, int half)
 {
-    long channels = job->channels, pad = job->pad, columns = job->width + 2 * pad, sample = half ? 2 : 4;
-    for (long row = part * ROWS; row < last_row(part, job->height + 2 * pad); row++) {
-        long y = reflect(row - pad, job->height - 1);
-        char *line = (char *)job->out + row * columns * channels * sample;
-        long residual = ((y + job->residual_pad) * (job->width + 2 * job->residual_pad) + job->residual_pad) * channels;
-        for (long x = 0; x < job->width; x++)
-            for (long c = 0; c < channels; c += LANES) {
-                Floats value = load(job->x, pixel(job, y, x) + c, half);
-                if (job->scale)
-                    value = value * load(job->scale, c, 0) + load(job->scale, channels + c, 0);
-                if (job->relu)
-                    value = select((Words)(value > 0), value, (Floats){0});
-                if (job->residual)
-                    value += load(job->residual, residual + x * channels + c, half);
+    long parts = parts_of(height);
+    Normalise job = {.x = x, .height = height, .width = width, .channels = channels, .corners = corners, .half = half};
+    job.sums = malloc(parts * 2 * channels * sizeof *job.sums);
+    if (!job.sums)
+        return -1;
+    share(fork, threads, sum_part, &job, parts);
+    normalising(job.sums, parts, channels, (double)height * width, weight, bias, eps, scale);
+    free(job.sums);
+    return 0;
+}
+
+INLINE void write_rows(Normalise job, long part, int corners, int half)
+{
+    long channels = job.channels, pad = job.pad, columns = job.width + 2 * pad, sample = half ? 2 : 4;
+    job.corners = corners;
+    for (long row = part * ROWS; row < last_row(part, job.height + 2 * pad); row++) {
+        long y = reflect(row - pad, job.height - 1);
+        char *line = (char *)job.out + row * columns * channels * sample;
+        for (long c = 0; c < channels; c += LANES) {
+            Floats scale = (Floats){0} + 1, shift = {0}, least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
+            if (job.scale) {
+                scale = load(job.scale, c, 0);
+                shift = load(job.scale, channels + c, 0);
+            }
+            for (long x = 0; x < job.width; x++) {
+                Floats value = load(job.x, pixel(&job, y, x) + c, half) * scale + shift;
+                value = select((Words)(value > least), value, least);
+                if (job.residual)
+                    value += load(job.residual, (y * job.width + x) * channels + c, half);
                 store(line, (x + pad) * channels + c, value, half);
             }
+        }
         for (long n = 1; n <= pad; n++) {
-            long size = channels * sample, last = job->width - 1;
+            long size = channels * sample, last = job.width - 1;
             memcpy(line + (pad - n) * size, line + (pad + clamp(n, last)) * size, size);
             memcpy(line + (pad + last + n) * size, line + (pad + clamp(last - n, last)) * size, size);
         }
@@ -272,99 +167,25 @@ INLINE void write_rows(const Normalise *job, long part, int half)
 static void write_part(const void *data, long part)
 {
     const Normalise *job = data;
-    if (job->half)
-        write_rows(job, part, 1);
-    else
-        write_rows(job, part, 0);
+    switch ((job->corners ? 2 : 0) + job->half) {
+    case 0: write_rows(*job, part, 0, 0); break;
+    case 1: write_rows(*job, part, 0, 1); break;
+    case 2: write_rows(*job, part, 1, 0); break;
+    case 3: write_rows(*job, part, 1, 1); break;
+    }
 }
 
-/* Instance normalisation, and what surrounds it: x (height, width, channels) -> out (height + 2 pad, width + 2 pad, channels), with its
- * border reflected.
+/* x (height, width, channels), or corners as `statistics` has them, -> out (height + 2 pad, width + 2 pad, channels), with its border
+ * reflected.
  *
- * corners: x is (height / 2 + 1, width / 2 + 1, 2, 2, channels), four pixels about each corner of a picture of half the size, and those
- *     outside are dropped.
- * normalises: to mean 0 and variance 1, then weight and bias, (channels) float32, which may be NULL; else x as it is.
+ * scale: x times the first `channels` of these plus the others; NULL: x as it is.
  * relu: what is below 0 becomes 0.
- * residual: added at the end, (height + 2 residual_pad, width + 2 residual_pad, channels); may be NULL.
- * Returns 0, or -1 without memory. */
-EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, int normalises,
-                     const float *weight, const float *bias, float eps, int relu, const void *residual, long residual_pad, void *out,
-                     long pad, int half)
+ * residual: added at the end, (height, width, channels); may be NULL. */
+EXPORT void normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *scale,
+                      int relu, const void *residual, void *out, long pad, int half)
 {
-    long parts = parts_of(height);
-    Normalise job = {x, residual, out, height, width, channels, pad, residual_pad, half, corners, relu, NULL, NULL};
-    double *sums = NULL;
-    float *scale = NULL;
-    if (normalises) {
-        job.sums = sums = malloc(parts * 2 * channels * sizeof *sums);
-        scale = malloc(2 * channels * sizeof *scale);
-        if (!sums || !scale) {
-            free(sums);
-            free(scale);
-            return -1;
-        }
-        share(fork, threads, sum_part, &job, parts);
-        double count = (double)height * width;
-        for (long c = 0; c < channels; c++) {
-            double sum = 0, square = 0;
-            for (long part = 0; part < parts; part++) {
-                sum += sums[part * 2 * channels + c];
-                square += sums[(part * 2 + 1) * channels + c];
-            }
-            double mean = sum / count, variance = square / count - mean * mean;
-            float root = __builtin_sqrtf((float)(variance > 0 ? variance : 0) + eps);
-            scale[c] = (weight ? weight[c] : 1) / root;
-            scale[channels + c] = (bias ? bias[c] : 0) - (float)(mean + get(x, pixel(&job, 0, 0) + c, half)) * scale[c];
-        }
-        job.scale = scale;
-    }
+    Normalise job = {x, residual, out, height, width, channels, pad, half, corners, relu, NULL, scale};
     share(fork, threads, write_part, &job, parts_of(height + 2 * pad));
-    free(sums);
-    free(scale);
-    return 0;
-}
-
-/* --- the picture ---------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const void *x;
-    float *out;
-    long height, width, full_width;
-    int half;
-} Picture;
-
-enum { BLOCK_ROWS = 2, BLOCK_COLUMNS = 4, BLOCK = 3 * BLOCK_ROWS * BLOCK_COLUMNS, SEGMENT = 2 * LANES };
-
-static void picture_part(const void *data, long part)
-{
-    const Picture *job = data;
-    long blocks = job->full_width / BLOCK_COLUMNS;
-    float values[SEGMENT * BLOCK];
-    for (long first = 0; first < blocks; first += SEGMENT) {
-        long count = blocks - first < SEGMENT ? blocks - first : SEGMENT, at = (part * blocks + first) * BLOCK, n = 0;
-        for (; n + LANES <= count * BLOCK; n += LANES)
-            store(values, n, sigmoid(2 * load(job->x, at + n, job->half)), 0);
-        for (; n < count * BLOCK; n++)
-            values[n] = sigmoid((Floats){0} + 2 * get(job->x, at + n, job->half))[0];
-        for (long c = 0; c < 3; c++)
-            for (long row = 0; row < BLOCK_ROWS && part * BLOCK_ROWS + row < job->height; row++) {
-                float *line = job->out + (c * job->height + part * BLOCK_ROWS + row) * job->width;
-                const float *from = values + (c * BLOCK_ROWS + row) * BLOCK_COLUMNS;
-                long start = first * BLOCK_COLUMNS, columns = job->width - start;
-                if (columns > count * BLOCK_COLUMNS)
-                    columns = count * BLOCK_COLUMNS;
-                for (long x = 0; x < columns; x++)
-                    line[start + x] = from[x / BLOCK_COLUMNS * BLOCK + x % BLOCK_COLUMNS];
-            }
-    }
-}
-
-/* x (full_height / 2, full_width / 4, 3, 2, 4): blocks of the picture before tanh -> out (3, height, width) float32, 0..1. */
-EXPORT void picture(Fork fork, int threads, const void *x, long full_height, long full_width, float *out, long height, long width,
-                    int half)
-{
-    Picture job = {x, out, height, width, full_width, half};
-    share(fork, threads, picture_part, &job, full_height / BLOCK_ROWS);
 }
 
 /* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
@@ -482,7 +303,7 @@ typedef struct {
 
 INLINE void follow_row(const Follow *job, long y, int cubic, int half)
 {
-    long width = job->width, channels = job->channels, plane = job->height * width;
+    long width = job->width, channels = job->channels, all = whole(channels + 3), plane = job->height * width;
     for (long x = 0; x < width; x++) {
         long at = y * width + x;
         float to_x = (float)x + job->flow[at] / STRIDE, to_y = (float)y + job->flow[plane + at] / STRIDE;
@@ -492,11 +313,13 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
             Floats warped = sample(job->previous, width, channels, &rows, &columns, cubic ? 4 : 2, c, 0);
             Floats apart = load(job->feature, at * channels + c, half) - warped;
             store(job->warped, at * channels + c, warped, 0);
-            store(job->difference, at * (channels + 3) + c, select((Words)(apart < 0), -apart, apart), half);
+            store(job->difference, at * all + c, select((Words)(apart < 0), -apart, apart), half);
         }
         /* The source's differences are about a tenth of the features'. */
         for (long c = 0; c < 3; c++)
-            set(job->difference, at * (channels + 3) + channels + c, 10 * job->unexplained[c * plane + at], half);
+            set(job->difference, at * all + channels + c, 10 * job->unexplained[c * plane + at], half);
+        for (long c = channels + 3; c < all; c++)
+            set(job->difference, at * all + c, 0, half);
     }
 }
 
@@ -512,7 +335,7 @@ static void follow_part(const void *data, long y)
 }
 
 /* The previous feature (height, width, channels) float32, sampled along flow (2, height, width) float32 in pixels of the frame ->
- * warped, like it, and difference (height, width, channels + 3): |feature - warped| and 10 unexplained (3, height, width) float32. */
+ * warped, like it, and difference (height, width, whole(channels + 3)): |feature - warped|, 10 unexplained (3, height, width) float32, and 0. */
 EXPORT void follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained,
                    long height, long width, long channels, int cubic, float *warped, void *difference, int half)
 {
@@ -521,8 +344,8 @@ EXPORT void follow(Fork fork, int threads, const float *previous, const float *f
 }
 
 typedef struct {
-    const void *feature, *mask;
-    const float *warped, *flow, *change;
+    const void *feature;
+    const float *warped, *mask, *flow, *change;
     float *composite, *blended;
     long height, width, channels;
     float still, hold, coherence, refresh;
@@ -535,7 +358,7 @@ static void blend_part(const void *data, long y)
     for (long x = 0; x < job->width; x++) {
         long at = y * job->width + x;
         int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
-        float mask = sigmoid((Floats){0} + get(job->mask, at, job->half))[0];
+        float mask = sigmoid((Floats){0} + job->mask[at])[0];
         if (job->change && job->change[at] < job->still)
             mask += (1 - mask) * mask * job->hold * (1 - job->change[at] / job->still);
         mask *= job->coherence * (1 - job->refresh * (float)moved);
@@ -547,16 +370,117 @@ static void blend_part(const void *data, long y)
     }
 }
 
-/* Eq. 3: feature and warped (height, width, channels), mask (height, width) before its sigmoid, change (height, width) float32 or
- * NULL -> composite (height, width, channels)
+/* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
+ * or NULL -> composite (height, width, channels)
  * and the mask as it was blended (height, width), both float32. */
-EXPORT void blend(Fork fork, int threads, const void *feature, const float *warped, const void *mask, const float *flow,
+EXPORT void blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
                   const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh, float *composite, float *blended,
                   int half)
 {
-    Blend job = {feature, mask,   warped, flow,  change, composite, blended,
+    Blend job = {feature, warped, mask, flow,  change, composite, blended,
                  height,  width,  channels, still, hold,  coherence, refresh, half};
     share(fork, threads, blend_part, &job, height);
+}
+
+typedef struct {
+    const float *composite, *blended, *flow;
+    const void *feature;
+    float *energy, *out; /* energy: of the composite's detail, then of the feature's, each its mean of 9 in a row */
+    long height, width, channels;
+    float sharpen;
+    int half;
+} Sharpen;
+
+enum { NEAR = 1, FAR = 4 };
+
+/* A picture's difference from its mean of 3x3. */
+INLINE Floats detail(const void *picture, const Sharpen *job, long y, long x, long c, int half)
+{
+    Floats sum = {0};
+    for (long i = -NEAR; i <= NEAR; i++)
+        for (long j = -NEAR; j <= NEAR; j++)
+            sum += load(picture, (clamp(y + i, job->height - 1) * job->width + clamp(x + j, job->width - 1)) * job->channels + c, half);
+    return load(picture, (y * job->width + x) * job->channels + c, half) - sum / 9;
+}
+
+INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, int half)
+{
+    long width = job->width;
+    float *line = out + y * width, before[FAR + 1], sum = 0;
+    for (long x = 0; x < width; x++) {
+        Floats squares = {0};
+        for (long c = 0; c < job->channels; c += LANES) {
+            Floats value = detail(picture, job, y, x, c, half);
+            squares += value * value;
+        }
+        line[x] = 0;
+        for (long lane = 0; lane < LANES; lane++)
+            line[x] += squares[lane];
+    }
+    /* The mean of 9, in place: `before` keeps what was there. */
+    float first = line[0], last = line[width - 1];
+    for (long n = 0; n <= FAR; n++)
+        before[n] = first;
+    for (long x = 0; x < width; x++) {
+        sum = 0;
+        for (long n = 1; n <= FAR; n++)
+            sum += before[(x + FAR + 1 - n) % (FAR + 1)] + (x + n < width ? line[x + n] : last);
+        float here = line[x];
+        line[x] = sum + here;
+        before[x % (FAR + 1)] = here;
+    }
+}
+
+static void energy_part(const void *data, long y)
+{
+    const Sharpen copy = *(const Sharpen *)data, *job = &copy;
+    energy_row(job, y, job->composite, job->energy, 0);
+    if (job->half)
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, 1);
+    else
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, 0);
+}
+
+static void sharpen_part(const void *data, long y)
+{
+    const Sharpen copy = *(const Sharpen *)data, *job = &copy;
+    long width = job->width, plane = job->height * width, channels = job->channels;
+    for (long x = 0; x < width; x++) {
+        long at = y * width + x;
+        float gain = 0;
+        if (job->flow[at] != 0 || job->flow[plane + at] != 0) {
+            float ours = 0, theirs = 0;
+            for (long n = -FAR; n <= FAR; n++) {
+                long row = clamp(y + n, job->height - 1) * width + x;
+                ours += job->energy[row];
+                theirs += job->energy[plane + row];
+            }
+            float count = 9 * 9 * (float)channels, most = job->sharpen * job->blended[at];
+            gain = __builtin_sqrtf(theirs / count / (ours / count + 1e-6f)) - 1;
+            gain = gain > most ? most : gain > 0 ? gain : 0;
+        }
+        for (long c = 0; c < channels; c += LANES) {
+            Floats value = load(job->composite, at * channels + c, 0);
+            if (gain > 0)
+                value += gain * detail(job->composite, job, y, x, c, 0);
+            store(job->out, at * channels + c, value, 0);
+        }
+    }
+}
+
+/* `Net1._sharpened`: composite (height, width, channels), blended (height, width) and flow (2, height, width) float32, feature like the
+ * composite -> out, like the composite. Returns 0, or -1 without memory. */
+EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended, const float *flow,
+                     long height, long width, long channels, float sharpen, float *out, int half)
+{
+    float *energy = malloc(2 * height * width * sizeof *energy);
+    if (!energy)
+        return -1;
+    Sharpen job = {composite, blended, flow, feature, energy, out, height, width, channels, sharpen, half};
+    share(fork, threads, energy_part, &job, height);
+    share(fork, threads, sharpen_part, &job, height);
+    free(energy);
+    return 0;
 }
 
 /* --- a level of LitePWCNet -------------------------------------------------------------------------------------------- */
@@ -610,7 +534,7 @@ static void warp_part(const void *data, long y)
 
 INLINE void volume_row(const Match *job, long y, long radius, int half)
 {
-    long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = volume + channels + 2;
+    long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
     long stride = (job->height + 2 * radius) * job->columns, plane = job->height * job->width, line = lanes(job->width);
     for (long first = 0; first < job->width; first += LANES) {
         Floats values[MOST_DISPLACEMENTS];
@@ -636,6 +560,8 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
             memcpy((char *)job->known + (at * all + volume) * size, (const char *)job->here + at * channels * size, channels * size);
             for (long n = 0; n < 2; n++)
                 set(job->known, at * all + volume + channels + n, job->flow[n * plane + at], half);
+            for (long n = volume + channels + 2; n < all; n++)
+                set(job->known, at * all + n, 0, half);
         }
     }
 }
@@ -652,8 +578,8 @@ static void volume_part(const void *data, long y)
 }
 
 /* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, of which 1 is
- * `pixels` pixels of this level -> known (height, width, (2 radius + 1)^2 + channels + 2): the cost volume of here with there sampled along
- * the flow, through a leaky ReLU, here, and the flow. radius: 2 or 3. Returns 0, or -1 without memory. */
+ * `pixels` pixels of this level -> known (height, width, whole((2 radius + 1)^2 + channels + 2)): the cost volume of here with there sampled along
+ * the flow, through a leaky ReLU, here, the flow, and 0. radius: 2 or 3. Returns 0, or -1 without memory. */
 EXPORT int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width,
                  long channels, long radius, void *known, int half)
 {

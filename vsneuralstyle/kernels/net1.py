@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle import kernels
+from vsneuralstyle.cpu import units
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
-from vsneuralstyle.networks.litepwcnet import NORM_EPS, LitePWCNet
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, LitePWCNet, pixels
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
@@ -17,7 +18,8 @@ from vsneuralstyle.networks.warp import warp
 
 
 def fastest(net1: Net1) -> "Net1 | FusedNet1":
-    """By the kernels where they can do it: on a CPU for which the library is there, all channels multiples of 16."""
+    """By the kernels where they can do it: on a CPU for which the library is there, 16 channels at full resolution and multiples
+    of that elsewhere."""
     return FusedNet1(net1) if _served(net1) else net1
 
 
@@ -29,6 +31,7 @@ def _served(net1: Net1) -> bool:
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
         and all(count % kernels.MULTIPLE == 0 for count in channels)
+        and channels[0] == kernels.MULTIPLE
         and kernels.library() is not None
     )
 
@@ -39,44 +42,97 @@ def _conv(convolution: nn.Conv2d, padded: Tensor) -> Tensor:
 
 
 class _Norm:
-    """An `InstanceNorm`, or none."""
+    """An `InstanceNorm`, or none, and a ReLU."""
 
     def __init__(self, norm: nn.Module) -> None:
-        self.statistics = isinstance(norm, InstanceNorm)
-        if self.statistics:
+        self.arguments = None
+        if isinstance(norm, InstanceNorm):
             self.arguments = norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
 
-    def __call__(self, x: Tensor, **options: object) -> Tensor:
-        if self.statistics:
-            return kernels.normalise(x, *self.arguments, **options)
-        return kernels.normalise(x, statistics=False, **options)
+    def __call__(self, x: Tensor, pad: int, corners: bool = False) -> Tensor:
+        scale = kernels.statistics(x, *self.arguments, corners=corners) if self.arguments else None
+        return kernels.normalise(x, scale, corners=corners, relu=True, pad=pad)
+
+
+class _Convolution:
+    """A 3x3 convolution of stride 1, by `kernels.convolve`, or by PyTorch where that is faster.
+
+    Args:
+        convolution: its border is reflected or 0.
+        slope: what is negative is multiplied by it in the end.
+        norm: weight, bias and eps of the normalisation of what comes out.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None) -> None:
+        self.reflects = convolution.padding_mode == "reflect"
+        self.slope, self.norm = slope, norm
+        outputs, inputs = convolution.weight.shape[:2]
+        self.bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(outputs) - outputs))
+        self.direct = _direct_is_faster(convolution.weight.dtype)
+        if self.direct:
+            spare = 0, 0, 0, 0, 0, kernels.whole(inputs) - inputs, 0, kernels.whole(outputs) - outputs
+            self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
+        else:
+            self.weight = kernels.points(convolution.weight)
+
+    def __call__(
+        self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `kernels.convolve`."""
+        if not self.direct:
+            return kernels.convolve(
+                x, self.weight, self.bias, scale=scale, relu=relu, reflects=self.reflects, slope=self.slope, norm=self.norm, dtype=dtype
+            )
+        if self.reflects:
+            x = kernels.normalise(x, scale, relu=relu, pad=1)
+        x = F.conv2d(x, self.weight, self.bias.to(x.dtype), padding=0 if self.reflects else 1)
+        x = F.leaky_relu_(x, self.slope) if self.slope != 1 else x
+        return x.to(dtype or x.dtype), kernels.statistics(x, *self.norm) if self.norm else None
+
+
+def _direct_is_faster(dtype: torch.dtype) -> bool:
+    """Matrix units multiply faster than Winograd's filtering, in vectors, saves multiplications."""
+    return dtype == torch.bfloat16 and "amx_bf16" in units()
+
+
+class _Chain:
+    """Convolutions, each with the slope of what is negative in the end, and a last one, which gives float32."""
+
+    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d) -> None:
+        self.layers, self.last = [_Convolution(*layer) for layer in layers], _Convolution(last)
+        self.outputs = last.out_channels
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x, _ = layer(x)
+        return self.last(x, dtype=torch.float32)[0][:, : self.outputs]
 
 
 class _Blocks:
-    """Residual blocks one after the other: a padded picture in, a picture out, padded or not."""
+    """Residual blocks one after the other."""
 
     def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
         self.blocks = [
-            (block.branch[0][0], _Norm(block.branch[0][1]), block.branch[1], _Norm(block.branch[2])) for block in blocks
+            (_Convolution(block.branch[0][0], norm=_Norm(block.branch[0][1]).arguments),
+             _Convolution(block.branch[1], norm=_Norm(block.branch[2]).arguments)) for block in blocks
         ]
 
-    def __call__(self, x: Tensor, pad: int) -> Tensor:
-        if not self.blocks:
-            return x if pad else x[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
-        for n, (first, first_norm, second, second_norm) in enumerate(self.blocks):
-            y = first_norm(_conv(first, x), relu=True, pad=1)
-            x = second_norm(_conv(second, y), residual=x, pad=1 if n + 1 < len(self.blocks) else pad)
+    def __call__(self, x: Tensor) -> Tensor:
+        for first, second in self.blocks:
+            y, scale = first(x)
+            y, scale = second(y, scale, relu=True)
+            x = kernels.normalise(y, scale, residual=x)
         return x
 
 
 class _Bank:
-    """A `Bank`: padded in, padded out."""
+    """A `Bank`."""
 
     def __init__(self, bank: Bank) -> None:
-        self.convolution, self.norm, self.blocks = bank[0], _Norm(bank[1]), _Blocks([bank[2]])
+        self.convolution, self.blocks = _Convolution(bank[0], norm=_Norm(bank[1]).arguments), _Blocks([bank[2]])
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.blocks(self.norm(_conv(self.convolution, x), pad=1), pad=1)
+        return self.blocks(kernels.normalise(*self.convolution(x)))
 
 
 class _Up:
@@ -88,7 +144,7 @@ class _Up:
 
     def __call__(self, x: Tensor, pad: int) -> Tensor:
         x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, self.bias)
-        return self.norm(x, corners=True, relu=True, pad=pad)
+        return self.norm(x, pad, corners=True)
 
 
 class FusedNet1:
@@ -101,9 +157,22 @@ class FusedNet1:
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style = net1.style
-        self.net1, self.flow, self.mask = net1, net1.flow, net1.mask
+        self.net1, self.flow = net1, net1.flow
+        self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
+        if isinstance(self.flow, LitePWCNet):
+            # Of each level a convolution that halves, and one more; the first one's feature nobody looks at.
+            self.features = [
+                (halving, _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS) if n else None))
+                for n, (halving, second) in enumerate(self.flow.features)
+            ]
+            self.estimators = [
+                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict)
+                for estimator, predict in zip(self.flow.estimators, self.flow.predicts)
+            ]
         self.dtype = net1.mask[0].weight.dtype
-        self.down = [(block[0], _Norm(block[1])) for block in style.down]
+        first, *halving = style.down
+        self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _Norm(first[1]).arguments
+        self.down = [(block[0], _Norm(block[1])) for block in halving]
         cut = BLOCKS_BEFORE_BANK if isinstance(style, StyleBankNet) else style.encoder_blocks
         end = None if isinstance(style, StyleBankNet) else style.encoder_blocks
         self.before, self.after = _Blocks(style.residual[:cut]), _Blocks(style.residual[cut:end])
@@ -116,30 +185,28 @@ class FusedNet1:
             self.banks = [(1.0, _Bank(bank))]
         *ups, last = style.up
         self.ups = [_Up(block) for block in ups]
-        self.last_weight, self.last_bias, self.last_stride, self.last_pad = last.blocks()
+        self.last = kernels.nine_points(last.weight), last.bias.detach().float()
 
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
-        first = self.down[0][0]
-        x = kernels.pack(frame, height, width, first.kernel_size[0] // 2, self.dtype)
-        for convolution, norm in self.down:
-            x = norm(_conv(convolution, x), relu=True, pad=1)
-        x = self.before(x, pad=1)
+        x, scale = kernels.enter(frame, height, width, *self.first, self.dtype)
+        x = kernels.normalise(x, scale, relu=True, pad=1)
+        for n, (convolution, norm) in enumerate(self.down):
+            x = norm(_conv(convolution, x), pad=1 if n + 1 < len(self.down) else 0)
+        x = self.before(x)
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
         elif self.banks:
             x = sum(bank(x) * weight for weight, bank in self.banks)
-        return self.after(x, pad=0)
+        return self.after(x)
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
-        x = feature.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        if self.rest.blocks:
-            x = self.rest(F.pad(x, (1, 1, 1, 1), mode="reflect"), pad=0)
+        x = self.rest(feature.to(self.dtype).contiguous(memory_format=torch.channels_last))
         for n, up in enumerate(self.ups):
-            x = up(x, pad=0 if n + 1 < len(self.ups) else self.last_pad)
-        return kernels.picture(F.conv2d(x, self.last_weight, self.last_bias, self.last_stride), height, width)
+            x = up(x, pad=0 if n + 1 < len(self.ups) else kernels.NINE_BORDER)
+        return kernels.draw(x, height, width, *self.last)
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""
@@ -149,11 +216,12 @@ class FusedNet1:
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x = self.flow.features[0](kernels.pack(frame, height, width, 0, self.dtype, mean, 4.0))
+        x = kernels.pack(frame, height, width, 0, self.dtype, mean, 4.0)
         features = []
-        for layer in self.flow.features[1:]:
-            x = layer(x)
-            features.append(kernels.normalise(x, eps=NORM_EPS))
+        for halving, second in self.features:
+            x, scale = second(halving(x))
+            if scale is not None:
+                features.append(kernels.normalise(x, scale))
         return tuple(features)
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
@@ -164,7 +232,11 @@ class FusedNet1:
 
     @property
     def matching(self) -> dict[str, object]:
-        return {"see": kernels.match} if isinstance(self.flow, LitePWCNet) else {}
+        return {"residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
+
+    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """As `LitePWCNet.residual`."""
+        return self.estimators[n](kernels.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
 
     @property
     def still(self) -> float:
@@ -188,8 +260,11 @@ class FusedNet1:
         feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
         flow = flow.contiguous()
         warped, difference = kernels.follow(previous, flow, feature, unexplained.contiguous(), cubic)
-        mask = nn.Sequential.forward(self.mask, difference)
+        mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None
-        return kernels.blend(
+        composite, blended = kernels.blend(
             feature, warped, mask.contiguous(), flow, change, net1.still, net1.hold, coherence, net1.refresh
         )
+        if net1.sharpen:
+            composite = kernels.sharpened(composite, feature, blended, flow, net1.sharpen)
+        return composite, blended

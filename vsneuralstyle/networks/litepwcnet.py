@@ -88,6 +88,11 @@ def seen(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) 
     return known.contiguous(memory_format=torch.channels_last)
 
 
+def pixels(n: int) -> float:
+    """Of the n-th level from 1/32 on, that 1 of a flow is."""
+    return FLOW_SCALE / 2 ** (len(CHANNELS) - n)
+
+
 def global_match(scores: Tensor) -> Tensor:
     """Flow to what matches best, however far away.
 
@@ -151,17 +156,22 @@ class LitePWCNet(FlowNetwork):
         first: Sequence[Tensor],
         second: Sequence[Tensor],
         levels: int = LEVELS,
-        see: Callable[[Tensor, Tensor, Tensor, float, int], Tensor] = seen,
+        residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `see` takes the place of `seen`."""
-        return self._refined(self._scores(first[-1], second[-1]), first, second, levels, see)
+        """As `FlowNetwork.match`; `residual` takes the place of this network's own."""
+        return self._refined(self._scores(first[-1], second[-1]), first, second, levels, residual or self.residual)
+
+    def residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """What a level's estimator, the n-th from 1/32 on, adds to the flow so far, (B, 2, H, W) float32."""
+        known = seen(here, there, flow, pixels(n), RADII[n])
+        return self.predicts[n](self.estimators[n](known)).float()
 
     def supervised(
         self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
     ) -> tuple[list[Tensor], Tensor]:
         here, there = self.extract(first), self.extract(second)
         scores = self._scores(here[-1], there[-1])
-        return self._refined(scores, here, there, levels, seen), self._matching_loss(scores.float(), target)
+        return self._refined(scores, here, there, levels, self.residual), self._matching_loss(scores.float(), target)
 
     def _scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
@@ -172,19 +182,16 @@ class LitePWCNet(FlowNetwork):
         return torch.einsum("bcyx,bcvu->byxvu", here, there)
 
     def _refined(
-        self, scores: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, see: Callable[..., Tensor]
+        self, scores: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
     ) -> list[Tensor]:
         stride = 2 ** len(CHANNELS) * (first[-1].shape[-1] // scores.shape[2])
         flows = [global_match(scores) * (stride / FLOW_SCALE)]
-        coarse_to_fine = range(len(CHANNELS), 1, -1)
-        for level, radius, estimator, predict in zip(coarse_to_fine, RADII, self.estimators, self.predicts):
+        for n, (here, there) in enumerate(zip(reversed(first), reversed(second))):
             if len(flows) == levels:
                 break
-            here, there = first[level - 2], second[level - 2]
             factor = here.shape[-1] // flows[-1].shape[-1]
             flow = F.interpolate(flows[-1].float(), scale_factor=factor, mode="bilinear", align_corners=False)
-            residual = predict(estimator(see(here, there, flow, FLOW_SCALE / 2**level, radius)))
-            flows.append(flow + residual.float())
+            flows.append(flow + residual(n, here, there, flow))
         return flows
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--output {args.output}: expected a folder, for StyleBank's base and its banks")
     net1, networks = assemble(style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode)
     net1.to(device, memory_format=torch.channels_last)
-    net1.refresh = 0.0  # at run time alone: a mask that was trained with it reuses less everywhere
+    net1.refresh = net1.sharpen = 0.0  # at run time alone: a mask that was trained with refreshing reuses less everywhere
     net1.style.requires_grad_(False)
     net1.flow.requires_grad_(args.flow_rate > 0)
     banks = {}

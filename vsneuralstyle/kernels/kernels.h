@@ -1,0 +1,180 @@
+/* What the kernels share: threads, and samples in vectors. */
+
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- threads ------------------------------------------------------------------------------------------------------- */
+
+/* GOMP_parallel of the OpenMP runtime that PyTorch has loaded, so that its workers, awake from the convolution before, do this,
+ * too; NULL: this thread alone. */
+typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
+
+typedef struct {
+    void (*part)(const void *, long);
+    const void *job;
+    long parts;
+    atomic_long next;
+} Work;
+
+static inline void drain(void *data)
+{
+    Work *work = data;
+    for (long n; (n = atomic_fetch_add(&work->next, 1)) < work->parts;)
+        work->part(work->job, n);
+}
+
+static inline void share(Fork fork, int threads, void (*part)(const void *, long), const void *job, long parts)
+{
+    Work work = {.part = part, .job = job, .parts = parts};
+    atomic_init(&work.next, 0);
+    if (fork && threads > 1 && parts > 1)
+        fork(drain, &work, (unsigned)threads, 0);
+    else
+        drain(&work);
+}
+
+/* --- samples ------------------------------------------------------------------------------------------------------- */
+
+/* Floats of the CPU's own vectors: wider ones would be kept in memory. */
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+/* Keeps a value in a register: GCC would load it anew for each use. */
+#if defined(__x86_64__)
+#define KEEP(value) __asm__("" : "+v"(value))
+#else
+#define KEEP(value) (void)0
+#endif
+
+INLINE float from_half(uint16_t half)
+{
+    uint32_t word = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
+{
+    uint32_t word;
+    memcpy(&word, &value, sizeof word);
+    return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+INLINE float get(const void *samples, long at, int half)
+{
+    return half ? from_half(((const uint16_t *)samples)[at]) : ((const float *)samples)[at];
+}
+
+INLINE void set(void *samples, long at, float value, int half)
+{
+    if (half)
+        ((uint16_t *)samples)[at] = to_half(value);
+    else
+        ((float *)samples)[at] = value;
+}
+
+INLINE Floats load(const void *samples, long at, int half)
+{
+    Floats values;
+    if (half) {
+        Halves halves;
+        memcpy(&halves, (const uint16_t *)samples + at, sizeof halves);
+        Words words = __builtin_convertvector(halves, Words) << 16;
+        memcpy(&values, &words, sizeof values);
+    } else {
+        memcpy(&values, (const float *)samples + at, sizeof values);
+    }
+    return values;
+}
+
+INLINE void store(void *samples, long at, Floats values, int half)
+{
+    if (half) {
+        Words words;
+        memcpy(&words, &values, sizeof words);
+        Halves halves = __builtin_convertvector((words + 0x7fff + (words >> 16 & 1)) >> 16, Halves);
+        memcpy((uint16_t *)samples + at, &halves, sizeof halves);
+    } else {
+        memcpy((float *)samples + at, &values, sizeof values);
+    }
+}
+
+INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */
+{
+    Words a, b;
+    memcpy(&a, &yes, sizeof a);
+    memcpy(&b, &no, sizeof b);
+    a = (condition & a) | (~condition & b);
+    memcpy(&yes, &a, sizeof yes);
+    return yes;
+}
+
+INLINE Floats sigmoid(Floats x) /* relative error below 1e-6 */
+{
+    Floats limit = (Floats){0} + 87;
+    x = select((Words)(x > limit), limit, select((Words)(x < -limit), -limit, x));
+    /* exp(-x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
+    Floats t = x * -1.44269504f, round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
+    Floats n = (t + round) - round, r = (t - n) * 0.693147181f;
+    Floats e = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
+    Words power;
+    Floats shifted = n + (12582912.0f + 127), scale;
+    memcpy(&power, &shifted, sizeof power);
+    power <<= 23;
+    memcpy(&scale, &power, sizeof scale);
+    return 1 / (1 + e * scale);
+}
+
+INLINE long whole(long channels) /* to the next multiple of 16 */
+{
+    return (channels + 15) / 16 * 16;
+}
+
+INLINE long clamp(long value, long last)
+{
+    return value < 0 ? 0 : value > last ? last : value;
+}
+
+INLINE long reflect(long value, long last) /* about the first and the last, which are not repeated */
+{
+    value = value < 0 ? -value : value;
+    return clamp(value > last ? 2 * last - value : value, last);
+}
+
+INLINE float bounded(float value, float low, float high)
+{
+    return !(value > low) ? low : value > high ? high : value; /* what is no number is low */
+}
+
+/* Adds to sums and, `channels` further on, sums of squares, those of `count` values, whose sum and squares' sum were taken about a value. */
+INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floats square, long count)
+{
+    for (long lane = 0; lane < LANES; lane++) {
+        double a = about[lane], s = sum[lane];
+        sums[lane] += s + (double)count * a;
+        sums[channels + lane] += square[lane] + 2 * a * s + (double)count * a * a;
+    }
+}
+
+/* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
+void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
+                 float *scale);
+
+#endif

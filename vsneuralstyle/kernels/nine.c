@@ -1,0 +1,383 @@
+/* 9x9 convolutions of stride 1, a style network's first and last layer, by Winograd's minimal filtering: a third of the multiplications.
+ *
+ * A 9x9 kernel is 3x3 kernels of 3x3, each of which F(3x3, 3x3) (Lavin, Gray, CVPR 2016) applies to tiles of 5x5 inputs, 3 apart: so
+ * the tiles of all nine are the same ones, moved, and their products add up before they become outputs. All of it is float32.
+ *
+ * Pictures are as in kernels.c.
+ */
+
+#include "kernels.h"
+
+enum { STEP = 3, REACH = STEP + 2, POINTS = REACH * REACH, KERNELS = 3, PAD = 4 };
+enum { VECTORS = 4, ACROSS = VECTORS * LANES, COLUMNS = ACROSS + LANES, DOWN = 12 }; /* tiles of a part; of a row in memory */
+enum { CHANNELS = 16, COLORS = 3, TILES = LANES == 16 ? 16 : 4 };
+
+/* B^T d for one line of five. */
+INLINE void to_points(Floats *d, long step)
+{
+    Floats d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    d[0] = 2 * (d0 - d2) - d1 + d3;
+    d[step] = d3 - d2 - 2 * d1;
+    d[2 * step] = 2 * d1 - 3 * d2 + d3;
+    d[3 * step] = d3 - d1;
+    d[4 * step] = 2 * (d1 - d3) - d2 + d4;
+}
+
+/* A^T m for one line of five, of which three are left. */
+INLINE void from_points(Floats *m, long step)
+{
+    Floats sum = m[step] + m[2 * step], difference = m[step] - m[2 * step], third = m[3 * step], last = m[4 * step];
+    m[0] = m[0] + sum + third;
+    m[step] = difference + 2 * third;
+    m[2 * step] = sum + 4 * third + last;
+}
+
+typedef struct {
+    const void *x;
+    const float *weight, *bias;
+    void *out;
+    double *sums;
+    float *scratch;
+    long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
+    long across, down, parts;                    /* tiles; parts of the work */
+    int half;
+    atomic_long *next;
+} Nine;
+
+/* A part of the work: tiles from (row, column) on. */
+typedef struct {
+    long row, column, rows, columns;
+} Part;
+
+INLINE Part part_at(const Nine *job, long n)
+{
+    long chunks = (job->across + ACROSS - 1) / ACROSS;
+    Part part = {n / chunks * DOWN, n % chunks * ACROSS, DOWN, ACROSS};
+    part.rows = job->down - part.row < DOWN ? job->down - part.row : DOWN;
+    part.columns = job->across - part.column < ACROSS ? job->across - part.column : ACROSS;
+    return part;
+}
+
+static inline void count_parts(Nine *job)
+{
+    job->across = (job->full_width + STEP - 1) / STEP;
+    job->down = (job->full_height + STEP - 1) / STEP;
+    job->parts = (job->across + ACROSS - 1) / ACROSS * ((job->down + DOWN - 1) / DOWN);
+}
+
+/* --- the first layer: colors to channels --------------------------------------------------------------------------- */
+
+/* A row of tiles -> points[POINTS][COLORS][COLUMNS]. */
+INLINE void enter_row(const Nine *job, long row, Part part, float *points)
+{
+    long height = job->height, width = job->width, left = part.column * STEP - PAD, tiles = part.columns + KERNELS - 1;
+    for (long c = 0; c < COLORS; c++) {
+        const float *plane = (const float *)job->x + c * height * width, *from[REACH];
+        for (long n = 0; n < REACH; n++)
+            from[n] = plane + clamp(reflect(row * STEP - PAD + n, job->full_height - 1), height - 1) * width;
+        /* Down each column, and the columns sorted into those 3 apart, so that those of tiles side by side are. */
+        float lines[REACH][STEP][COLUMNS + LANES] = {0};
+        for (long tile = 0; tile <= tiles; tile++)
+            for (long n = 0; n < STEP; n++) {
+                long x = clamp(reflect(left + tile * STEP + n, job->full_width - 1), width - 1);
+                float d0 = from[0][x], d1 = from[1][x], d2 = from[2][x], d3 = from[3][x], d4 = from[4][x];
+                lines[0][n][tile] = 2 * (d0 - d2) - d1 + d3;
+                lines[1][n][tile] = d3 - d2 - 2 * d1;
+                lines[2][n][tile] = 2 * d1 - 3 * d2 + d3;
+                lines[3][n][tile] = d3 - d1;
+                lines[4][n][tile] = 2 * (d1 - d3) - d2 + d4;
+            }
+        for (long n = 0; n < REACH; n++)
+            for (long tile = 0; tile < tiles; tile += LANES) {
+                Floats d[REACH];
+                for (long m = 0; m < REACH; m++)
+                    d[m] = load(lines[n][m % STEP], tile + m / STEP, 0);
+                to_points(d, 1);
+                for (long m = 0; m < REACH; m++)
+                    store(points, ((n * REACH + m) * COLORS + c) * COLUMNS + tile, d[m], 0);
+            }
+    }
+}
+
+/* TILES tiles side by side, from `tile` on, at one point -> products[TILES][CHANNELS]. rows: the points of three rows of tiles.
+ * weight[KERNELS][COLORS][KERNELS][CHANNELS]. */
+INLINE void enter_multiply(float *const *rows, long point, long tile, const float *weight, float *products)
+{
+    enum { WIDE = CHANNELS / LANES };
+    Floats sums[TILES][WIDE] = {0};
+    for (long i = 0; i < KERNELS; i++)
+        for (long c = 0; c < COLORS; c++) {
+            const float *points = rows[i] + (point * COLORS + c) * COLUMNS + tile;
+            for (long j = 0; j < KERNELS; j++, weight += CHANNELS) {
+                Floats w[WIDE];
+                for (long v = 0; v < WIDE; v++)
+                    w[v] = load(weight, v * LANES, 0);
+                for (long n = 0; n < TILES; n++) {
+                    Floats spread = points[n + j] - (Floats){0};
+                    for (long v = 0; v < WIDE; v++)
+                        sums[n][v] += spread * w[v];
+                }
+            }
+        }
+    for (long n = 0; n < TILES; n++)
+        for (long v = 0; v < WIDE; v++)
+            store(products, n * CHANNELS + v * LANES, sums[n][v], 0);
+}
+
+INLINE void enter_finish(const Nine *job, long row, long column, const float *products, double *sums, int half)
+{
+    long top = row * STEP, left = column * STEP;
+    long rows = job->full_height - top < STEP ? job->full_height - top : STEP;
+    long columns = job->full_width - left < STEP ? job->full_width - left : STEP;
+    for (long c = 0; c < CHANNELS; c += LANES) {
+        Floats m[POINTS], bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
+        for (long n = 0; n < POINTS; n++)
+            m[n] = load(products, n * TILES * CHANNELS + c, 0);
+        for (long n = 0; n < REACH; n++)
+            from_points(m + n, REACH);
+        for (long n = 0; n < STEP; n++)
+            from_points(m + n * REACH, 1);
+        about = m[0] + bias;
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < columns; j++) {
+                Floats value = m[i * REACH + j] + bias;
+                store(job->out, ((top + i) * job->full_width + left + j) * CHANNELS + c, value, half);
+                sum += value - about;
+                square += (value - about) * (value - about);
+            }
+        add_sums(sums + c, CHANNELS, about, sum, square, rows * columns);
+    }
+}
+
+static void enter_part(const void *data, long worker)
+{
+    const Nine copy = *(const Nine *)data, *job = &copy;
+    long size = POINTS * COLORS * COLUMNS;
+    float *ring = job->scratch + worker * (KERNELS * size + POINTS * TILES * CHANNELS), *products = ring + KERNELS * size;
+    for (long n; (n = atomic_fetch_add(job->next, 1)) < job->parts;) {
+        Part part = part_at(job, n);
+        double *sums = job->sums + n * 2 * CHANNELS;
+        memset(sums, 0, 2 * CHANNELS * sizeof *sums);
+        for (long row = 0; row < part.rows + KERNELS - 1; row++) {
+            enter_row(job, part.row + row, part, ring + row % KERNELS * size);
+            long done = row - (KERNELS - 1);
+            if (done < 0)
+                continue;
+            float *rows[KERNELS];
+            for (long i = 0; i < KERNELS; i++)
+                rows[i] = ring + (done + i) % KERNELS * size;
+            for (long tile = 0; tile < part.columns; tile += TILES) {
+                for (long point = 0; point < POINTS; point++)
+                    enter_multiply(rows, point, tile, job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS,
+                                   products + point * TILES * CHANNELS);
+                for (long i = 0; i < TILES && tile + i < part.columns; i++)
+                    if (job->half)
+                        enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
+                    else
+                        enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 0);
+            }
+        }
+    }
+}
+
+INLINE long workers_of(Fork fork, int threads, long parts)
+{
+    return !fork ? 1 : threads < parts ? threads : parts;
+}
+
+/* frame (3, height, width) float32, its border repeated to the full size and reflected beyond -> out (full_height, full_width, 16).
+ *
+ * weight: (25, 3, 3 colors, 3, 16), what `nine_points` in __init__.py makes of the convolution's. bias: (16).
+ * norm_weight, norm_bias, eps, norm: as `convolve` has them. Returns 0, or -1 without memory. */
+EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const float *weight,
+                 const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
+{
+    atomic_long next;
+    atomic_init(&next, 0);
+    Nine job = {.x = frame, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
+                .full_height = full_height, .full_width = full_width, .half = half, .next = &next};
+    count_parts(&job);
+    long workers = workers_of(fork, threads, job.parts);
+    long size = KERNELS * POINTS * COLORS * COLUMNS + POINTS * TILES * CHANNELS;
+    job.scratch = malloc(workers * size * sizeof *job.scratch);
+    job.sums = malloc(job.parts * 2 * CHANNELS * sizeof *job.sums);
+    int result = job.scratch && job.sums ? 0 : -1;
+    if (!result) {
+        share(fork, threads, enter_part, &job, workers);
+        normalising(job.sums, job.parts, CHANNELS, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
+    }
+    free(job.scratch);
+    free(job.sums);
+    return result;
+}
+
+/* --- the last layer: channels to colors ---------------------------------------------------------------------------- */
+
+/* Of a square of vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this but
+ * the shuffles is constant. */
+INLINE void exchange(Floats *v, int s)
+{
+    Words low, high;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; lane++) {
+        low[lane] = (uint32_t)(lane & s ? LANES + lane - s : lane);
+        high[lane] = (uint32_t)(lane & s ? LANES + lane : lane + s);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < LANES; n++)
+        if (!(n & s)) {
+            Floats a = v[n], b = v[n + s];
+            v[n] = __builtin_shuffle(a, b, low);
+            v[n + s] = __builtin_shuffle(a, b, high);
+        }
+}
+
+/* LANES vectors, of which each becomes one lane of all. */
+INLINE void transpose(Floats *v)
+{
+#if LANES == 16
+    exchange(v, 8);
+#endif
+#if LANES >= 8
+    exchange(v, 4);
+#endif
+    exchange(v, 2);
+    exchange(v, 1);
+}
+
+/* A row of tiles -> points[POINTS][CHANNELS][COLUMNS]. */
+INLINE void draw_row(const Nine *job, long row, Part part, float *points, int half)
+{
+    long columns = job->full_width + 2 * PAD, tiles = part.columns + KERNELS - 1;
+    const char *from[REACH];
+    for (long n = 0; n < REACH; n++)
+        from[n] = (const char *)job->x + clamp(row * STEP + n, job->full_height + 2 * PAD - 1) * columns * CHANNELS * (half ? 2 : 4);
+    for (long tile = 0; tile < tiles; tile += LANES)
+        for (long c = 0; c < CHANNELS; c += LANES) {
+            Floats down[LANES * STEP + 2][REACH], all[POINTS][LANES];
+            for (long x = 0; x < LANES * STEP + 2; x++) {
+                long at = clamp((part.column + tile) * STEP + x, columns - 1) * CHANNELS + c;
+                for (long n = 0; n < REACH; n++)
+                    down[x][n] = load(from[n], at, half);
+                to_points(down[x], 1);
+            }
+            for (long lane = 0; lane < LANES; lane++)
+                for (long n = 0; n < REACH; n++) {
+                    Floats d[REACH];
+                    for (long m = 0; m < REACH; m++)
+                        d[m] = down[lane * STEP + m][n];
+                    to_points(d, 1);
+                    for (long m = 0; m < REACH; m++)
+                        all[n * REACH + m][lane] = d[m];
+                }
+            for (long point = 0; point < POINTS; point++) {
+                transpose(all[point]);
+                for (long lane = 0; lane < LANES; lane++)
+                    store(points, (point * CHANNELS + c + lane) * COLUMNS + tile, all[point][lane], 0);
+            }
+        }
+}
+
+/* A row of tiles at one point -> products[COLORS][ACROSS]. weight[KERNELS][CHANNELS][KERNELS][COLORS]. */
+INLINE void draw_multiply(float *const *rows, long point, const float *weight, float *products)
+{
+    Floats sums[COLORS][VECTORS] = {0};
+    for (long i = 0; i < KERNELS; i++)
+        for (long c = 0; c < CHANNELS; c++) {
+            const float *points = rows[i] + (point * CHANNELS + c) * COLUMNS;
+            for (long j = 0; j < KERNELS; j++, weight += COLORS) {
+                Floats spread[COLORS];
+                for (long color = 0; color < COLORS; color++)
+                    spread[color] = weight[color] - (Floats){0};
+                for (long v = 0; v < VECTORS; v++) {
+                    Floats values = load(points, j + v * LANES, 0);
+                    KEEP(values);
+                    for (long color = 0; color < COLORS; color++)
+                        sums[color][v] += values * spread[color];
+                }
+            }
+        }
+    for (long color = 0; color < COLORS; color++)
+        for (long v = 0; v < VECTORS; v++)
+            store(products, color * ACROSS + v * LANES, sums[color][v], 0);
+}
+
+/* A row of tiles' products[POINTS][COLORS][ACROSS] -> the picture. */
+INLINE void draw_finish(const Nine *job, long row, Part part, const float *products)
+{
+    long top = row * STEP, rows = job->height - top < STEP ? job->height - top : STEP;
+    for (long color = 0; color < COLORS; color++) {
+        float lines[STEP][STEP][ACROSS];
+        for (long v = 0; v < VECTORS; v++) {
+            Floats m[POINTS];
+            for (long n = 0; n < POINTS; n++)
+                m[n] = load(products, (n * COLORS + color) * ACROSS + v * LANES, 0);
+            for (long n = 0; n < REACH; n++)
+                from_points(m + n, REACH);
+            for (long i = 0; i < STEP; i++) {
+                from_points(m + i * REACH, 1);
+                for (long j = 0; j < STEP; j++)
+                    store(lines[i][j], v * LANES, sigmoid(2 * (m[i * REACH + j] + job->bias[color])), 0);
+            }
+        }
+        long left = part.column * STEP, columns = job->width - left < part.columns * STEP ? job->width - left : part.columns * STEP;
+        for (long i = 0; i < rows; i++) {
+            float *line = (float *)job->out + (color * job->height + top + i) * job->width + left;
+            long whole = columns / STEP;
+            for (long tile = 0; tile < whole; tile++)
+                for (long j = 0; j < STEP; j++)
+                    line[tile * STEP + j] = lines[i][j][tile];
+            for (long x = whole * STEP; x < columns; x++)
+                line[x] = lines[i][x % STEP][whole];
+        }
+    }
+}
+
+static void draw_part(const void *data, long worker)
+{
+    const Nine copy = *(const Nine *)data, *job = &copy;
+    long size = POINTS * CHANNELS * COLUMNS;
+    float *ring = job->scratch + worker * (KERNELS * size + POINTS * COLORS * ACROSS), *products = ring + KERNELS * size;
+    for (long n; (n = atomic_fetch_add(job->next, 1)) < job->parts;) {
+        Part part = part_at(job, n);
+        for (long row = 0; row < part.rows + KERNELS - 1; row++) {
+            if (job->half)
+                draw_row(job, part.row + row, part, ring + row % KERNELS * size, 1);
+            else
+                draw_row(job, part.row + row, part, ring + row % KERNELS * size, 0);
+            long done = row - (KERNELS - 1);
+            if (done < 0)
+                continue;
+            float *rows[KERNELS];
+            for (long i = 0; i < KERNELS; i++)
+                rows[i] = ring + (done + i) % KERNELS * size;
+            for (long point = 0; point < POINTS; point++)
+                draw_multiply(rows, point, job->weight + point * KERNELS * CHANNELS * KERNELS * COLORS,
+                              products + point * COLORS * ACROSS);
+            draw_finish(job, part.row + done, part, products);
+        }
+    }
+}
+
+/* x (full_height + 8, full_width + 8, 16), with its border -> the picture (3, height, width) float32, 0..1: tanh of the convolution, from
+ * -1..1.
+ *
+ * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's. bias: (3). Returns 0, or -1 without
+ * memory. */
+EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const float *weight, const float *bias, float *out,
+                long height, long width, int half)
+{
+    atomic_long next;
+    atomic_init(&next, 0);
+    Nine job = {.x = x, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
+                .full_height = full_height, .full_width = full_width, .half = half, .next = &next};
+    count_parts(&job);
+    long workers = workers_of(fork, threads, job.parts);
+    long size = KERNELS * POINTS * CHANNELS * COLUMNS + POINTS * COLORS * ACROSS;
+    job.scratch = malloc(workers * size * sizeof *job.scratch);
+    if (!job.scratch)
+        return -1;
+    share(fork, threads, draw_part, &job, workers);
+    free(job.scratch);
+    return 0;
+}
