@@ -45,7 +45,7 @@ networks = st.fixed_dictionaries({}, optional={
     "flow_network": st.sampled_from(["litepwcnet", "flownets", "none"]) | values,
     "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
     **{name: numbers | values
-       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "hold", "refresh")},
+       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "hold", "refresh", "sharpen")},
     "self": values, "unknown": values})
 
 

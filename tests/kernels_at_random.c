@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
-void pack(Fork, int, const float *, long, long, long, long, long, float, float, void *, int);
+void pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, int, const float *, const float *, float, float *, int);
 void normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, const float *, const float *, long, float,
@@ -19,7 +19,7 @@ void change(Fork, int, const float *, const float *, long, long, float *);
 void follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
 void blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
            float, float *, float *, int);
-int sharpened(Fork, int, const float *, const void *, const float *, const float *, long, long, long, float, float *, int);
+int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
 
 static long from_to(long first, long last)
@@ -50,8 +50,8 @@ int main(int count, char **arguments)
         float *frame = samples(3 * height * width, 0, 1), *previous = samples(3 * height * width, 0, 1);
 
         long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5), pad = from_to(0, 4);
-        void *packed = samples((full_height + 2 * pad) * (full_width + 2 * pad) * 3, half, 1);
-        pack(NULL, 1, frame, height, width, full_height, full_width, pad, 0.5f, 4, packed, half);
+        void *packed = samples(full_height * full_width * 3, half, 1);
+        pack(NULL, 1, frame, height, width, full_height, full_width, 0.5f, 4, packed, half);
 
         long quarters = ((height + 3) / 4) * ((width + 3) / 4);
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
@@ -94,7 +94,7 @@ int main(int count, char **arguments)
         follow(NULL, 1, before, flow, x, frame, height, width, channels, on, warped, difference, half);
         blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, composite, blended, half);
 
-        if (sharpened(NULL, 1, composite, x, blended, flow, height, width, channels, 0.1f, warped, half))
+        if (sharpened(NULL, 1, composite, x, blended, height, width, channels, 0.1f, warped, half))
             return 1;
 
         long radius = from_to(2, 3), across = 2 * radius + 1;

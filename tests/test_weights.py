@@ -13,7 +13,7 @@ from vsneuralstyle.errors import ModelError
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.weights import available_styles, load_model, read_header, save_model
 
-NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5}
+NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5, "sharpen": 0.25}
 
 
 @pytest.fixture

@@ -92,13 +92,10 @@ def _half(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16
 
 
-def pack(frame: Tensor, height: int, width: int, pad: int, dtype: torch.dtype, offset: float = 0.0, factor: float = 1.0) -> Tensor:
-    """(1, 3, H, W) float32, contiguous -> (sample - offset) * factor, (1, 3, height + 2 pad, width + 2 pad).
-
-    To height and width its border is repeated, beyond them it is reflected.
-    """
-    out = _empty(frame, 3, height + 2 * pad, width + 2 * pad, dtype)
-    _call("pack", frame, *frame.shape[2:], height, width, pad, offset, factor, out, _half(out))
+def pack(frame: Tensor, height: int, width: int, dtype: torch.dtype, offset: float, factor: float) -> Tensor:
+    """(1, 3, H, W) float32, contiguous -> (sample - offset) * factor, (1, 3, height, width), its border repeated to that."""
+    out = _empty(frame, 3, height, width, dtype)
+    _call("pack", frame, *frame.shape[2:], height, width, offset, factor, out, _half(out))
     return out
 
 
@@ -302,10 +299,10 @@ def blend(
     return composite, blended
 
 
-def sharpened(composite: Tensor, feature: Tensor, blended: Tensor, flow: Tensor, sharpen: float) -> Tensor:
+def sharpened(composite: Tensor, feature: Tensor, blended: Tensor, sharpen: float) -> Tensor:
     """As `Net1._sharpened` has it, of what `blend` gives and takes."""
     out = torch.empty_like(composite)
-    _call("sharpened", composite, feature, blended, flow, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
+    _call("sharpened", composite, feature, blended, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
     return out
 
 

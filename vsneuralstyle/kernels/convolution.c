@@ -13,7 +13,7 @@ enum { TILE = 4, REACH = TILE + 2, POINTS = REACH * REACH };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
 enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES };
-enum { BLOCK = 24 }; /* tiles, a multiple of TILES: a core's cache holds what comes of them */
+enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, a multiple of TILES: a core's cache holds what comes of them */
 
 typedef struct {
     const void *x;
@@ -22,7 +22,7 @@ typedef struct {
     double *sums;
     float *scratch;
     const void *zeros;
-    long height, width, channels, inputs, outputs, across, count, blocks;
+    long height, width, channels, inputs, outputs, across, count, block, blocks;
     float slope;
     int reflects, relu, half, half_out;
     atomic_long *next;
@@ -56,17 +56,21 @@ INLINE void from_points(Floats *m, long step)
 INLINE void transform(const Convolve *job, long tile, float *points, int scaled, int half)
 {
     long top = tile / job->across * TILE - 1, left = tile % job->across * TILE - 1, channels = job->channels;
-    const char *from[POINTS], *x = job->x;
+    long sample = half ? 2 : 4, line = job->width * channels * sample;
+    const char *from[POINTS], *x = job->x, *corner = x + top * line + left * channels * sample;
+    int within = top >= 0 && left >= 0 && top + REACH <= job->height && left + REACH <= job->width;
     for (long i = 0; i < REACH; i++)
-        for (long j = 0; j < REACH; j++) {
-            long row = top + i, column = left + j;
-            if (job->reflects) {
-                row = reflect(row, job->height - 1);
-                column = reflect(column, job->width - 1);
-            }
-            int inside = row >= 0 && row < job->height && column >= 0 && column < job->width;
-            from[i * REACH + j] = inside ? x + (row * job->width + column) * channels * (half ? 2 : 4) : job->zeros;
+        for (long j = 0; j < REACH; j++)
+            from[i * REACH + j] = corner + i * line + j * channels * sample;
+    for (long n = 0; n < POINTS && !within; n++) {
+        long row = top + n / REACH, column = left + n % REACH;
+        if (job->reflects) {
+            row = reflect(row, job->height - 1);
+            column = reflect(column, job->width - 1);
         }
+        int inside = row >= 0 && row < job->height && column >= 0 && column < job->width;
+        from[n] = inside ? x + row * line + column * channels * sample : job->zeros;
+    }
     for (long c = 0; c < channels; c += LANES) {
         Floats d[POINTS], scale = {0}, shift = {0};
         if (scaled) {
@@ -140,15 +144,15 @@ INLINE void finish(const Convolve *job, long tile, const float *products, long f
 
 INLINE void block_of(const Convolve *job, long block, float *points, float *products, int scaled, int half, int half_out)
 {
-    long first = block * BLOCK, count = job->count - first < BLOCK ? job->count - first : BLOCK;
+    long first = block * job->block, count = job->count - first < job->block ? job->count - first : job->block;
     double *sums = job->sums ? job->sums + block * 2 * job->outputs : NULL;
     if (sums)
         memset(sums, 0, 2 * job->outputs * sizeof *sums);
     for (long n = 0; n < count; n++)
         transform(job, first + n, points + n * job->channels, scaled, half);
     /* Rows that no tile fills are multiplied, too. */
-    for (long point = 0; point < POINTS && count < BLOCK; point++)
-        memset(points + (point * BLOCK + count) * job->channels, 0, (BLOCK - count) * job->channels * sizeof *points);
+    for (long point = 0; point < POINTS && count < job->block; point++)
+        memset(points + (point * BLOCK + count) * job->channels, 0, (job->block - count) * job->channels * sizeof *points);
     for (long c = 0; c < job->outputs; c += GROUP) {
         long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
         for (long point = 0; point < POINTS; point++) {
@@ -195,7 +199,8 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
                     int reflects, const float *weight, const float *bias, long outputs, float slope, const float *norm_weight,
                     const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)
 {
-    long across = (width + TILE - 1) / TILE, count = across * ((height + TILE - 1) / TILE), blocks = (count + BLOCK - 1) / BLOCK;
+    long across = (width + TILE - 1) / TILE, count = across * ((height + TILE - 1) / TILE);
+    long block = count < SMALL ? TILES : BLOCK, blocks = (count + block - 1) / block; /* of a small picture, some for each worker */
     long workers = fork ? (threads < blocks ? threads : blocks) : 1;
     atomic_long next;
     atomic_init(&next, 0);
@@ -205,7 +210,7 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
     int result = scratch && zeros && (sums || !norm) ? 0 : -1;
     if (!result) {
         Convolve job = {x,    scale,  weight,   bias,     out,     sums,    scratch, zeros, height, width, channels,
-                        inputs, outputs, across, count, blocks, slope, reflects, relu, half, half_out, &next};
+                        inputs, outputs, across, count, block, blocks, slope, reflects, relu, half, half_out, &next};
         share(fork, threads, convolve_part, &job, workers);
         if (norm)
             normalising(sums, blocks, outputs, (double)height * width, norm_weight, norm_bias, eps, norm);

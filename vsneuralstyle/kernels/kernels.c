@@ -24,34 +24,40 @@ INLINE long last_row(long part, long rows)
 typedef struct {
     const float *frame;
     void *out;
-    long height, width, full_height, full_width, pad;
+    long height, width, full_height, full_width;
     float offset, factor;
     int half;
 } Pack;
 
+INLINE void pack_row(Pack job, long row, int half)
+{
+    enum { COLORS = 3 };
+    const float *from = job.frame + clamp(row, job.height - 1) * job.width;
+    long plane = job.height * job.width, at = row * job.full_width * COLORS;
+    for (long x = 0; x < job.width; x++)
+        for (long c = 0; c < COLORS; c++)
+            set(job.out, at + x * COLORS + c, (from[c * plane + x] - job.offset) * job.factor, half);
+    for (long x = job.width; x < job.full_width; x++)
+        for (long c = 0; c < COLORS; c++)
+            set(job.out, at + x * COLORS + c, (from[c * plane + job.width - 1] - job.offset) * job.factor, half);
+}
+
 static void pack_part(const void *data, long part)
 {
     const Pack *job = data;
-    long rows = job->full_height + 2 * job->pad, columns = job->full_width + 2 * job->pad;
-    for (long row = part * ROWS; row < last_row(part, rows); row++) {
-        long y = clamp(reflect(row - job->pad, job->full_height - 1), job->height - 1);
-        for (long column = 0; column < columns; column++) {
-            long x = clamp(reflect(column - job->pad, job->full_width - 1), job->width - 1);
-            for (long c = 0; c < 3; c++) {
-                float value = (job->frame[(c * job->height + y) * job->width + x] - job->offset) * job->factor;
-                set(job->out, (row * columns + column) * 3 + c, value, job->half);
-            }
-        }
-    }
+    for (long row = part * ROWS; row < last_row(part, job->full_height); row++)
+        if (job->half)
+            pack_row(*job, row, 1);
+        else
+            pack_row(*job, row, 0);
 }
 
-/* (3, height, width) float32 -> (sample - offset) * factor, (full_height + 2 pad, full_width + 2 pad, 3): to the full size its border
- * is repeated, beyond that it is reflected. */
-EXPORT void pack(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, long pad,
-                 float offset, float factor, void *out, int half)
+/* (3, height, width) float32 -> (sample - offset) * factor, (full_height, full_width, 3): to the full size its border is repeated. */
+EXPORT void pack(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float offset,
+                 float factor, void *out, int half)
 {
-    Pack job = {frame, out, height, width, full_height, full_width, pad, offset, factor, half};
-    share(fork, threads, pack_part, &job, parts_of(full_height + 2 * pad));
+    Pack job = {frame, out, height, width, full_height, full_width, offset, factor, half};
+    share(fork, threads, pack_part, &job, parts_of(full_height));
 }
 
 /* --- normalisation -------------------------------------------------------------------------------------------------- */
@@ -383,50 +389,62 @@ EXPORT void blend(Fork fork, int threads, const void *feature, const float *warp
 }
 
 typedef struct {
-    const float *composite, *blended, *flow;
+    const float *composite, *blended;
     const void *feature;
-    float *energy, *out; /* energy: of the composite's detail, then of the feature's, each its mean of 9 in a row */
+    float *energy, *out; /* energy: of the composite's detail, then of the feature's, each summed over 9 in a row */
     long height, width, channels;
     float sharpen;
     int half;
 } Sharpen;
 
-enum { NEAR = 1, FAR = 4 };
+enum { FAR = 4, STRETCH = 32 };
 
-/* A picture's difference from its mean of 3x3. */
-INLINE Floats detail(const void *picture, const Sharpen *job, long y, long x, long c, int half)
+/* The differences of a row's pixels from their means of 3x3, for LANES channels from c on: detail[width]. */
+INLINE void detail_of(const Sharpen *job, const void *picture, long y, long first, long count, long c, Floats *detail, int half)
 {
-    Floats sum = {0};
-    for (long i = -NEAR; i <= NEAR; i++)
-        for (long j = -NEAR; j <= NEAR; j++)
-            sum += load(picture, (clamp(y + i, job->height - 1) * job->width + clamp(x + j, job->width - 1)) * job->channels + c, half);
-    return load(picture, (y * job->width + x) * job->channels + c, half) - sum / 9;
+    long width = job->width, channels = job->channels, rows[3];
+    for (long i = 0; i < 3; i++)
+        rows[i] = clamp(y + i - 1, job->height - 1) * width * channels + c;
+    Floats here[2] = {0}, sums[3] = {0}; /* of columns, the one before, this one and the next */
+    for (long x = first - 1; x <= first + count; x++) {
+        long at = clamp(x, width - 1) * channels;
+        Floats middle = load(picture, rows[1] + at, half);
+        sums[0] = sums[1], sums[1] = sums[2];
+        sums[2] = load(picture, rows[0] + at, half) + middle + load(picture, rows[2] + at, half);
+        here[0] = here[1], here[1] = middle;
+        if (x > first)
+            detail[x - 1 - first] = here[0] - (sums[0] + sums[1] + sums[2]) / 9;
+    }
 }
 
 INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, int half)
 {
     long width = job->width;
-    float *line = out + y * width, before[FAR + 1], sum = 0;
-    for (long x = 0; x < width; x++) {
-        Floats squares = {0};
+    float *line = out + y * width, before[FAR + 1];
+    for (long first = 0; first < width; first += STRETCH) {
+        long count = width - first < STRETCH ? width - first : STRETCH;
+        Floats squares[STRETCH] = {0}, detail[STRETCH];
         for (long c = 0; c < job->channels; c += LANES) {
-            Floats value = detail(picture, job, y, x, c, half);
-            squares += value * value;
+            detail_of(job, picture, y, first, count, c, detail, half);
+            for (long x = 0; x < count; x++)
+                squares[x] += detail[x] * detail[x];
         }
-        line[x] = 0;
-        for (long lane = 0; lane < LANES; lane++)
-            line[x] += squares[lane];
+        for (long x = 0; x < count; x++) {
+            float sum = 0;
+            for (long lane = 0; lane < LANES; lane++)
+                sum += squares[x][lane];
+            line[first + x] = sum;
+        }
     }
-    /* The mean of 9, in place: `before` keeps what was there. */
-    float first = line[0], last = line[width - 1];
+    /* The sum of 9, in place: `before` keeps what was there. */
+    float last = line[width - 1];
     for (long n = 0; n <= FAR; n++)
-        before[n] = first;
+        before[n] = line[0];
     for (long x = 0; x < width; x++) {
-        sum = 0;
+        float here = line[x], sum = here;
         for (long n = 1; n <= FAR; n++)
             sum += before[(x + FAR + 1 - n) % (FAR + 1)] + (x + n < width ? line[x + n] : last);
-        float here = line[x];
-        line[x] = sum + here;
+        line[x] = sum;
         before[x % (FAR + 1)] = here;
     }
 }
@@ -445,38 +463,42 @@ static void sharpen_part(const void *data, long y)
 {
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
     long width = job->width, plane = job->height * width, channels = job->channels;
-    for (long x = 0; x < width; x++) {
-        long at = y * width + x;
-        float gain = 0;
-        if (job->flow[at] != 0 || job->flow[plane + at] != 0) {
-            float ours = 0, theirs = 0;
+    for (long first = 0; first < width; first += STRETCH) {
+        long count = width - first < STRETCH ? width - first : STRETCH;
+        float gain[STRETCH], most = 0;
+        for (long x = 0; x < count; x++) {
+            long at = y * width + first + x;
+            float ours = 0, theirs = 0, limit = job->sharpen * job->blended[at];
             for (long n = -FAR; n <= FAR; n++) {
-                long row = clamp(y + n, job->height - 1) * width + x;
+                long row = clamp(y + n, job->height - 1) * width + first + x;
                 ours += job->energy[row];
                 theirs += job->energy[plane + row];
             }
-            float count = 9 * 9 * (float)channels, most = job->sharpen * job->blended[at];
-            gain = __builtin_sqrtf(theirs / count / (ours / count + 1e-6f)) - 1;
-            gain = gain > most ? most : gain > 0 ? gain : 0;
+            float all = 9 * 9 * (float)channels, more = __builtin_sqrtf(theirs / all / (ours / all + 1e-6f)) - 1;
+            gain[x] = !(more > 0) ? 0 : more > limit ? limit : more;
+            most = gain[x] > most ? gain[x] : most;
         }
         for (long c = 0; c < channels; c += LANES) {
-            Floats value = load(job->composite, at * channels + c, 0);
-            if (gain > 0)
-                value += gain * detail(job->composite, job, y, x, c, 0);
-            store(job->out, at * channels + c, value, 0);
+            Floats detail[STRETCH] = {0};
+            if (most > 0)
+                detail_of(job, job->composite, y, first, count, c, detail, 0);
+            for (long x = 0; x < count; x++) {
+                long at = (y * width + first + x) * channels + c;
+                store(job->out, at, load(job->composite, at, 0) + gain[x] * detail[x], 0);
+            }
         }
     }
 }
 
-/* `Net1._sharpened`: composite (height, width, channels), blended (height, width) and flow (2, height, width) float32, feature like the
- * composite -> out, like the composite. Returns 0, or -1 without memory. */
-EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended, const float *flow,
+/* `Net1._sharpened`: composite (height, width, channels) and blended (height, width) float32, feature like the composite -> out, like the
+ * composite. Returns 0, or -1 without memory. */
+EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended,
                      long height, long width, long channels, float sharpen, float *out, int half)
 {
     float *energy = malloc(2 * height * width * sizeof *energy);
     if (!energy)
         return -1;
-    Sharpen job = {composite, blended, flow, feature, energy, out, height, width, channels, sharpen, half};
+    Sharpen job = {composite, blended, feature, energy, out, height, width, channels, sharpen, half};
     share(fork, threads, energy_part, &job, height);
     share(fork, threads, sharpen_part, &job, height);
     free(energy);

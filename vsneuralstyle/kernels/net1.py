@@ -216,7 +216,7 @@ class FusedNet1:
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x = kernels.pack(frame, height, width, 0, self.dtype, mean, 4.0)
+        x = kernels.pack(frame, height, width, self.dtype, mean, 4.0)
         features = []
         for halving, second in self.features:
             x, scale = second(halving(x))
@@ -266,5 +266,5 @@ class FusedNet1:
             feature, warped, mask.contiguous(), flow, change, net1.still, net1.hold, coherence, net1.refresh
         )
         if net1.sharpen:
-            composite = kernels.sharpened(composite, feature, blended, flow, net1.sharpen)
+            composite = kernels.sharpened(composite, feature, blended, net1.sharpen)
         return composite, blended

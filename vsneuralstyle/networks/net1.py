@@ -37,8 +37,8 @@ class Net1(nn.Module):
             repeated frame should look the same; 0: off (the paper's).
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
-        sharpen: where the feature moved, and times the mask, this share of the composite's difference from its mean of 3x3 is
-            added: what resampling and averaging take away; never beyond what F_t has of it there; 0: off (the paper's).
+        sharpen: this share, times the mask, of the composite's difference from its mean of 3x3 is added: what resampling and
+            averaging take away; never beyond what F_t has of it there; 0: off (the paper's).
     """
 
     matching: Mapping[str, object] = {}
@@ -56,7 +56,7 @@ class Net1(nn.Module):
         mask_hidden: int = 16,
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
-        hold: float = 0.75,
+        hold: float = 0.4,
         refresh: float = 0.05,
         sharpen: float = 0.1,
     ) -> None:
@@ -166,10 +166,10 @@ class Net1(nn.Module):
         moved = (flow != 0).any(1, keepdim=True)
         mask = mask * (1 - self.refresh * moved)
         composite = torch.lerp(feature, warped, mask)
-        return self._sharpened(composite, feature, mask * moved) if self.sharpen else composite, mask
+        return self._sharpened(composite, feature, mask) if self.sharpen else composite, mask
 
-    def _sharpened(self, composite: Tensor, feature: Tensor, reused: Tensor) -> Tensor:
-        """The composite with its finest detail raised by up to `sharpen` times `reused`, (B, 1, h, w).
+    def _sharpened(self, composite: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
+        """The composite with its finest detail raised by up to `sharpen` times the mask.
 
         Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is sharpened, and it can't grow from
         frame to frame.
@@ -177,7 +177,7 @@ class Net1(nn.Module):
         detail = composite - _mean(composite, 3)
         ours = _mean(detail.square().mean(1, keepdim=True), 9)
         theirs = _mean((feature - _mean(feature, 3)).square().mean(1, keepdim=True), 9)
-        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, self.sharpen * reused)
+        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, self.sharpen * mask)
         return composite + gain.clamp(min=0) * detail
 
 
