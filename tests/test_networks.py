@@ -179,7 +179,7 @@ def test_composition_is_equation_3():
 
 
 @torch.no_grad()
-def test_what_resampling_blurs_is_sharpened_up_to_what_the_frame_has():
+def test_what_resampling_blurs_issharpened_up_to_what_the_frame_has():
     net1, flow = Net1(flow_width=0.125, refresh=0, sharpen=0.3), torch.full((1, 2, 24, 24), 4.0)
     sharp = torch.randn(1, 64, 24, 24)
     blurred = F.avg_pool2d(F.pad(sharp, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -191,18 +191,18 @@ def test_what_resampling_blurs_is_sharpened_up_to_what_the_frame_has():
     def share(x: torch.Tensor) -> float:
         return (detail(x).square().mean() / detail(sharp).square().mean()).sqrt().item()
 
-    very = net1._sharpened(blurred, sharp, reused)
+    very = net1.sharpened(blurred, sharp, reused)
     torch.testing.assert_close(very, blurred + 0.3 * detail(blurred))  # no more than that
-    assert share(slightly) < 0.95 and 0.97 < share(net1._sharpened(slightly, sharp, reused)) < 1.01  # no further than the frame
-    torch.testing.assert_close(net1._sharpened(sharp, sharp, reused), sharp)
-    torch.testing.assert_close(net1._sharpened(sharp, blurred, reused), sharp)
+    assert share(slightly) < 0.95 and 0.97 < share(net1.sharpened(slightly, sharp, reused)) < 1.01  # no further than the frame
+    torch.testing.assert_close(net1.sharpened(sharp, sharp, reused), sharp)
+    torch.testing.assert_close(net1.sharpened(sharp, blurred, reused), sharp)
     # As it is composed: with the mask's share.
     feature, unexplained = torch.randn(1, 64, 24, 24), torch.zeros(1, 3, 24, 24)
     plain = Net1(flow_width=0.125, refresh=0, sharpen=0)
     plain.load_state_dict(net1.state_dict())
     composite, mask = plain.compose(feature, blurred, flow, unexplained)
     sharpened, _ = net1.compose(feature, blurred, flow, unexplained)
-    torch.testing.assert_close(sharpened, net1._sharpened(composite, feature, mask))
+    torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, mask))
     assert (sharpened - composite).abs().max() > 0.01
 
 

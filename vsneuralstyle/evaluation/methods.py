@@ -94,7 +94,7 @@ class _ComposedNet1:
         stages = first, second, nn.Sequential(third, *residual[:cut]), nn.Sequential(*residual[cut:], up), *last
         done = list(LAYERS).index(layer) + 1
         self._before, self._after = nn.Sequential(*stages[:done]), nn.Sequential(*stages[done:])
-        self._motion, self._warp_mode, self._stride = motion, net1.warp_mode, LAYERS[layer]
+        self._motion, self._net1, self._stride = motion, net1, LAYERS[layer]
         self._dtype = net1.mask[0].weight.dtype
         self._composite: Tensor | None = None
 
@@ -112,8 +112,8 @@ class _ComposedNet1:
     def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, *others: object) -> tuple[Tensor, Tensor]:
         result = self._motion.compose(feature, previous, flow, *others)
         flow, mask = (F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1]))
-        warped = warp(self._previous, flow / self._stride, self._warp_mode)
-        self._composite = torch.lerp(self._composite, warped, mask)
+        warped = warp(self._previous, flow / self._stride, self._net1.warp_mode)
+        self._composite = self._net1.sharpened(torch.lerp(self._composite, warped, mask), self._composite, mask)
         return result
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:

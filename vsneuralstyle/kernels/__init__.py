@@ -300,7 +300,7 @@ def blend(
 
 
 def sharpened(composite: Tensor, feature: Tensor, blended: Tensor, sharpen: float) -> Tensor:
-    """As `Net1._sharpened` has it, of what `blend` gives and takes."""
+    """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     out = torch.empty_like(composite)
     _call("sharpened", composite, feature, blended, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
     return out

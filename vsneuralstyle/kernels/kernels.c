@@ -490,7 +490,7 @@ static void sharpen_part(const void *data, long y)
     }
 }
 
-/* `Net1._sharpened`: composite (height, width, channels) and blended (height, width) float32, feature like the composite -> out, like the
+/* `Net1.sharpened`: composite (height, width, channels) and blended (height, width) float32, feature like the composite -> out, like the
  * composite. Returns 0, or -1 without memory. */
 EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended,
                      long height, long width, long channels, float sharpen, float *out, int half)

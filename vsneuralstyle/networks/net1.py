@@ -165,15 +165,20 @@ class Net1(nn.Module):
         mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
         mask = mask * (1 - self.refresh * moved)
-        composite = torch.lerp(feature, warped, mask)
-        return self._sharpened(composite, feature, mask) if self.sharpen else composite, mask
+        return self.sharpened(torch.lerp(feature, warped, mask), feature, mask), mask
 
-    def _sharpened(self, composite: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
+    def sharpened(self, composite: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
         """The composite with its finest detail raised by up to `sharpen` times the mask.
 
         Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is sharpened, and it can't grow from
         frame to frame.
+
+        Args:
+            composite, feature: F°_t and F_t, (B, C, h, w).
+            mask: (B, 1, h, w), 0..1.
         """
+        if not self.sharpen:
+            return composite
         detail = composite - _mean(composite, 3)
         ours = _mean(detail.square().mean(1, keepdim=True), 9)
         theirs = _mean((feature - _mean(feature, 3)).square().mean(1, keepdim=True), 9)
