@@ -190,7 +190,7 @@ static void convolve_part(const void *data, long part)
  *
  * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
  * reflects: the border is x reflected, else 0.
- * weight: (36, inputs, outputs), what `points_of` in __init__.py makes of the convolution's. bias: (outputs).
+ * weight: (36, inputs, outputs), what `points` in __init__.py makes of the convolution's. bias: (outputs).
  * slope: what is below 0 is multiplied by it at the end.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
  *     then norm_weight and norm_bias, which may be NULL; without `norm` none.
