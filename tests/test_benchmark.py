@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 
 from torch import nn
 
-from vsneuralstyle import Stylizer
+from vsneuralstyle import Stylizer, kernels
 from vsneuralstyle.benchmark import core, hosts, report
 from vsneuralstyle.benchmark.arithmetic import Arithmetic, Layer, Peak, count, measure_peak
 from vsneuralstyle.benchmark.clip import CODING, pan
@@ -27,7 +27,7 @@ from vsneuralstyle.weights import save_model
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "benchmark"]
 CPU = torch.device("cpu")
-PEAK = Peak(operations=1e9, bytes=1e9)
+PEAK = Peak(operations=1e9, float32=1e9, bytes=1e9)
 WHOLE = ["per frame", "coherent", "coherent, I420 in and out", "usual eager float32, per frame"]
 STAGES = ["encode", "flow", "compose (warp, mask)", "decode"]
 BESIDE = ["scene cut detector", "8-bit RGB in", "8-bit RGB out", "I420 in", "I420 out"]
@@ -129,15 +129,31 @@ def test_operations_and_bytes_of_products_and_of_samples():
 def test_floors():
     """One layer is held up by operations, the other by bytes; the whole, without what lies between, by operations."""
     arithmetic = Arithmetic((Layer(6000, 100, 200, 300), Layer(1000, 0, 300, 900)), read=200, written=900)
-    peak = Peak(operations=1000.0, bytes=200.0)
+    peak = Peak(operations=1000.0, float32=1.0, bytes=200.0)
     assert arithmetic.floor(peak) == 7.0
     assert arithmetic.layers_floor(peak) == 6.0 + 6.0
-    assert arithmetic.floor(Peak(1000.0, 100.0)) == 12.0
+    assert arithmetic.floor(Peak(1000.0, 1.0, 100.0)) == 12.0
+    assert Arithmetic((Layer(6000, 0, 0, 0, float32=True),), 0, 0).floor(Peak(1000.0, 500.0, 1.0)) == 12.0
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+@pytest.mark.parametrize("precision, size", [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_operations_and_bytes_of_kernels(precision, size):
+    """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 3x3, 225 for each."""
+    x = torch.rand(1, 16, 9, 12).to(precision).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        weight = kernels.points(torch.rand(32, 16, 3, 3))
+        counted = count(lambda x: kernels.convolve(x, weight, torch.rand(32))[0], (x,))
+        assert counted.layers == (Layer(2 * 3 * 3 * 36 * 16 * 32, 36 * 16 * 32 * 4, 16 * 9 * 12 * size, 32 * 9 * 12 * size, True),)
+        x = torch.rand(1, 16, 18, 20).to(precision).contiguous(memory_format=torch.channels_last)
+        weight = kernels.nine_points(torch.rand(3, 16, 9, 9))
+        counted = count(lambda x: kernels.draw(x, 10, 12, weight, torch.rand(3)), (x,))
+        assert counted.layers == (Layer(2 * 4 * 4 * 225 * 16 * 3, 225 * 16 * 3 * 4, 16 * 18 * 20 * size, 3 * 10 * 12 * 4, True),)
 
 
 def test_peak_is_finite():
     peak = measure_peak(CPU, torch.float32)
-    assert 0 < peak.operations < float("inf") and 0 < peak.bytes < float("inf")
+    assert 0 < peak.operations < float("inf") and 0 < peak.float32 < float("inf") and 0 < peak.bytes < float("inf")
 
 
 def test_stages_make_a_coherent_frame(models):

@@ -8,29 +8,38 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from vsneuralstyle import kernels
 from vsneuralstyle.benchmark.timing import synchronise
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device was measured to do: operations (additions and multiplications) and bytes a second."""
+    """What a device was measured to do a second: operations (additions and multiplications) in the precision that is measured,
+    the same in float32, and bytes."""
 
     operations: float
+    float32: float
     bytes: float
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or matrix product: operations, and bytes of weights, of what goes in and of what comes out."""
+    """A convolution or matrix product: operations, bytes of weights, of what goes in and of what comes out, and whether it is
+    computed in float32 whatever the precision."""
 
     operations: int
     weights: int
     read: int
     written: int
+    float32: bool = False
 
     @property
     def bytes(self) -> int:
         return self.weights + self.read + self.written
+
+    def seconds(self, peak: Peak) -> float:
+        """Of its operations."""
+        return self.operations / (peak.float32 if self.float32 else peak.operations)
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,12 @@ class Arithmetic:
 
     def floor(self, peak: Peak) -> float:
         """Seconds if nothing between input and output ever left the caches."""
-        return max(self.operations / peak.operations, (self.weights + self.read + self.written) / peak.bytes)
+        operations = sum(layer.seconds(peak) for layer in self.layers)
+        return max(operations, (self.weights + self.read + self.written) / peak.bytes)
 
     def layers_floor(self, peak: Peak) -> float:
         """Seconds if each layer read its input from memory and wrote its output there, with all else fused into it."""
-        return sum(max(layer.operations / peak.operations, layer.bytes / peak.bytes) for layer in self.layers)
+        return sum(max(layer.seconds(peak), layer.bytes / peak.bytes) for layer in self.layers)
 
     def row(self, peak: Peak) -> dict:
         """As a report has it: operations, bytes, seconds."""
@@ -67,7 +77,7 @@ class Arithmetic:
 def count(function: Callable, inputs: Sequence[Tensor]) -> Arithmetic:
     """Runs a stage once and counts what was executed; of convolutions that are rearranged, what they became.
 
-    Counted are convolutions and matrix products, a multiplication and an addition each for one; not what is done sample
+    Counted are convolutions, by kernels too, and matrix products, a multiplication and an addition each for one; not what is done sample
     by sample (normalisation, activation, warp), of which there is little, but which takes its time.
     """
     layers: list[Layer] = []
@@ -85,8 +95,9 @@ def count(function: Callable, inputs: Sequence[Tensor]) -> Arithmetic:
         return record
 
     mapping = {operator: recorded(operator, formula) for operator, formula in flop_registry.items()}
-    with FlopCounterMode(display=False, custom_mapping=mapping):
+    with FlopCounterMode(display=False, custom_mapping=mapping), kernels.counting() as products:
         outputs = function(*inputs)
+    layers += [Layer(p.operations, _bytes(p.weight), _bytes(p.read), _bytes(p.written), float32=True) for p in products]
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return Arithmetic(tuple(layers), sum(map(_bytes, inputs)), sum(map(_bytes, outputs)))
 
@@ -96,12 +107,14 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def measure_peak(device: torch.device, precision: torch.dtype) -> Peak:
-    """The best of several products of large matrices in that precision, and of several large copies."""
+    """The best of several products of large matrices, in that precision and in float32, and of several large copies."""
     side, samples = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
-    matrix = torch.rand(side, side, device=device).to(precision)
+    exact = torch.rand(side, side, device=device)
+    matrix = exact.to(precision)
     source = torch.zeros(samples, device=device)
     target = torch.ones_like(source)
     return Peak(2 * side**3 / _best(lambda: matrix @ matrix, device),
+                2 * side**3 / _best(lambda: exact @ exact, device),
                 2 * _bytes(source) / _best(lambda: target.copy_(source), device))
 
 

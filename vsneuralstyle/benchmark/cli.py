@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def measure(args: argparse.Namespace) -> dict:
              **machine.describe(device, precision)}
     _say("peaks of the device")
     peak = arithmetic.measure_peak(device, precision)
-    measured = {"about": about, "peak": {"operations": peak.operations, "bytes": peak.bytes}, "sizes": []}
+    measured = {"about": about, "peak": asdict(peak), "sizes": []}
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
         found = []
         if not args.no_hosts:

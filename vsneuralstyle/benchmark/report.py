@@ -13,7 +13,7 @@ Each by itself, on tensors of the clip's second frame. Share: of a coherent fram
 detector make one; what hosts convert comes on top)."""
 ARITHMETIC = """\
 Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones
-as they are; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
+as they are, by the kernels in float32; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
 Floor: the longer of operations over the peak and these bytes over the bandwidth, with all between in caches. Layers'
 floor: the same layer by layer, each of which reads its input from memory and writes its output there (where caches
 hold them it can be beaten). Reached: the floor over the measured time."""
@@ -41,7 +41,7 @@ def text(report: dict) -> str:
          for size, of_size in sized for row in of_size["stages"]))]
     peak = report["peak"]
     measured = (f"Measured peaks: {peak['operations'] / 1e9:.1f} G operations a second (a large matrix product in "
-                f"{about['precision']}), {peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written).")
+                f"{about['precision']}; in float32 {peak['float32'] / 1e9:.1f}), {peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written).")
     parts += ["## Operations and bytes", ARITHMETIC, measured, _table(
         ("size", "", "G operations", "MB in", "MB out", "MB weights", "MB through layers", "floor, ms", "reached",
          "layers' floor, ms", "reached"),

@@ -10,7 +10,10 @@ Pictures are (1, C, H, W), channels last, float32 or bfloat16.
 import ctypes
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import c_float, c_int, c_long, c_void_p
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -80,6 +83,39 @@ def _call(kernel: str, *arguments: object) -> None:
         result = getattr(library(), kernel)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
     if kernel in ("statistics", "convolve", "enter", "draw", "sharpened", "match") and result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A convolution by a kernel: float32 multiplications and additions that were executed, and the tensors."""
+
+    operations: int
+    weight: Tensor
+    read: Tensor
+    written: Tensor
+
+
+_counted: list[Product] | None = None
+
+
+@contextmanager
+def counting() -> Iterator[list[Product]]:
+    """While it lasts, the kernels' convolutions are listed."""
+    global _counted
+    before, _counted = _counted, []
+    try:
+        yield _counted
+    finally:
+        _counted = before
+
+
+def _count(multiplications: int, *tensors: Tensor) -> None:
+    if _counted is not None:
+        _counted.append(Product(2 * multiplications, *tensors))
+
+
+def _tiles(height: int, width: int, size: int) -> int:
+    return -(-height // size) * -(-width // size)
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -212,6 +248,7 @@ def convolve(
     norm_weight, norm_bias, eps = norm or (None, None, 0.0)
     _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, weight, bias, outputs, float(slope), norm_weight,
           norm_bias, float(eps), following, out, _half(x), _half(out))
+    _count(_tiles(height, width, 4) * weight.numel(), weight, x, out)
     return out, following
 
 
@@ -232,6 +269,7 @@ def enter(
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
     _call("enter", frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    _count(_tiles(height, width, 3) * weight.numel(), weight, frame, out)
     return out, scale
 
 
@@ -242,8 +280,9 @@ def draw(x: Tensor, height: int, width: int, weight: Tensor, bias: Tensor) -> Te
         x: with a border of 4, at least that size.
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
-    out = torch.empty((1, 3, height, width))
-    _call("draw", x, x.shape[2] - 2 * NINE_BORDER, x.shape[3] - 2 * NINE_BORDER, weight, bias, out, height, width, _half(x))
+    out, full = torch.empty((1, 3, height, width)), [size - 2 * NINE_BORDER for size in x.shape[2:]]
+    _call("draw", x, *full, weight, bias, out, height, width, _half(x))
+    _count(_tiles(*full, 3) * weight.numel(), weight, x, out)
     return out
 
 
