@@ -1,6 +1,7 @@
 """The kernels: the same pictures as PyTorch's operators give, whatever the size, the precision and the number of threads."""
 
 import copy
+import ctypes
 import os
 import shutil
 import subprocess
@@ -210,6 +211,27 @@ def test_the_number_of_threads_shows_in_no_pixel(precision):
     made = [{name: x for name, x in one.items() if name != "flow"} for one in made]
     for name, first in made[0].items():
         assert all(torch.equal(first, other[name]) for other in made[1:]), name
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("level", kernels.LEVELS)
+def test_each_level_of_x86_computes_the_same(monkeypatch, level):
+    file = Path(kernels.__file__).with_name(f"kernels-{level}.so")
+    if not file.is_file() or not kernels.LEVELS[level] <= kernels.units():
+        pytest.skip(f"{file.name} is not there, or not for this CPU")
+    picture = F.interpolate(torch.rand(1, 3, 20, 30), scale_factor=4.0, mode="bicubic").clamp(0, 1)
+    frame, previous = picture[..., :50, 4:100].contiguous(), picture[..., 2:52, 1:97].contiguous()
+    net = net1(torch.float32)
+    exact = stages(net, frame, previous, {})
+    used = []
+    library = ctypes.CDLL(str(file))
+    monkeypatch.setattr(kernels, "library", lambda: used.append(level) or library)
+    ours = stages(fastest(net), frame, previous, exact)
+    assert used
+    for name, theirs in exact.items():
+        apart = (ours[name] - theirs).abs() / theirs.square().mean().sqrt().clamp(min=1e-3)
+        assert apart.max() < 2e-3 and apart.mean() < 2e-5, (name, apart.max(), apart.mean())
 
 
 def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
