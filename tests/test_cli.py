@@ -1,6 +1,7 @@
 """The command `neuralstyle`, as its users run it: what it prints and its exit codes."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def broken_models(tmp_path):
 def test_installed_command(run):
     done = run("neuralstyle", "--version")
     assert (done.returncode, done.stdout) == (0, f"neuralstyle {__version__}\n")
+
+
+def test_output_that_nobody_reads_is_no_traceback():
+    process = subprocess.Popen([*COMMAND, "styles"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(60) == 141
 
 
 def test_help_is_light_and_names_every_command(run):

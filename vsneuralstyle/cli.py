@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from vsneuralstyle import __version__
 from vsneuralstyle.errors import ModelError, NeuralStyleError
 
-ERROR, INTERRUPTED, TERMINATED = 2, 130, 143  # exit codes; the latter two are a shell's for SIGINT and SIGTERM
+ERROR, INTERRUPTED, UNREAD, TERMINATED = 2, 130, 141, 143  # exit codes; the latter three are a shell's for SIGINT, SIGPIPE, SIGTERM
 
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
 DELEGATED = {
@@ -29,20 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line argv (default: the process's own); returns the exit code.
 
     0: done; 1: `doctor` found the core not working; 2: an error of the user's, told in one line on stderr;
-    130, 143: stopped by SIGINT (Ctrl-C) or SIGTERM.
+    130, 143: stopped by SIGINT (Ctrl-C) or SIGTERM; 141: nobody reads standard output any more.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(argv) or 0
+        result = _run(argv) or 0
+        sys.stdout.flush()
+        return result
     except NeuralStyleError as error:
         print(f"neuralstyle: error: {error}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
         print("neuralstyle: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's end flushes it to
+        return UNREAD
     finally:
         signal.signal(signal.SIGTERM, previous)
 
