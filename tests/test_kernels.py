@@ -196,6 +196,25 @@ def test_every_stage_is_net1s(precision, options, height, width):
 
 @needs_library
 @torch.inference_mode()
+@pytest.mark.parametrize("net", ["johnson", "stylebank"])
+def test_direct_convolutions_as_on_matrix_units(monkeypatch, net):
+    picture = F.interpolate(torch.rand(1, 3, 20, 30), scale_factor=4.0, mode="bicubic").clamp(0, 1)
+    frame, previous = picture[..., :50, 4:100].contiguous(), picture[..., 2:52, 1:97].contiguous()
+    usual = net1(torch.bfloat16, net=net)
+    exact = stages(copy.deepcopy(usual).float(), frame, previous, {})
+    exact["feature"] = exact["feature"].bfloat16()  # as a stage gets it
+    monkeypatch.setattr("vsneuralstyle.kernels.net1.units", lambda: {"amx_bf16"})
+    fused = fastest(usual)
+    assert fused.mask.last.direct
+    theirs, ours = (stages(one, frame, previous, exact) for one in (usual, fused))
+    for name, reference in exact.items():
+        apart, as_usual = ((made[name].float() - reference).abs().mean() for made in (ours, theirs))
+        # Rounding decides here and there what flow matches best.
+        assert apart < (0.1 if name == "flow" else 1e-3) * reference.abs().mean().clamp(min=1) + 1.2 * as_usual, name
+
+
+@needs_library
+@torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_number_of_threads_shows_in_no_pixel(precision):
     frames, before, made = torch.rand(2, 1, 3, 96, 130), torch.get_num_threads(), []

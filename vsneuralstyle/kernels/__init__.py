@@ -1,4 +1,4 @@
-"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c` and `convolution.c`.
+"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c`, `convolution.c` and `nine.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than half of a frame's time where
 convolutions are fast (docs/performance.md). The wheel has the library where it was built with a C compiler; without it,

@@ -20,12 +20,10 @@ typedef struct {
     const float *scale, *weight, *bias;
     void *out;
     double *sums;
-    float *scratch;
     const void *zeros;
-    long height, width, channels, inputs, outputs, across, count, block, blocks;
+    long height, width, channels, inputs, outputs, across, count, block;
     float slope;
     int reflects, relu, half, half_out;
-    atomic_long *next;
 } Convolve;
 
 /* B^T d for one line of six. */
@@ -171,18 +169,17 @@ INLINE void block_of(const Convolve *job, long block, float *points, float *prod
     }
 }
 
-static void convolve_part(const void *data, long part)
+static void convolve_part(const void *data, long block, float *points)
 {
     const Convolve copy = *(const Convolve *)data, *job = &copy; /* which no store of floats can change */
-    float *points = job->scratch + part * POINTS * BLOCK * (job->channels + GROUP), *products = points + POINTS * BLOCK * job->channels;
-    for (long block; (block = atomic_fetch_add(job->next, 1)) < job->blocks;)
-        switch ((job->scale ? 4 : 0) + (job->half ? 2 : 0) + job->half_out) {
-        case 0: block_of(job, block, points, products, 0, 0, 0); break;
-        case 2: block_of(job, block, points, products, 0, 1, 0); break;
-        case 3: block_of(job, block, points, products, 0, 1, 1); break;
-        case 4: block_of(job, block, points, products, 1, 0, 0); break;
-        case 7: block_of(job, block, points, products, 1, 1, 1); break;
-        }
+    float *products = points + POINTS * BLOCK * job->channels;
+    switch ((job->scale ? 4 : 0) + (job->half ? 2 : 0) + job->half_out) {
+    case 0: block_of(job, block, points, products, 0, 0, 0); break;
+    case 2: block_of(job, block, points, products, 0, 1, 0); break;
+    case 3: block_of(job, block, points, products, 0, 1, 1); break;
+    case 4: block_of(job, block, points, products, 1, 0, 0); break;
+    case 7: block_of(job, block, points, products, 1, 1, 1); break;
+    }
 }
 
 /* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out (height, width, outputs), outputs
@@ -201,21 +198,16 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
 {
     long across = (width + TILE - 1) / TILE, count = across * ((height + TILE - 1) / TILE);
     long block = count < SMALL ? TILES : BLOCK, blocks = (count + block - 1) / block; /* of a small picture, some for each worker */
-    long workers = fork ? (threads < blocks ? threads : blocks) : 1;
-    atomic_long next;
-    atomic_init(&next, 0);
-    float *scratch = aligned_alloc(64, workers * POINTS * BLOCK * (channels + GROUP) * sizeof *scratch);
     float *zeros = calloc(channels, sizeof *zeros);
     double *sums = norm ? malloc(blocks * 2 * outputs * sizeof *sums) : NULL;
-    int result = scratch && zeros && (sums || !norm) ? 0 : -1;
+    int result = zeros && (sums || !norm) ? 0 : -1;
     if (!result) {
-        Convolve job = {x,    scale,  weight,   bias,     out,     sums,    scratch, zeros, height, width, channels,
-                        inputs, outputs, across, count, block, blocks, slope, reflects, relu, half, half_out, &next};
-        share(fork, threads, convolve_part, &job, workers);
-        if (norm)
+        Convolve job = {x, scale, weight, bias, out, sums, zeros, height, width, channels, inputs, outputs, across, count, block, slope,
+                        reflects, relu, half, half_out};
+        result = share_in_room(fork, threads, convolve_part, &job, blocks, POINTS * BLOCK * (channels + GROUP));
+        if (norm && !result)
             normalising(sums, blocks, outputs, (double)height * width, norm_weight, norm_bias, eps, norm);
     }
-    free(scratch);
     free(zeros);
     free(sums);
     return result;

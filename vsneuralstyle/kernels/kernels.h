@@ -41,6 +41,36 @@ static inline void share(Fork fork, int threads, void (*part)(const void *, long
         drain(&work);
 }
 
+typedef struct {
+    void (*part)(const void *, long, float *);
+    const void *job;
+    float *room;
+    long parts, size;
+    atomic_long next;
+} Roomy;
+
+static inline void drain_in_room(const void *data, long worker)
+{
+    Roomy *work = (Roomy *)data;
+    for (long n; (n = atomic_fetch_add(&work->next, 1)) < work->parts;)
+        work->part(work->job, n, work->room + worker * work->size);
+}
+
+/* As `share`, and each worker has room for `size` floats, where its parts begin with what the last one left. Returns 0, or -1 without
+ * memory. */
+static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *), const void *job, long parts, long size)
+{
+    long workers = !fork ? 1 : threads < parts ? threads : parts;
+    Roomy work = {.part = part, .job = job, .room = aligned_alloc(64, (workers * size * sizeof(float) + 63) / 64 * 64), .parts = parts,
+                  .size = size};
+    if (!work.room)
+        return -1;
+    atomic_init(&work.next, 0);
+    share(fork, threads, drain_in_room, &work, workers);
+    free(work.room);
+    return 0;
+}
+
 /* --- samples ------------------------------------------------------------------------------------------------------- */
 
 /* Floats of the CPU's own vectors: wider ones would be kept in memory. */

@@ -41,13 +41,16 @@ def _conv(convolution: nn.Conv2d, padded: Tensor) -> Tensor:
     return F.conv2d(padded, convolution.weight, convolution.bias, convolution.stride)
 
 
+def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
+    """Of an `InstanceNorm` what `kernels.statistics` takes; of none, None."""
+    return (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps) if isinstance(norm, InstanceNorm) else None
+
+
 class _Norm:
     """An `InstanceNorm`, or none, and a ReLU."""
 
     def __init__(self, norm: nn.Module) -> None:
-        self.arguments = None
-        if isinstance(norm, InstanceNorm):
-            self.arguments = norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
+        self.arguments = _arguments(norm)
 
     def __call__(self, x: Tensor, pad: int, corners: bool = False) -> Tensor:
         scale = kernels.statistics(x, *self.arguments, corners=corners) if self.arguments else None
@@ -72,6 +75,7 @@ class _Convolution:
         if self.direct:
             spare = 0, 0, 0, 0, 0, kernels.whole(inputs) - inputs, 0, kernels.whole(outputs) - outputs
             self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
+            self.bias = self.bias.to(self.weight.dtype)
         else:
             self.weight = kernels.points(convolution.weight)
 
@@ -85,7 +89,7 @@ class _Convolution:
             )
         if self.reflects:
             x = kernels.normalise(x, scale, relu=relu, pad=1)
-        x = F.conv2d(x, self.weight, self.bias.to(x.dtype), padding=0 if self.reflects else 1)
+        x = F.conv2d(x, self.weight, self.bias, padding=0 if self.reflects else 1)
         x = F.leaky_relu_(x, self.slope) if self.slope != 1 else x
         return x.to(dtype or x.dtype), kernels.statistics(x, *self.norm) if self.norm else None
 
@@ -113,8 +117,8 @@ class _Blocks:
 
     def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
         self.blocks = [
-            (_Convolution(block.branch[0][0], norm=_Norm(block.branch[0][1]).arguments),
-             _Convolution(block.branch[1], norm=_Norm(block.branch[2]).arguments)) for block in blocks
+            (_Convolution(block.branch[0][0], norm=_arguments(block.branch[0][1])),
+             _Convolution(block.branch[1], norm=_arguments(block.branch[2]))) for block in blocks
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -129,7 +133,7 @@ class _Bank:
     """A `Bank`."""
 
     def __init__(self, bank: Bank) -> None:
-        self.convolution, self.blocks = _Convolution(bank[0], norm=_Norm(bank[1]).arguments), _Blocks([bank[2]])
+        self.convolution, self.blocks = _Convolution(bank[0], norm=_arguments(bank[1])), _Blocks([bank[2]])
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.blocks(kernels.normalise(*self.convolution(x)))
@@ -171,7 +175,7 @@ class FusedNet1:
             ]
         self.dtype = net1.mask[0].weight.dtype
         first, *halving = style.down
-        self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _Norm(first[1]).arguments
+        self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
         self.down = [(block[0], _Norm(block[1])) for block in halving]
         cut = BLOCKS_BEFORE_BANK if isinstance(style, StyleBankNet) else style.encoder_blocks
         end = None if isinstance(style, StyleBankNet) else style.encoder_blocks

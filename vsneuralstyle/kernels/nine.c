@@ -37,11 +37,9 @@ typedef struct {
     const float *weight, *bias;
     void *out;
     double *sums;
-    float *scratch;
     long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
     long across, down, parts;                    /* tiles; parts of the work */
     int half;
-    atomic_long *next;
 } Nine;
 
 /* A part of the work: tiles from (row, column) on. */
@@ -63,6 +61,13 @@ static inline void count_parts(Nine *job)
     job->across = (job->full_width + STEP - 1) / STEP;
     job->down = (job->full_height + STEP - 1) / STEP;
     job->parts = (job->across + ACROSS - 1) / ACROSS * ((job->down + DOWN - 1) / DOWN);
+}
+
+/* The points of three rows of tiles, from `row` on, of a ring of so many with `size` floats each. */
+INLINE void rows_of(float *ring, long size, long row, float **rows)
+{
+    for (long i = 0; i < KERNELS; i++)
+        rows[i] = ring + (row + i) % KERNELS * size;
 }
 
 /* --- the first layer: colors to channels --------------------------------------------------------------------------- */
@@ -149,40 +154,31 @@ INLINE void enter_finish(const Nine *job, long row, long column, const float *pr
     }
 }
 
-static void enter_part(const void *data, long worker)
+static void enter_part(const void *data, long n, float *ring)
 {
     const Nine copy = *(const Nine *)data, *job = &copy;
     long size = POINTS * COLORS * COLUMNS;
-    float *ring = job->scratch + worker * (KERNELS * size + POINTS * TILES * CHANNELS), *products = ring + KERNELS * size;
-    for (long n; (n = atomic_fetch_add(job->next, 1)) < job->parts;) {
-        Part part = part_at(job, n);
-        double *sums = job->sums + n * 2 * CHANNELS;
-        memset(sums, 0, 2 * CHANNELS * sizeof *sums);
-        for (long row = 0; row < part.rows + KERNELS - 1; row++) {
-            enter_row(job, part.row + row, part, ring + row % KERNELS * size);
-            long done = row - (KERNELS - 1);
-            if (done < 0)
-                continue;
-            float *rows[KERNELS];
-            for (long i = 0; i < KERNELS; i++)
-                rows[i] = ring + (done + i) % KERNELS * size;
-            for (long tile = 0; tile < part.columns; tile += TILES) {
-                for (long point = 0; point < POINTS; point++)
-                    enter_multiply(rows, point, tile, job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS,
-                                   products + point * TILES * CHANNELS);
-                for (long i = 0; i < TILES && tile + i < part.columns; i++)
-                    if (job->half)
-                        enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
-                    else
-                        enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 0);
-            }
+    float *products = ring + KERNELS * size, *rows[KERNELS];
+    Part part = part_at(job, n);
+    double *sums = job->sums + n * 2 * CHANNELS;
+    memset(sums, 0, 2 * CHANNELS * sizeof *sums);
+    for (long row = 0; row < part.rows + KERNELS - 1; row++) {
+        enter_row(job, part.row + row, part, ring + row % KERNELS * size);
+        long done = row - (KERNELS - 1);
+        if (done < 0)
+            continue;
+        rows_of(ring, size, done, rows);
+        for (long tile = 0; tile < part.columns; tile += TILES) {
+            for (long point = 0; point < POINTS; point++)
+                enter_multiply(rows, point, tile, job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS,
+                               products + point * TILES * CHANNELS);
+            for (long i = 0; i < TILES && tile + i < part.columns; i++)
+                if (job->half)
+                    enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
+                else
+                    enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 0);
         }
     }
-}
-
-INLINE long workers_of(Fork fork, int threads, long parts)
-{
-    return !fork ? 1 : threads < parts ? threads : parts;
 }
 
 /* frame (3, height, width) float32, its border repeated to the full size and reflected beyond -> out (full_height, full_width, 16).
@@ -192,21 +188,16 @@ INLINE long workers_of(Fork fork, int threads, long parts)
 EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const float *weight,
                  const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
 {
-    atomic_long next;
-    atomic_init(&next, 0);
     Nine job = {.x = frame, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half, .next = &next};
+                .full_height = full_height, .full_width = full_width, .half = half};
     count_parts(&job);
-    long workers = workers_of(fork, threads, job.parts);
-    long size = KERNELS * POINTS * COLORS * COLUMNS + POINTS * TILES * CHANNELS;
-    job.scratch = malloc(workers * size * sizeof *job.scratch);
     job.sums = malloc(job.parts * 2 * CHANNELS * sizeof *job.sums);
-    int result = job.scratch && job.sums ? 0 : -1;
-    if (!result) {
-        share(fork, threads, enter_part, &job, workers);
+    if (!job.sums)
+        return -1;
+    long size = KERNELS * POINTS * COLORS * COLUMNS + POINTS * TILES * CHANNELS;
+    int result = share_in_room(fork, threads, enter_part, &job, job.parts, size);
+    if (!result)
         normalising(job.sums, job.parts, CHANNELS, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
-    }
-    free(job.scratch);
     free(job.sums);
     return result;
 }
@@ -333,29 +324,24 @@ INLINE void draw_finish(const Nine *job, long row, Part part, const float *produ
     }
 }
 
-static void draw_part(const void *data, long worker)
+static void draw_part(const void *data, long n, float *ring)
 {
     const Nine copy = *(const Nine *)data, *job = &copy;
     long size = POINTS * CHANNELS * COLUMNS;
-    float *ring = job->scratch + worker * (KERNELS * size + POINTS * COLORS * ACROSS), *products = ring + KERNELS * size;
-    for (long n; (n = atomic_fetch_add(job->next, 1)) < job->parts;) {
-        Part part = part_at(job, n);
-        for (long row = 0; row < part.rows + KERNELS - 1; row++) {
-            if (job->half)
-                draw_row(job, part.row + row, part, ring + row % KERNELS * size, 1);
-            else
-                draw_row(job, part.row + row, part, ring + row % KERNELS * size, 0);
-            long done = row - (KERNELS - 1);
-            if (done < 0)
-                continue;
-            float *rows[KERNELS];
-            for (long i = 0; i < KERNELS; i++)
-                rows[i] = ring + (done + i) % KERNELS * size;
-            for (long point = 0; point < POINTS; point++)
-                draw_multiply(rows, point, job->weight + point * KERNELS * CHANNELS * KERNELS * COLORS,
-                              products + point * COLORS * ACROSS);
-            draw_finish(job, part.row + done, part, products);
-        }
+    float *products = ring + KERNELS * size, *rows[KERNELS];
+    Part part = part_at(job, n);
+    for (long row = 0; row < part.rows + KERNELS - 1; row++) {
+        if (job->half)
+            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 1);
+        else
+            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 0);
+        long done = row - (KERNELS - 1);
+        if (done < 0)
+            continue;
+        rows_of(ring, size, done, rows);
+        for (long point = 0; point < POINTS; point++)
+            draw_multiply(rows, point, job->weight + point * KERNELS * CHANNELS * KERNELS * COLORS, products + point * COLORS * ACROSS);
+        draw_finish(job, part.row + done, part, products);
     }
 }
 
@@ -367,17 +353,8 @@ static void draw_part(const void *data, long worker)
 EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const float *weight, const float *bias, float *out,
                 long height, long width, int half)
 {
-    atomic_long next;
-    atomic_init(&next, 0);
     Nine job = {.x = x, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half, .next = &next};
+                .full_height = full_height, .full_width = full_width, .half = half};
     count_parts(&job);
-    long workers = workers_of(fork, threads, job.parts);
-    long size = KERNELS * POINTS * CHANNELS * COLUMNS + POINTS * COLORS * ACROSS;
-    job.scratch = malloc(workers * size * sizeof *job.scratch);
-    if (!job.scratch)
-        return -1;
-    share(fork, threads, draw_part, &job, workers);
-    free(job.scratch);
-    return 0;
+    return share_in_room(fork, threads, draw_part, &job, job.parts, KERNELS * POINTS * CHANNELS * COLUMNS + POINTS * COLORS * ACROSS);
 }

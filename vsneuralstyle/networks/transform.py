@@ -67,20 +67,20 @@ class BlockedConv(nn.Conv2d):
     ROWS, COLUMNS = 2, 4
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, stride, _ = self.blocks()
+        weight, bias, stride = self.blocks()
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         blocks = F.conv2d(x, weight, bias, stride).unflatten(1, (self.out_channels, *stride))
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
-    def blocks(self) -> tuple[Tensor, Tensor, tuple[int, int], int]:
-        """Weight, bias and stride of the convolution of what comes in, its border reflected by the last number: it gives a
-        block's pixels row by row for each channel."""
+    def blocks(self) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Weight, bias and stride of the convolution of what comes in, its border reflected: it gives a block's pixels row by
+        row for each channel."""
         places = [(row, column) for row in range(self.ROWS) for column in range(self.COLUMNS)]
         moved = [
             F.pad(self.weight, (column, self.COLUMNS - 1 - column, row, self.ROWS - 1 - row)) for row, column in places
         ]
         weight = torch.stack(moved, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return weight, self.bias.repeat_interleave(len(places)), (self.ROWS, self.COLUMNS), self.padding[0]
+        return weight, self.bias.repeat_interleave(len(places)), (self.ROWS, self.COLUMNS)
 
 
 class ConvBlock(nn.Sequential):
