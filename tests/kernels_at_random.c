@@ -6,18 +6,18 @@
 #include <stdlib.h>
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
-void pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
+int pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, int, const float *, const float *, float, float *, int);
-void normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
+int normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, const float *, const float *, long, float,
              const float *, const float *, float, float *, void *, int, int);
 int enter(Fork, int, const float *, long, long, long, long, const float *, const float *, const float *, const float *, float, float *,
           void *, int);
 int draw(Fork, int, const void *, long, long, const float *, const float *, float *, long, long, int);
-void quarter(Fork, int, const float *, long, long, float *);
-void change(Fork, int, const float *, const float *, long, long, float *);
-void follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
-void blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
+int quarter(Fork, int, const float *, long, long, float *);
+int change(Fork, int, const float *, const float *, long, long, float *);
+int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
+int blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
            float, float *, float *, int);
 int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);

@@ -162,7 +162,7 @@ def test_stages_make_a_coherent_frame(models):
     with torch.inference_mode():
         stylized = stylizer.stylize(torch.cat(clip.frames(CPU)[:2]))[1:]
         stages = core.stages(stylizer, clip)
-        feature, before, flow, frame, previous = stages["compose (warp, mask)"].inputs
+        feature, before, flow, *_ = stages["compose (warp, mask)"].inputs
         assert torch.equal(stages["encode"](), feature) and torch.equal(stages["flow"](), flow)
         assert torch.equal(stages["compose (warp, mask)"](), stages["decode"].inputs[0])
         assert torch.equal(stages["decode"](), stylized)

@@ -157,7 +157,7 @@ def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[s
     change = net.change(frame, previous)
     made["flow"] = net.motion(frame, previous, change, (net.look(frame), net.look(previous)))
     given = {**made, **given}
-    made["unexplained"] = net.unexplained(frame, previous, given["flow"])
+    made["unexplained"] = net.unexplained(net.quarter(frame), net.quarter(previous), given["flow"])
     given = {**made, **given}
     before = given["feature"].roll(1, 3).float()
     made["composite"], made["mask"] = net.compose(given["feature"], before, given["flow"], given["unexplained"], change, 0.9)

@@ -5,14 +5,8 @@ first used.
 """
 
 import importlib
-import os
 
 __version__ = "0.1.0"
-
-# Buffers of a frame are freed and allocated anew with each frame. In huge pages (Linux, where madvise may ask for them) that
-# is at most some thousand page faults a frame rather than tens of thousands, up to a tenth of the time. PyTorch reads it
-# once, later; docs/performance.md has the figures.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {
     "Stylizer": "stylizer",

@@ -1,6 +1,11 @@
-"""What the system says of the processor."""
+"""What the system says of the processor, and how its memory is used."""
 
+import ctypes
+import os
 from functools import cache
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+"""Parameters of glibc's `mallopt`."""
 
 
 @cache
@@ -20,3 +25,19 @@ def cpuinfo() -> dict[str, str]:
 def units() -> set[str]:
     """An x86 processor's flags, "avx2" for example."""
     return set(cpuinfo().get("flags", "").split())
+
+
+@cache
+def keep_memory() -> None:
+    """Has the C library keep what is freed, for this process, rather than give it back to the system.
+
+    A frame's tensors are freed and allocated anew with each frame, and pages from the system are filled with zeros first: a
+    tenth of a frame's time (docs/performance.md). Nothing where the library isn't glibc, or where the user's own settings of it are
+    in the environment.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt(_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_TRIM_THRESHOLD, 1 << 30)
+    mallopt(_TOP_PAD, 1 << 26)  # threads other than the first one: they would give back whole heaps, of this size

@@ -18,7 +18,7 @@ def change(previous: Tensor, current: Tensor) -> float:
     leaves their structure), and how far apart the histograms lie (a fast pan leaves their colors).
 
     Args:
-        previous, current: (1, 3, H, W), RGB 0..1, of the same size.
+        previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
     a, b = (F.adaptive_avg_pool2d(frame[0], _THUMBNAIL) for frame in (previous, current))
     return min(_structure_distance(a, b), _histogram_distance(a, b))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle import scenecut, yuv
-from vsneuralstyle.cpu import cpuinfo, units
+from vsneuralstyle.cpu import cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
 from vsneuralstyle.networks.net1 import Net1
@@ -26,23 +26,24 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32. look: what
-    `Net1.look` made of the frame; None: not looked at yet.
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. feature: the composite F°_t, (1, C,
+    ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked at yet.
     """
 
     frame: Tensor
+    quarter: Tensor
     feature: Tensor
     look: tuple[Tensor, ...] | None = None
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
         look = None if self.look is None else tuple(part.to(device) for part in self.look)
-        return State(self.frame.to(device), self.feature.to(device), look)
+        return State(self.frame.to(device), self.quarter.to(device), self.feature.to(device), look)
 
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return sum(part.nbytes for part in (self.frame, self.feature, *(self.look or ())))
+        return sum(part.nbytes for part in (self.frame, self.quarter, self.feature, *(self.look or ())))
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -140,6 +141,8 @@ class Stylizer:
         self.scene_starts: tuple[bool, ...] = ()
 
     def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Net1 | FusedNet1]:
+        if self.device.type == "cpu":
+            keep_memory()
         model = load_model(style, net, model_dir)
         net1 = model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
         return model, fastest(net1)
@@ -169,8 +172,11 @@ class Stylizer:
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        pair = previous.to(self.device), frame.to(self.device)
-        return self.scene_cut > 0 and scenecut.change(*pair) > self.scene_cut
+        return self._is_cut(*(self.net1.quarter(one.to(self.device).contiguous()) for one in (previous, frame)))
+
+    def _is_cut(self, previous: Tensor, quarter: Tensor) -> bool:
+        """`is_cut` of what `Net1.quarter` gives: the detector looks at thumbnails, and those of a quarter are nearly the same."""
+        return self.scene_cut > 0 and scenecut.change(previous, quarter) > self.scene_cut
 
     @torch.inference_mode()
     def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
@@ -203,20 +209,22 @@ class Stylizer:
                 f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame"
             )
         frames = frames.to(self.device)
-        befores = [None if self._state is None else self._state.frame, *frames.split(1)[:-1]]
+        # Copies: the state must not keep the caller's memory.
+        singles = [frame.clone(memory_format=torch.contiguous_format) for frame in frames.split(1)]
+        quarters = [self.net1.quarter(frame) for frame in singles]
+        befores = [None if self._state is None else self._state.quarter, *quarters[:-1]]
         # For all of them first: the host waits for the device here, and nowhere below.
         self.scene_starts = tuple(
-            before is None or (self.is_cut(before, frame) if start is None else bool(start))
-            for before, frame, start in zip(befores, frames.split(1), starts_scene)
+            before is None or (self._is_cut(before, quarter) if start is None else bool(start))
+            for before, quarter, start in zip(befores, quarters, starts_scene)
         )
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
-        outputs = [self._step(frame, starts) for frame, starts in zip(frames.split(1), self.scene_starts)]
+        outputs = [self._step(*one) for one in zip(singles, quarters, self.scene_starts)]
         return torch.cat(outputs) if outputs else frames
 
-    def _step(self, frame: Tensor, starts: bool) -> Tensor:
+    def _step(self, frame: Tensor, quarter: Tensor, starts: bool) -> Tensor:
         state, net1 = self._state, self.net1
-        frame = frame.clone(memory_format=torch.contiguous_format)  # the state must not keep the caller's memory
         feature, look = net1.encode(frame), None
         if starts or self.coherence == 0:
             composite = feature.float()
@@ -225,10 +233,10 @@ class Stylizer:
             looks = look, state.look or net1.look(state.frame)
             change = net1.change(frame, state.frame)
             flow = net1.motion(frame, state.frame, change, looks)
-            unexplained = net1.unexplained(frame, state.frame, flow)
+            unexplained = net1.unexplained(quarter, state.quarter, flow)
             composite, _ = net1.compose(feature, state.feature, flow, unexplained, change, self.coherence)
         stylized = net1.decode(composite, *frame.shape[-2:])
-        self._state = State(frame, composite, look)
+        self._state = State(frame, quarter, composite, look)
         return self._finish(frame, stylized)
 
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:

@@ -66,13 +66,14 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     def flow(frame: Tensor, previous: Tensor, change: Tensor, *looked: Tensor) -> Tensor:
         return net1.motion(frame, previous, change, (net1.look(frame), looked))
 
-    def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
-        return net1.compose(feature, before, flow, net1.unexplained(frame, previous, flow), net1.change(frame, previous))[0]
+    def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor, quarter: Tensor) -> Tensor:
+        unexplained = net1.unexplained(net1.quarter(frame), quarter, flow)
+        return net1.compose(feature, before, flow, unexplained, net1.change(frame, previous))[0]
 
     def decode(composite: Tensor) -> Tensor:
         return net1.decode(composite, height, width)
 
-    composing = (net1.encode(frame), net1.encode(previous).float(), flow(*moving), frame, previous)
+    composing = (net1.encode(frame), net1.encode(previous).float(), flow(*moving), frame, previous, net1.quarter(previous))
     return {
         "encode": Stage(net1.encode, (frame,)),
         "flow": Stage(flow, moving),

@@ -81,7 +81,7 @@ def _call(kernel: str, *arguments: object) -> None:
             converted.append(c_void_p(None if argument is None else argument.data_ptr()))
     with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
         result = getattr(library(), kernel)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
-    if kernel in ("statistics", "convolve", "enter", "draw", "sharpened", "match") and result:
+    if result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
 
 
@@ -294,7 +294,7 @@ def quarter(frame: Tensor) -> Tensor:
 
 
 def change(frame: Tensor, previous: Tensor) -> Tensor:
-    """The largest change of a sample in each 4x4 square, (1, 1, ceil(H/4), ceil(W/4)) float32."""
+    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32."""
     out = torch.empty((1, 1, *(-(-size // 4) for size in frame.shape[2:])))
     _call("change", frame, previous, *frame.shape[2:], out)
     return out

@@ -191,7 +191,7 @@ static void convolve_part(const void *data, long block, float *points)
  * slope: what is below 0 is multiplied by it at the end.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
  *     then norm_weight and norm_bias, which may be NULL; without `norm` none.
- * half, half_out: of x and out; out alone can't be. Returns 0, or -1 without memory. */
+ * half, half_out: of x and out; out alone can't be. */
 EXPORT int convolve(Fork fork, int threads, const void *x, long height, long width, long channels, long inputs, const float *scale, int relu,
                     int reflects, const float *weight, const float *bias, long outputs, float slope, const float *norm_weight,
                     const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)

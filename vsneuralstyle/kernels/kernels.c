@@ -53,11 +53,12 @@ static void pack_part(const void *data, long part)
 }
 
 /* (3, height, width) float32 -> (sample - offset) * factor, (full_height, full_width, 3): to the full size its border is repeated. */
-EXPORT void pack(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float offset,
+EXPORT int pack(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float offset,
                  float factor, void *out, int half)
 {
     Pack job = {frame, out, height, width, full_height, full_width, offset, factor, half};
     share(fork, threads, pack_part, &job, parts_of(full_height));
+    return 0;
 }
 
 /* --- normalisation -------------------------------------------------------------------------------------------------- */
@@ -126,7 +127,7 @@ static void sum_part(const void *data, long part)
  *
  * corners: x is (height / 2 + 1, width / 2 + 1, 2, 2, channels), four pixels about each corner of a picture of half the size, and those
  *     outside are left out.
- * Returns 0, or -1 without memory. */
+ * */
 EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *weight,
                       const float *bias, float eps, float *scale, int half)
 {
@@ -187,20 +188,23 @@ static void write_part(const void *data, long part)
  * scale: x times the first `channels` of these plus the others; NULL: x as it is.
  * relu: what is below 0 becomes 0.
  * residual: added at the end, (height, width, channels); may be NULL. */
-EXPORT void normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *scale,
+EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *scale,
                       int relu, const void *residual, void *out, long pad, int half)
 {
     Normalise job = {x, residual, out, height, width, channels, pad, half, corners, relu, NULL, scale};
     share(fork, threads, write_part, &job, parts_of(height + 2 * pad));
+    return 0;
 }
 
 /* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
 
 enum { STRIDE = 4 };
 
+enum { RUN = 16 * STRIDE }; /* columns at once */
+
 typedef struct {
     const float *frame, *previous;
-    float *out;
+    float *squares, *out;
     long height, width;
 } Pool;
 
@@ -209,50 +213,89 @@ INLINE long pooled(long size)
     return (size + STRIDE - 1) / STRIDE;
 }
 
+INLINE long within(long first, long size, long most) /* how many of `most` from `first` on */
+{
+    return size - first < most ? size - first : most;
+}
+
 static void mean_part(const void *data, long row)
 {
     const Pool *job = data;
     long y = row % pooled(job->height), channel = row / pooled(job->height), columns = pooled(job->width);
-    long height = job->height - y * STRIDE < STRIDE ? job->height - y * STRIDE : STRIDE;
-    const float *from = job->frame + (channel * job->height + y * STRIDE) * job->width;
-    for (long x = 0; x < columns; x++) {
-        long width = job->width - x * STRIDE < STRIDE ? job->width - x * STRIDE : STRIDE;
-        float sum = 0;
-        for (long i = 0; i < height; i++)
-            for (long j = 0; j < width; j++)
-                sum += from[i * job->width + x * STRIDE + j];
-        job->out[row * columns + x] = sum / (float)(height * width);
+    long height = within(y * STRIDE, job->height, STRIDE);
+    for (long first = 0; first < job->width; first += RUN) {
+        long count = within(first, job->width, RUN);
+        float sums[RUN] = {0};
+        for (long i = 0; i < height; i++) {
+            const float *from = job->frame + (channel * job->height + y * STRIDE + i) * job->width + first;
+            for (long x = 0; x < count; x++)
+                sums[x] += from[x];
+        }
+        for (long x = 0; x < count; x += STRIDE) {
+            /* Beyond the border are zeros. */
+            float sum = (sums[x] + sums[x + 1]) + (sums[x + 2] + sums[x + 3]);
+            job->out[row * columns + (first + x) / STRIDE] = sum / (float)(height * within(x, count, STRIDE));
+        }
     }
 }
 
 /* (3, height, width) float32 -> (3, ceil(height / 4), ceil(width / 4)): the mean of each square. */
-EXPORT void quarter(Fork fork, int threads, const float *frame, long height, long width, float *out)
+EXPORT int quarter(Fork fork, int threads, const float *frame, long height, long width, float *out)
 {
-    Pool job = {frame, NULL, out, height, width};
+    Pool job = {.frame = frame, .out = out, .height = height, .width = width};
     share(fork, threads, mean_part, &job, 3 * pooled(height));
+    return 0;
+}
+
+INLINE float larger(float a, float b)
+{
+    return a > b ? a : b;
 }
 
 static void change_part(const void *data, long y)
 {
     const Pool *job = data;
-    long columns = pooled(job->width), height = job->height - y * STRIDE < STRIDE ? job->height - y * STRIDE : STRIDE;
-    float *line = job->out + y * columns;
-    memset(line, 0, columns * sizeof *line);
-    for (long c = 0; c < 3; c++)
-        for (long i = 0; i < height; i++) {
-            long at = (c * job->height + y * STRIDE + i) * job->width;
-            for (long x = 0; x < job->width; x++) {
-                float change = __builtin_fabsf(job->frame[at + x] - job->previous[at + x]);
-                line[x / STRIDE] = change > line[x / STRIDE] ? change : line[x / STRIDE];
+    long columns = pooled(job->width), height = within(y * STRIDE, job->height, STRIDE);
+    for (long first = 0; first < job->width; first += RUN) {
+        long count = within(first, job->width, RUN);
+        float most[RUN] = {0};
+        for (long c = 0; c < 3; c++)
+            for (long i = 0; i < height; i++) {
+                long at = (c * job->height + y * STRIDE + i) * job->width + first;
+                for (long x = 0; x < count; x++)
+                    most[x] = larger(__builtin_fabsf(job->frame[at + x] - job->previous[at + x]), most[x]);
             }
-        }
+        for (long x = 0; x < count; x += STRIDE)
+            job->squares[y * columns + (first + x) / STRIDE] = larger(larger(most[x], most[x + 1]), larger(most[x + 2], most[x + 3]));
+    }
 }
 
-/* Two frames -> (ceil(height / 4), ceil(width / 4)) float32: the largest change of a sample in each square. */
-EXPORT void change(Fork fork, int threads, const float *frame, const float *previous, long height, long width, float *out)
+static void widen_part(const void *data, long y, float *line)
 {
-    Pool job = {frame, previous, out, height, width};
-    share(fork, threads, change_part, &job, pooled(height));
+    const Pool *job = data;
+    long columns = pooled(job->width), last = pooled(job->height) - 1;
+    const float *above = job->squares + clamp(y - 1, last) * columns, *here = job->squares + y * columns;
+    const float *below = job->squares + clamp(y + 1, last) * columns;
+    for (long x = 0; x < columns; x++)
+        line[x + 1] = larger(here[x], larger(above[x], below[x]));
+    line[0] = line[1];
+    line[columns + 1] = line[columns];
+    for (long x = 0; x < columns; x++)
+        job->out[y * columns + x] = larger(line[x + 1], larger(line[x], line[x + 2]));
+}
+
+/* Two frames -> (ceil(height / 4), ceil(width / 4)) float32: the largest change of a sample in each square and the eight about it. */
+EXPORT int change(Fork fork, int threads, const float *frame, const float *previous, long height, long width, float *out)
+{
+    long rows = pooled(height), columns = pooled(width);
+    float *squares = malloc(rows * columns * sizeof *squares);
+    if (!squares)
+        return -1;
+    Pool job = {frame, previous, squares, out, height, width};
+    share(fork, threads, change_part, &job, rows);
+    int result = share_in_room(fork, threads, widen_part, &job, rows, columns + 2);
+    free(squares);
+    return result;
 }
 
 /* --- composition ---------------------------------------------------------------------------------------------------- */
@@ -342,11 +385,12 @@ static void follow_part(const void *data, long y)
 
 /* The previous feature (height, width, channels) float32, sampled along flow (2, height, width) float32 in pixels of the frame ->
  * warped, like it, and difference (height, width, whole(channels + 3)): |feature - warped|, 10 unexplained (3, height, width) float32, and 0. */
-EXPORT void follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained,
+EXPORT int follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained,
                    long height, long width, long channels, int cubic, float *warped, void *difference, int half)
 {
     Follow job = {previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic, half};
     share(fork, threads, follow_part, &job, height);
+    return 0;
 }
 
 typedef struct {
@@ -379,13 +423,14 @@ static void blend_part(const void *data, long y)
 /* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
  * or NULL -> composite (height, width, channels)
  * and the mask as it was blended (height, width), both float32. */
-EXPORT void blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
+EXPORT int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
                   const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh, float *composite, float *blended,
                   int half)
 {
     Blend job = {feature, warped, mask, flow,  change, composite, blended,
                  height,  width,  channels, still, hold,  coherence, refresh, half};
     share(fork, threads, blend_part, &job, height);
+    return 0;
 }
 
 typedef struct {
@@ -491,7 +536,7 @@ static void sharpen_part(const void *data, long y)
 }
 
 /* `Net1.sharpened`: composite (height, width, channels) and blended (height, width) float32, feature like the composite -> out, like the
- * composite. Returns 0, or -1 without memory. */
+ * composite. */
 EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended,
                      long height, long width, long channels, float sharpen, float *out, int half)
 {
@@ -601,7 +646,7 @@ static void volume_part(const void *data, long y)
 
 /* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, of which 1 is
  * `pixels` pixels of this level -> known (height, width, whole((2 radius + 1)^2 + channels + 2)): the cost volume of here with there sampled along
- * the flow, through a leaky ReLU, here, the flow, and 0. radius: 2 or 3. Returns 0, or -1 without memory. */
+ * the flow, through a leaky ReLU, here, the flow, and 0. radius: 2 or 3. */
 EXPORT int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width,
                  long channels, long radius, void *known, int half)
 {

@@ -1,4 +1,4 @@
-/* What the kernels share: threads, and samples in vectors. */
+/* What the kernels share: threads, and samples in vectors. Each exported function returns 0, or -1 without memory. */
 
 #ifndef KERNELS_H
 #define KERNELS_H

@@ -230,7 +230,11 @@ class FusedNet1:
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """As `Net1.change`."""
-        return F.max_pool2d(kernels.change(frame, previous), 3, stride=1, padding=1)
+        return kernels.change(frame, previous)
+
+    def quarter(self, frame: Tensor) -> Tensor:
+        """As `Net1.quarter`."""
+        return kernels.quarter(frame)
 
     motion = Net1.motion  # by this `look` and `change`, and `matching`
 
@@ -246,9 +250,7 @@ class FusedNet1:
     def still(self) -> float:
         return self.net1.still
 
-    def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-        """As `Net1.unexplained`."""
-        return (kernels.quarter(frame) - warp(kernels.quarter(previous), flow / STRIDE)).abs_()
+    unexplained = Net1.unexplained
 
     def compose(
         self,

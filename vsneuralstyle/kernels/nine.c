@@ -184,7 +184,7 @@ static void enter_part(const void *data, long n, float *ring)
 /* frame (3, height, width) float32, its border repeated to the full size and reflected beyond -> out (full_height, full_width, 16).
  *
  * weight: (25, 3, 3 colors, 3, 16), what `nine_points` in __init__.py makes of the convolution's. bias: (16).
- * norm_weight, norm_bias, eps, norm: as `convolve` has them. Returns 0, or -1 without memory. */
+ * norm_weight, norm_bias, eps, norm: as `convolve` has them. */
 EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const float *weight,
                  const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
 {
@@ -348,8 +348,7 @@ static void draw_part(const void *data, long n, float *ring)
 /* x (full_height + 8, full_width + 8, 16), with its border -> the picture (3, height, width) float32, 0..1: tanh of the convolution, from
  * -1..1.
  *
- * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's. bias: (3). Returns 0, or -1 without
- * memory. */
+ * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's. bias: (3). */
 EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const float *weight, const float *bias, float *out,
                 long height, long width, int half)
 {

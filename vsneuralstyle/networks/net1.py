@@ -119,15 +119,18 @@ class Net1(nn.Module):
             return flow
         return flow * ((self.change(frame, previous) if change is None else change) > self.still)
 
-    def unexplained(self, frame: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def quarter(self, frame: Tensor) -> Tensor:
+        """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of each square of 4x4."""
+        return F.avg_pool2d(frame, STRIDE, ceil_mode=True)
+
+    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.
 
         Args:
-            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+            quarter, previous: what `quarter` gives of I_t and I_{t-1}.
             flow: W_t as `motion` gives it.
         """
-        frame, previous = (F.avg_pool2d(f, STRIDE, ceil_mode=True) for f in (frame, previous))
-        return (frame - warp(previous, flow / STRIDE)).abs()
+        return (quarter - warp(previous, flow / STRIDE)).abs()
 
     def compose(
         self,

@@ -147,7 +147,7 @@ def main(args: argparse.Namespace) -> None:
             with autocast(device):
                 pyramid, matching = net1.flow.supervised(frames[:, t], frames[:, t - 1], true_flow)
                 flow = pyramid[-1].float() * FLOW_SCALE
-                unexplained = net1.unexplained(frames[:, t], frames[:, t - 1], flow)
+                unexplained = net1.unexplained(net1.quarter(frames[:, t]), net1.quarter(frames[:, t - 1]), flow)
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
             target = warp(output.detach(), true_flow, "bicubic")  # bilinear would teach blur
@@ -172,7 +172,7 @@ def main(args: argparse.Namespace) -> None:
         with autocast(device):
             features = encode(frames, of_samples)
             flow = net1.flow(frames[:, 1], frames[:, 0])
-            unexplained = net1.unexplained(frames[:, 1], frames[:, 0], flow)
+            unexplained = net1.unexplained(net1.quarter(frames[:, 1]), net1.quarter(frames[:, 0]), flow)
             composite, mask = net1.compose(features[1], features[0].float(), flow, unexplained)
             rows = [frames[:, 0], frames[:, 1], net1.style.decode(features[1]), net1.style.decode(composite)]
         rows.append(F.interpolate(mask, frames.shape[-2:]).expand(-1, 3, -1, -1))
