@@ -19,6 +19,9 @@ int change(Fork, int, const float *, const float *, long, long, float *);
 int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
 int blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
            float, float *, float *, int);
+int few(Fork, int, const void *, long, long, long, const float *, const float *, long, float *, int);
+int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
+int global_match(Fork, int, const void *, long, long, float, float *, int);
 int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
 
@@ -102,7 +105,16 @@ int main(int count, char **arguments)
         if (match(NULL, 1, x, there, flow, 2, height, width, channels, radius, known, half))
             return 1;
 
-        void *all[] = {frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, corners, enlarged, points, biases, norm, convolved,
+        long planes = from_to(1, 2), rows = from_to(1, 6), columns = from_to(1, 9);
+        float *few_weights = samples(9 * planes * channels, 0, 1), *few_out = samples(planes * height * width, 0, 1);
+        float *unlike = samples(3 * height * width, 0, 1), *matched = samples(2 * rows * columns, 0, 1);
+        void *scores = samples(rows * columns * rows * columns, half, on ? 1e30f : 10);
+        if (few(NULL, 1, x, height, width, channels, few_weights, biases, planes, few_out, half) ||
+            unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
+            global_match(NULL, 1, scores, rows, columns, 0.2f, matched, half))
+            return 1;
+
+        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, corners, enlarged, points, biases, norm, convolved,
                        nine, sixteen, both, entered, bordered, shown, flow,
                        warped, before, difference, mask, composite, blended, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

@@ -134,6 +134,49 @@ def test_match_is_what_an_estimator_sees(precision, radius, height, width):
     assert ours.shape[1] % 16 == 0 and not ours[:, theirs.shape[1] :].any()
 
 
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 1), (24, 2), (48, 2)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (5, 16), (33, 50)])
+def test_few_is_a_convolution_to_planes(precision, inputs, outputs, height, width):
+    net = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
+    x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
+    ours = kernels.few(x, kernels.few_weights(net.weight), net.bias.detach())
+    assert ours.is_contiguous()
+    torch.testing.assert_close(ours, net(x[:, :inputs].float()), rtol=1e-4, atol=1e-4)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (2, 2), (3, 7), (9, 12)])
+def test_global_match_is_the_networks(precision, height, width):
+    places = height * width
+    scores = 3 * torch.randn(1, height, width, height, width)
+    there = torch.randperm(places)
+    scores.view(places, places)[torch.arange(places), there] += 12 * (torch.rand(places) > 0.3)  # the others aren't sure
+    scores = scores.to(precision)
+    ours, theirs = kernels.global_match(scores, litepwcnet.SURE), litepwcnet.global_match(scores)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert (theirs != 0).any()
+    assert not kernels.global_match(torch.zeros_like(scores), litepwcnet.SURE).any() or places < 5  # all are alike
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (45, 70), (64, 130)])
+def test_frames_at_quarter_resolution(height, width):
+    frame, previous = torch.rand(2, 1, 3, height, width)
+    net = Net1(flow_width=0.125)
+    torch.testing.assert_close(kernels.quarter(frame), net.quarter(frame))
+    assert torch.equal(kernels.change(frame, previous), net.change(frame, previous))
+    quarters = kernels.quarter(frame), kernels.quarter(previous)
+    flow = 30 * torch.randn(1, 2, *quarters[0].shape[2:])
+    flow[..., 0, 0] = 1000.0  # far outside
+    torch.testing.assert_close(kernels.unexplained(*quarters, flow), net.unexplained(*quarters, flow), rtol=1e-4, atol=1e-4)
+
+
 # --- Net1 ------------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +248,7 @@ def test_direct_convolutions_as_on_matrix_units(monkeypatch, net):
     exact["feature"] = exact["feature"].bfloat16()  # as a stage gets it
     monkeypatch.setattr("vsneuralstyle.kernels.net1.units", lambda: {"amx_bf16"})
     fused = fastest(usual)
-    assert fused.mask.last.direct
+    assert fused.mask.layers[0].direct
     theirs, ours = (stages(one, frame, previous, exact) for one in (usual, fused))
     for name, reference in exact.items():
         apart, as_usual = ((made[name].float() - reference).abs().mean() for made in (ours, theirs))

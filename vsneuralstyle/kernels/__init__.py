@@ -11,7 +11,7 @@ import ctypes
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ctypes import c_float, c_int, c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -67,22 +67,21 @@ def _fork() -> int | None:
     return None
 
 
-def _call(kernel: str, *arguments: object) -> None:
+def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
     """Tensors go as their addresses; None as no address."""
-    converted = []
-    for argument in arguments:
-        if isinstance(argument, float):
-            converted.append(c_float(argument))
-        elif isinstance(argument, bool):
-            converted.append(c_int(argument))
-        elif isinstance(argument, int):
-            converted.append(c_long(argument))
-        else:
-            converted.append(c_void_p(None if argument is None else argument.data_ptr()))
-    with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
-        result = getattr(library(), kernel)(c_void_p(_fork()), c_int(torch.get_num_threads()), *converted)
+    function = getattr(library(), kernel)
+    if function.argtypes is None:  # the first call: each argument is of the same kind in all
+        function.argtypes = [c_void_p, c_int, *(_C_TYPES.get(type(argument), c_void_p) for argument in arguments)]
+    values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+    # A profiler's mark takes as long as a small kernel.
+    mark = torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}") if torch.autograd._profiler_enabled() else nullcontext()
+    with mark:
+        result = function(_fork(), torch.get_num_threads(), *values)
     if result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
+
+
+_C_TYPES = {float: c_float, bool: c_int, int: c_long}
 
 
 @dataclass(frozen=True)
@@ -252,6 +251,26 @@ def convolve(
     return out, following
 
 
+def few(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3 convolution of stride 1 to one channel or two, 0 about the border: (1, outputs, H, W) float32, contiguous.
+
+    Args:
+        x: the picture, of whole(inputs) channels, of which the last are 0.
+        weight: as `few_weights` makes it. bias: (outputs,) float32.
+    """
+    outputs, channels = weight.shape[2:]
+    out = torch.empty((1, outputs, *x.shape[2:]))
+    _call("few", x, *x.shape[2:], channels, weight, bias, outputs, out, _half(x))
+    _count(out.numel() * 9 * channels, weight, x, out)
+    return out
+
+
+def few_weights(weight: Tensor) -> Tensor:
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `few` takes it, (3, 3, outputs, whole(inputs)) float32."""
+    inputs = weight.shape[1]
+    return F.pad(weight.detach().float().permute(2, 3, 0, 1), (0, whole(inputs) - inputs)).contiguous()
+
+
 def enter(
     frame: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor, float], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -297,6 +316,13 @@ def change(frame: Tensor, previous: Tensor) -> Tensor:
     """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32."""
     out = torch.empty((1, 1, *(-(-size // 4) for size in frame.shape[2:])))
     _call("change", frame, previous, *frame.shape[2:], out)
+    return out
+
+
+def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """As `Net1.unexplained` has it; all contiguous float32."""
+    out = torch.empty_like(quarter)
+    _call("unexplained", quarter, previous, flow, *quarter.shape[2:], out)
     return out
 
 
@@ -351,3 +377,19 @@ def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int)
     known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
     _call("match", here, there, flow, float(pixels), height, width, channels, radius, known, _half(here))
     return known
+
+
+def global_match(scores: Tensor, sure: float) -> Tensor:
+    """`litepwcnet.global_match`, of equally good matches the first.
+
+    Args:
+        scores: (1, H, W, H, W), contiguous, float32 or bfloat16.
+        sure: dual softmax from which on a match counts.
+
+    Returns:
+        (1, 2, H, W) float32.
+    """
+    height, width = scores.shape[1:3]
+    out = torch.empty((1, 2, height, width))
+    _call("global_match", scores, height, width, float(sure), out, _half(scores))
+    return out

@@ -212,3 +212,67 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
     free(sums);
     return result;
 }
+
+/* --- to a few channels ------------------------------------------------------------------------------------------------ */
+
+enum { FEW = 2 };
+
+typedef struct {
+    const void *x;
+    const float *weight, *bias;
+    float *out;
+    long height, width, channels, outputs;
+    int half;
+} Few;
+
+INLINE void few_row(const Few *job, long y, long outputs, int half)
+{
+    long width = job->width, channels = job->channels, plane = job->height * width;
+    for (long first = 0; first < width; first += LANES) {
+        long count = width - first < LANES ? width - first : LANES;
+        Floats sums[FEW][LANES] = {0};
+        for (long i = -1; i <= 1; i++) {
+            if (y + i < 0 || y + i >= job->height)
+                continue;
+            for (long c = 0; c < channels; c += LANES)
+                for (long j = -1; j <= 1; j++) {
+                    const float *weight = job->weight + ((i + 1) * 3 + j + 1) * outputs * channels + c;
+                    Floats w[FEW];
+                    for (long n = 0; n < outputs; n++)
+                        w[n] = load(weight, n * channels, 0);
+                    long from = first + j < 0 ? 1 : 0, to = first + j + count > width ? count - 1 : count;
+                    for (long x = from; x < to; x++) {
+                        Floats value = load(job->x, ((y + i) * width + first + x + j) * channels + c, half);
+                        for (long n = 0; n < outputs; n++)
+                            sums[n][x] += value * w[n];
+                    }
+                }
+        }
+        for (long n = 0; n < outputs; n++) {
+            Floats sum = totals(sums[n]) + job->bias[n];
+            memcpy(job->out + n * plane + y * width + first, &sum, count * sizeof *job->out);
+        }
+    }
+}
+
+static void few_part(const void *data, long y)
+{
+    const Few copy = *(const Few *)data, *job = &copy;
+    switch (job->outputs * 2 + job->half) {
+    case 2: few_row(job, y, 1, 0); break;
+    case 3: few_row(job, y, 1, 1); break;
+    case 4: few_row(job, y, 2, 0); break;
+    case 5: few_row(job, y, 2, 1); break;
+    }
+}
+
+/* A 3x3 convolution of stride 1 to 1 or 2 channels, 0 about the border: x (height, width, channels) -> (outputs, height, width) float32.
+ *
+ * weight: (3, 3, outputs, channels). bias: (outputs). */
+EXPORT int few(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight, const float *bias,
+               long outputs, float *out, int half)
+{
+    Few job = {x, weight, bias, out, height, width, channels, outputs, half};
+    share(fork, threads, few_part, &job, height);
+    return 0;
+}

@@ -14,6 +14,11 @@ INLINE long parts_of(long rows)
     return (rows + ROWS - 1) / ROWS;
 }
 
+INLINE long within(long first, long size, long most) /* how many of `most` from `first` on */
+{
+    return size - first < most ? size - first : most;
+}
+
 INLINE long last_row(long part, long rows)
 {
     return (part + 1) * ROWS < rows ? (part + 1) * ROWS : rows;
@@ -213,11 +218,6 @@ INLINE long pooled(long size)
     return (size + STRIDE - 1) / STRIDE;
 }
 
-INLINE long within(long first, long size, long most) /* how many of `most` from `first` on */
-{
-    return size - first < most ? size - first : most;
-}
-
 static void mean_part(const void *data, long row)
 {
     const Pool *job = data;
@@ -342,6 +342,39 @@ INLINE Floats sample(const void *source, long width, long channels, const Taps *
 }
 
 typedef struct {
+    const float *quarter, *previous, *flow;
+    float *out;
+    long height, width;
+} Unexplained;
+
+static void unexplained_part(const void *data, long y)
+{
+    const Unexplained *job = data;
+    long plane = job->height * job->width;
+    for (long x = 0; x < job->width; x++) {
+        long at = y * job->width + x;
+        Taps columns = bilinear((float)x + job->flow[at] / STRIDE, job->width);
+        Taps rows = bilinear((float)y + job->flow[plane + at] / STRIDE, job->height);
+        const float *upper = job->previous + rows.at[0] * job->width, *lower = job->previous + rows.at[1] * job->width;
+        for (long c = 0; c < 3 * plane; c += plane) {
+            float above = columns.weight[0] * upper[c + columns.at[0]] + columns.weight[1] * upper[c + columns.at[1]];
+            float below = columns.weight[0] * lower[c + columns.at[0]] + columns.weight[1] * lower[c + columns.at[1]];
+            job->out[c + at] = __builtin_fabsf(job->quarter[c + at] - (rows.weight[0] * above + rows.weight[1] * below));
+        }
+    }
+}
+
+/* Two frames at quarter resolution (3, height, width) float32, flow (2, height, width) float32 in pixels of the frame -> (3, height, width): what
+ * the second, sampled along the flow, leaves unexplained of the first. */
+EXPORT int unexplained(Fork fork, int threads, const float *quarter, const float *previous, const float *flow, long height, long width,
+                       float *out)
+{
+    Unexplained job = {quarter, previous, flow, out, height, width};
+    share(fork, threads, unexplained_part, &job, height);
+    return 0;
+}
+
+typedef struct {
     const float *previous, *flow, *unexplained;
     const void *feature;
     float *warped;
@@ -405,17 +438,23 @@ typedef struct {
 static void blend_part(const void *data, long y)
 {
     const Blend *job = data;
-    for (long x = 0; x < job->width; x++) {
-        long at = y * job->width + x;
-        int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
-        float mask = sigmoid((Floats){0} + job->mask[at])[0];
-        if (job->change && job->change[at] < job->still)
-            mask += (1 - mask) * mask * job->hold * (1 - job->change[at] / job->still);
-        mask *= job->coherence * (1 - job->refresh * (float)moved);
-        job->blended[at] = mask;
-        for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
-            Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
-            store(job->composite, c, composite, 0);
+    for (long first = 0; first < job->width; first += LANES) {
+        long count = within(first, job->width, LANES), start = y * job->width + first;
+        float masks[LANES] = {0};
+        memcpy(masks, job->mask + start, count * sizeof *masks);
+        store(masks, 0, sigmoid(load(masks, 0, 0)), 0);
+        for (long x = 0; x < count; x++) {
+            long at = start + x;
+            int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
+            float mask = masks[x];
+            if (job->change && job->change[at] < job->still)
+                mask += (1 - mask) * mask * job->hold * (1 - job->change[at] / job->still);
+            mask *= job->coherence * (1 - job->refresh * (float)moved);
+            job->blended[at] = mask;
+            for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
+                Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
+                store(job->composite, c, composite, 0);
+            }
         }
     }
 }
@@ -442,7 +481,7 @@ typedef struct {
     int half;
 } Sharpen;
 
-enum { FAR = 4, STRETCH = 32 };
+enum { FAR = 4, STRETCH = 32 }; /* a multiple of LANES */
 
 /* The differences of a row's pixels from their means of 3x3, for LANES channels from c on: detail[width]. */
 INLINE void detail_of(const Sharpen *job, const void *picture, long y, long first, long count, long c, Floats *detail, int half)
@@ -462,46 +501,41 @@ INLINE void detail_of(const Sharpen *job, const void *picture, long y, long firs
     }
 }
 
-INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, int half)
+INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, float *line, int half)
 {
     long width = job->width;
-    float *line = out + y * width, before[FAR + 1];
+    line += FAR;
     for (long first = 0; first < width; first += STRETCH) {
-        long count = width - first < STRETCH ? width - first : STRETCH;
+        long count = within(first, width, STRETCH);
         Floats squares[STRETCH] = {0}, detail[STRETCH];
         for (long c = 0; c < job->channels; c += LANES) {
             detail_of(job, picture, y, first, count, c, detail, half);
             for (long x = 0; x < count; x++)
                 squares[x] += detail[x] * detail[x];
         }
-        for (long x = 0; x < count; x++) {
-            float sum = 0;
-            for (long lane = 0; lane < LANES; lane++)
-                sum += squares[x][lane];
-            line[first + x] = sum;
-        }
+        for (long x = 0; x < STRETCH; x += LANES)
+            store(line, first + x, totals(squares + x), 0);
     }
-    /* The sum of 9, in place: `before` keeps what was there. */
-    float last = line[width - 1];
-    for (long n = 0; n <= FAR; n++)
-        before[n] = line[0];
+    for (long n = 1; n <= FAR; n++) {
+        line[-n] = line[0];
+        line[width - 1 + n] = line[width - 1];
+    }
     for (long x = 0; x < width; x++) {
-        float here = line[x], sum = here;
-        for (long n = 1; n <= FAR; n++)
-            sum += before[(x + FAR + 1 - n) % (FAR + 1)] + (x + n < width ? line[x + n] : last);
-        line[x] = sum;
-        before[x % (FAR + 1)] = here;
+        float sum = 0;
+        for (long n = -FAR; n <= FAR; n++)
+            sum += line[x + n];
+        out[y * width + x] = sum;
     }
 }
 
-static void energy_part(const void *data, long y)
+static void energy_part(const void *data, long y, float *line)
 {
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
-    energy_row(job, y, job->composite, job->energy, 0);
+    energy_row(job, y, job->composite, job->energy, line, 0);
     if (job->half)
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, 1);
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, line, 1);
     else
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, 0);
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, line, 0);
 }
 
 static void sharpen_part(const void *data, long y)
@@ -509,19 +543,19 @@ static void sharpen_part(const void *data, long y)
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
     long width = job->width, plane = job->height * width, channels = job->channels;
     for (long first = 0; first < width; first += STRETCH) {
-        long count = width - first < STRETCH ? width - first : STRETCH;
-        float gain[STRETCH], most = 0;
-        for (long x = 0; x < count; x++) {
-            long at = y * width + first + x;
-            float ours = 0, theirs = 0, limit = job->sharpen * job->blended[at];
-            for (long n = -FAR; n <= FAR; n++) {
-                long row = clamp(y + n, job->height - 1) * width + first + x;
-                ours += job->energy[row];
-                theirs += job->energy[plane + row];
+        long count = within(first, width, STRETCH);
+        float ours[STRETCH] = {0}, theirs[STRETCH] = {0}, gain[STRETCH], most = 0;
+        for (long n = -FAR; n <= FAR; n++) {
+            const float *energy = job->energy + clamp(y + n, job->height - 1) * width + first;
+            for (long x = 0; x < count; x++) {
+                ours[x] += energy[x];
+                theirs[x] += energy[plane + x];
             }
-            float all = 9 * 9 * (float)channels, more = __builtin_sqrtf(theirs / all / (ours / all + 1e-6f)) - 1;
-            gain[x] = !(more > 0) ? 0 : more > limit ? limit : more;
-            most = gain[x] > most ? gain[x] : most;
+        }
+        for (long x = 0; x < count; x++) {
+            float all = 9 * 9 * (float)channels, more = __builtin_sqrtf(theirs[x] / all / (ours[x] / all + 1e-6f)) - 1;
+            gain[x] = bounded(more, 0, job->sharpen * job->blended[y * width + first + x]);
+            most = larger(gain[x], most);
         }
         for (long c = 0; c < channels; c += LANES) {
             Floats detail[STRETCH] = {0};
@@ -544,15 +578,16 @@ EXPORT int sharpened(Fork fork, int threads, const float *composite, const void 
     if (!energy)
         return -1;
     Sharpen job = {composite, blended, feature, energy, out, height, width, channels, sharpen, half};
-    share(fork, threads, energy_part, &job, height);
-    share(fork, threads, sharpen_part, &job, height);
+    int result = share_in_room(fork, threads, energy_part, &job, height, FAR + (width + STRETCH - 1) / STRETCH * STRETCH + FAR);
+    if (!result)
+        share(fork, threads, sharpen_part, &job, height);
     free(energy);
-    return 0;
+    return result;
 }
 
 /* --- a level of LitePWCNet -------------------------------------------------------------------------------------------- */
 
-enum { MOST_DISPLACEMENTS = 49, MOST_ACROSS = 7 };
+enum { MOST_DISPLACEMENTS = 64, MOST_ACROSS = 7 }; /* 49, to the next multiple of LANES */
 
 typedef struct {
     const void *here, *there;
@@ -575,16 +610,24 @@ INLINE void warp_row(const Match *job, long y, int half)
     long channels = job->channels, plane = job->height * job->width, line = lanes(job->width);
     long stride = (job->height + 2 * job->radius) * job->columns;
     float *warped = job->planes + (y + job->radius) * job->columns + job->radius, *own = job->lines + y * channels * line;
-    for (long x = 0; x < job->width; x++) {
-        long at = y * job->width + x;
-        Taps columns = bilinear((float)x + job->flow[at] * job->pixels, job->width);
-        Taps rows = bilinear((float)y + job->flow[plane + at] * job->pixels, job->height);
+    for (long first = 0; first < job->width; first += LANES) {
+        long count = within(first, job->width, LANES), start = y * job->width + first;
+        Taps columns[LANES], rows[LANES];
+        for (long n = 0; n < count; n++) {
+            columns[n] = bilinear((float)(first + n) + job->flow[start + n] * job->pixels, job->width);
+            rows[n] = bilinear((float)y + job->flow[plane + start + n] * job->pixels, job->height);
+        }
         for (long c = 0; c < channels; c += LANES) {
-            Floats values = sample(job->there, job->width, channels, &rows, &columns, 2, c, half);
-            Floats here = load(job->here, at * channels + c, half);
+            Floats there[LANES] = {0}, here[LANES] = {0};
+            for (long n = 0; n < count; n++) {
+                there[n] = sample(job->there, job->width, channels, &rows[n], &columns[n], 2, c, half);
+                here[n] = load(job->here, (start + n) * channels + c, half);
+            }
+            transpose(there);
+            transpose(here);
             for (long lane = 0; lane < LANES; lane++) {
-                warped[(c + lane) * stride + x] = values[lane];
-                own[(c + lane) * line + x] = here[lane];
+                store(warped, (c + lane) * stride + first, there[lane], 0);
+                store(own, (c + lane) * line + first, here[lane], 0);
             }
         }
     }
@@ -604,7 +647,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
     long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
     long stride = (job->height + 2 * radius) * job->columns, plane = job->height * job->width, line = lanes(job->width);
     for (long first = 0; first < job->width; first += LANES) {
-        Floats values[MOST_DISPLACEMENTS];
+        Floats values[MOST_DISPLACEMENTS] = {0};
         const float *own = job->lines + y * channels * line + first;
         for (long dy = 0; dy < across; dy++) {
             const float *warped = job->planes + (y + dy) * job->columns + first;
@@ -619,11 +662,12 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
                 values[dy * across + dx] = select((Words)(product > 0), product, product * 0.1f);
             }
         }
+        for (long n = 0; n < volume; n += LANES)
+            transpose(values + n);
         for (long x = first; x < first + LANES && x < job->width; x++) {
-            long at = y * job->width + x;
-            for (long n = 0; n < volume; n++)
-                set(job->known, at * all + n, values[n][x - first], half);
-            long size = half ? 2 : 4;
+            long at = y * job->width + x, size = half ? 2 : 4;
+            for (long n = 0; n < volume; n += LANES) /* the last ones reach into what is written next */
+                store(job->known, at * all + n, values[n + x - first], half);
             memcpy((char *)job->known + (at * all + volume) * size, (const char *)job->here + at * channels * size, channels * size);
             for (long n = 0; n < 2; n++)
                 set(job->known, at * all + volume + channels + n, job->flow[n * plane + at], half);
@@ -662,4 +706,110 @@ EXPORT int match(Fork fork, int threads, const void *here, const void *there, co
     free(planes);
     free(lines);
     return result;
+}
+
+/* --- where LitePWCNet starts from ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    const void *scores;
+    float *most, *sum; /* of each column: the largest, and of exp(score - largest) */
+    float *out;
+    long height, width;
+    float sure;
+    int half;
+} Global;
+
+INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
+{
+    if (count >= LANES)
+        return load(samples, at, half);
+    Floats values = (Floats){0} - __builtin_inff();
+    for (long n = 0; n < count; n++)
+        values[n] = get(samples, at + n, half);
+    return values;
+}
+
+INLINE void column_sums(const Global *job, long first, int half)
+{
+    long places = job->height * job->width, count = within(first, places, LANES);
+    Floats most = load_some(job->scores, first, count, half), sum = {0};
+    for (long n = 1; n < places; n++) {
+        Floats score = load_some(job->scores, n * places + first, count, half);
+        most = select((Words)(score > most), score, most);
+    }
+    for (long n = 0; n < places; n++)
+        sum += exponential(load_some(job->scores, n * places + first, count, half) - most);
+    memcpy(job->most + first, &most, count * sizeof *job->most);
+    memcpy(job->sum + first, &sum, count * sizeof *job->sum);
+}
+
+static void column_part(const void *data, long part)
+{
+    const Global *job = data;
+    if (job->half)
+        column_sums(job, part * LANES, 1);
+    else
+        column_sums(job, part * LANES, 0);
+}
+
+INLINE void match_place(const Global *job, long place, int half)
+{
+    long width = job->width, places = job->height * width, start = place * places;
+    Floats largest = load_some(job->scores, start, places, half), sums = {0};
+    Words block = {0}; /* in which each lane has its largest */
+    for (uint32_t first = LANES; first < places; first += LANES) {
+        Floats score = load_some(job->scores, start + first, places - first, half);
+        Words more = (Words)(score > largest);
+        largest = select(more, score, largest);
+        block = (more & first) | (~more & block);
+    }
+    long best = block[0];
+    float most = largest[0], total = 0;
+    for (long lane = 1; lane < LANES; lane++) {
+        long at = block[lane] + lane;
+        if (largest[lane] > most || (largest[lane] == most && at < best)) { /* of equals the first */
+            most = largest[lane];
+            best = at;
+        }
+    }
+    for (long first = 0; first < places; first += LANES)
+        sums += exponential(load_some(job->scores, start + first, places - first, half) - most);
+    for (long lane = 0; lane < LANES; lane++)
+        total += sums[lane];
+    float sure = exponential((Floats){0} + (most - job->most[best]))[0] / (total * job->sum[best]), x = 0, y = 0, weights = 0;
+    for (long n = 0; n < 9 && sure > job->sure; n++) {
+        long column = best % width + n % 3 - 1, row = best / width + n / 3 - 1;
+        if (column < 0 || column >= width || row < 0 || row >= job->height)
+            continue;
+        float weight = exponential((Floats){0} + (get(job->scores, start + row * width + column, half) - most))[0];
+        x += weight * (float)(column - place % width);
+        y += weight * (float)(row - place / width);
+        weights += weight;
+    }
+    job->out[place] = sure > job->sure ? x / weights : 0;
+    job->out[places + place] = sure > job->sure ? y / weights : 0;
+}
+
+static void match_row(const void *data, long row)
+{
+    const Global *job = data;
+    for (long place = row * job->width; place < (row + 1) * job->width; place++)
+        if (job->half)
+            match_place(job, place, 1);
+        else
+            match_place(job, place, 0);
+}
+
+/* `litepwcnet.global_match`: scores (height, width, height, width) -> (2, height, width) float32. */
+EXPORT int global_match(Fork fork, int threads, const void *scores, long height, long width, float sure, float *out, int half)
+{
+    long places = height * width;
+    float *most = malloc(2 * places * sizeof *most);
+    if (!most)
+        return -1;
+    Global job = {scores, most, most + places, out, height, width, sure, half};
+    share(fork, threads, column_part, &job, (places + LANES - 1) / LANES);
+    share(fork, threads, match_row, &job, height);
+    free(most);
+    return 0;
 }

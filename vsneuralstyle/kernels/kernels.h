@@ -156,12 +156,12 @@ INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all b
     return yes;
 }
 
-INLINE Floats sigmoid(Floats x) /* relative error below 1e-6 */
+INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */
 {
     Floats limit = (Floats){0} + 87;
     x = select((Words)(x > limit), limit, select((Words)(x < -limit), -limit, x));
-    /* exp(-x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
-    Floats t = x * -1.44269504f, round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
+    /* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
+    Floats t = x * 1.44269504f, round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
     Floats n = (t + round) - round, r = (t - n) * 0.693147181f;
     Floats e = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
     Words power;
@@ -169,7 +169,54 @@ INLINE Floats sigmoid(Floats x) /* relative error below 1e-6 */
     memcpy(&power, &shifted, sizeof power);
     power <<= 23;
     memcpy(&scale, &power, sizeof scale);
-    return 1 / (1 + e * scale);
+    return e * scale;
+}
+
+INLINE Floats sigmoid(Floats x)
+{
+    return 1 / (1 + exponential(-x));
+}
+
+/* Of a square of vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this but
+ * the shuffles is constant. */
+INLINE void exchange(Floats *v, int s)
+{
+    Words low, high;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; lane++) {
+        low[lane] = (uint32_t)(lane & s ? LANES + lane - s : lane);
+        high[lane] = (uint32_t)(lane & s ? LANES + lane : lane + s);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < LANES; n++)
+        if (!(n & s)) {
+            Floats a = v[n], b = v[n + s];
+            v[n] = __builtin_shuffle(a, b, low);
+            v[n + s] = __builtin_shuffle(a, b, high);
+        }
+}
+
+/* LANES vectors, of which each becomes one lane of all. */
+INLINE void transpose(Floats *v)
+{
+#if LANES == 16
+    exchange(v, 8);
+#endif
+#if LANES >= 8
+    exchange(v, 4);
+#endif
+    exchange(v, 2);
+    exchange(v, 1);
+}
+
+/* Of LANES vectors, each one's sum of its lanes. */
+INLINE Floats totals(Floats *rows)
+{
+    transpose(rows);
+    Floats sum = rows[0];
+    for (long n = 1; n < LANES; n++)
+        sum += rows[n];
+    return sum;
 }
 
 INLINE long whole(long channels) /* to the next multiple of 16 */

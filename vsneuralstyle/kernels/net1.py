@@ -9,12 +9,11 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
-from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, LitePWCNet, pixels
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, few_places, pixels
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, ResidualBlock
-from vsneuralstyle.networks.warp import warp
 
 
 def fastest(net1: Net1) -> "Net1 | FusedNet1":
@@ -100,16 +99,16 @@ def _direct_is_faster(dtype: torch.dtype) -> bool:
 
 
 class _Chain:
-    """Convolutions, each with the slope of what is negative in the end, and a last one, which gives float32."""
+    """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
     def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d) -> None:
-        self.layers, self.last = [_Convolution(*layer) for layer in layers], _Convolution(last)
-        self.outputs = last.out_channels
+        self.layers = [_Convolution(*layer) for layer in layers]
+        self.last = kernels.few_weights(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x, _ = layer(x)
-        return self.last(x, dtype=torch.float32)[0][:, : self.outputs]
+        return kernels.few(x, *self.last)
 
 
 class _Blocks:
@@ -173,6 +172,9 @@ class FusedNet1:
                 _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict)
                 for estimator, predict in zip(self.flow.estimators, self.flow.predicts)
             ]
+            # Half of the scores' scale goes to each side.
+            matching, scale = self.flow.matching, self.flow.matching.out_channels ** -0.25
+            self.matching_weight, self.matching_bias = matching.weight.flatten(1) * scale, matching.bias * scale
         self.dtype = net1.mask[0].weight.dtype
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
@@ -240,7 +242,14 @@ class FusedNet1:
 
     @property
     def matching(self) -> dict[str, object]:
-        return {"residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
+        return {"start": self._start, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
+
+    def _start(self, here: Tensor, there: Tensor) -> Tensor:
+        """As `LitePWCNet.start`."""
+        here, there = few_places(here), few_places(there)
+        places = (feature.permute(0, 2, 3, 1).flatten(0, 2) for feature in (here, there))
+        first, second = (F.linear(x, self.matching_weight, self.matching_bias) for x in places)
+        return kernels.global_match((first @ second.T).view(1, *here.shape[2:], *here.shape[2:]), SURE)
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """As `LitePWCNet.residual`."""
@@ -250,7 +259,9 @@ class FusedNet1:
     def still(self) -> float:
         return self.net1.still
 
-    unexplained = Net1.unexplained
+    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.unexplained`."""
+        return kernels.unexplained(quarter, previous, flow.contiguous())
 
     def compose(
         self,
@@ -269,7 +280,7 @@ class FusedNet1:
         mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None
         composite, blended = kernels.blend(
-            feature, warped, mask.contiguous(), flow, change, net1.still, net1.hold, coherence, net1.refresh
+            feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh
         )
         if net1.sharpen:
             composite = kernels.sharpened(composite, feature, blended, net1.sharpen)

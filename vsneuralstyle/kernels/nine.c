@@ -204,38 +204,6 @@ EXPORT int enter(Fork fork, int threads, const float *frame, long height, long w
 
 /* --- the last layer: channels to colors ---------------------------------------------------------------------------- */
 
-/* Of a square of vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this but
- * the shuffles is constant. */
-INLINE void exchange(Floats *v, int s)
-{
-    Words low, high;
-#pragma GCC unroll 16
-    for (int lane = 0; lane < LANES; lane++) {
-        low[lane] = (uint32_t)(lane & s ? LANES + lane - s : lane);
-        high[lane] = (uint32_t)(lane & s ? LANES + lane : lane + s);
-    }
-#pragma GCC unroll 16
-    for (int n = 0; n < LANES; n++)
-        if (!(n & s)) {
-            Floats a = v[n], b = v[n + s];
-            v[n] = __builtin_shuffle(a, b, low);
-            v[n + s] = __builtin_shuffle(a, b, high);
-        }
-}
-
-/* LANES vectors, of which each becomes one lane of all. */
-INLINE void transpose(Floats *v)
-{
-#if LANES == 16
-    exchange(v, 8);
-#endif
-#if LANES >= 8
-    exchange(v, 4);
-#endif
-    exchange(v, 2);
-    exchange(v, 1);
-}
-
 /* A row of tiles -> points[POINTS][CHANNELS][COLUMNS]. */
 INLINE void draw_row(const Nine *job, long row, Part part, float *points, int half)
 {

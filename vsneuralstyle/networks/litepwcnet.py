@@ -93,6 +93,11 @@ def pixels(n: int) -> float:
     return FLOW_SCALE / 2 ** (len(CHANNELS) - n)
 
 
+def few_places(feature: Tensor) -> Tensor:
+    """A coarsest feature, or squares of it, where its places would be more than `MOST_PLACES`."""
+    return F.avg_pool2d(feature, 2) if feature[0, 0].numel() > MOST_PLACES else feature
+
+
 def global_match(scores: Tensor) -> Tensor:
     """Flow to what matches best, however far away.
 
@@ -156,10 +161,16 @@ class LitePWCNet(FlowNetwork):
         first: Sequence[Tensor],
         second: Sequence[Tensor],
         levels: int = LEVELS,
+        start: Callable[[Tensor, Tensor], Tensor] | None = None,
         residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `residual` takes the place of this network's own."""
-        return self._refined(self._scores(first[-1], second[-1]), first, second, levels, residual or self.residual)
+        """As `FlowNetwork.match`; `start` and `residual` take the place of this network's own."""
+        began = (start or self.start)(first[-1], second[-1])
+        return self._refined(began, first, second, levels, residual or self.residual)
+
+    def start(self, here: Tensor, there: Tensor) -> Tensor:
+        """The `global_match` of the coarsest features."""
+        return global_match(self._scores(here, there))
 
     def residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """What a level's estimator, the n-th from 1/32 on, adds to the flow so far, (B, 2, H, W) float32."""
@@ -171,21 +182,20 @@ class LitePWCNet(FlowNetwork):
     ) -> tuple[list[Tensor], Tensor]:
         here, there = self.extract(first), self.extract(second)
         scores = self._scores(here[-1], there[-1])
-        return self._refined(scores, here, there, levels, self.residual), self._matching_loss(scores.float(), target)
+        return self._refined(global_match(scores), here, there, levels, self.residual), self._matching_loss(scores.float(), target)
 
     def _scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
-        if here[0, 0].numel() > MOST_PLACES:
-            here, there = F.avg_pool2d(here, 2), F.avg_pool2d(there, 2)
+        here, there = few_places(here), few_places(there)
         # Products of independent features are then about 1, at the start.
         here, there = (self.matching(feature) * feature.shape[1] ** -0.25 for feature in (here, there))
         return torch.einsum("bcyx,bcvu->byxvu", here, there)
 
     def _refined(
-        self, scores: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
+        self, start: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
     ) -> list[Tensor]:
-        stride = 2 ** len(CHANNELS) * (first[-1].shape[-1] // scores.shape[2])
-        flows = [global_match(scores) * (stride / FLOW_SCALE)]
+        stride = 2 ** len(CHANNELS) * (first[-1].shape[-1] // start.shape[-1])
+        flows = [start * (stride / FLOW_SCALE)]
         for n, (here, there) in enumerate(zip(reversed(first), reversed(second))):
             if len(flows) == levels:
                 break
