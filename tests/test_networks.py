@@ -53,6 +53,17 @@ def test_a_convolution_in_blocks_is_a_convolution():
     torch.testing.assert_close(net(x), F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), net.weight, net.bias))
 
 
+@pytest.mark.parametrize("net", [UpsampledConv(6, 4), BlockedConv(6, 3, 9, padding=4, padding_mode="reflect")])
+def test_fixed_weights_are_rearranged_once_and_others_learn(net, monkeypatch):
+    x, names = torch.randn(2, 6, 8, 12), list(net.state_dict())
+    expected = net(x)
+    expected.square().sum().backward()
+    assert all(parameter.grad.abs().min() > 0 for parameter in net.parameters())
+    net.fix()
+    monkeypatch.setattr(net, "rearranged", None)  # not called any more
+    assert torch.equal(net(x), expected) and list(net.state_dict()) == names == ["weight", "bias"]
+
+
 @torch.no_grad()
 def test_the_number_of_threads_shows_in_no_pixel():
     net, frame = TransformNet().to(memory_format=torch.channels_last), torch.rand(1, 3, 128, 192)

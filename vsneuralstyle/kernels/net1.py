@@ -13,13 +13,18 @@ from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet,
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
-from vsneuralstyle.networks.transform import STRIDE, ConvBlock, ResidualBlock
+from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock
 
 
 def fastest(net1: Net1) -> "Net1 | FusedNet1":
     """By the kernels where they can do it: on a CPU for which the library is there, 16 channels at full resolution and multiples
-    of that elsewhere."""
-    return FusedNet1(net1) if _served(net1) else net1
+    of that elsewhere. For weights that change no more."""
+    if _served(net1):
+        return FusedNet1(net1)
+    for module in net1.modules():
+        if isinstance(module, RearrangedConv):
+            module.fix()
+    return net1
 
 
 def _served(net1: Net1) -> bool:

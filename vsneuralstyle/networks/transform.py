@@ -22,7 +22,23 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
 
 
-class UpsampledConv(nn.Conv2d):
+class RearrangedConv(nn.Conv2d):
+    """A convolution that is computed as another one, whose weights are made of its own: at every call, so that gradients
+    flow to these, until `fix`."""
+
+    _fixed: tuple[Tensor, Tensor] | None = None
+
+    def rearranged(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the other convolution."""
+        raise NotImplementedError
+
+    def fix(self) -> None:
+        """Makes them once, for weights that are where and what they will be."""
+        weight, bias = self.rearranged()
+        self._fixed = weight.detach(), bias.detach()
+
+
+class UpsampledConv(RearrangedConv):
     """The 3x3 convolution, reflected at the border, of what comes in at twice its size by nearest neighbours.
 
     A pixel becomes four, each of which sees 2x2 different pixels; a 2x2 convolution for each of the four, where reflection
@@ -35,7 +51,7 @@ class UpsampledConv(nn.Conv2d):
         super().__init__(inputs, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.corners()
+        weight, bias = self._fixed or self.rearranged()
         corners = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
         # What is enlarged outside the frame is cut off.
         corners = corners.unflatten(1, (2, 2, self.out_channels)).permute(0, 3, 4, 1, 5, 2)
@@ -48,6 +64,8 @@ class UpsampledConv(nn.Conv2d):
         weight = weight.transpose(0, 1).flatten(0, 2)
         return weight.contiguous(memory_format=torch.channels_last), self.bias.repeat(4)
 
+    rearranged = corners
+
     @staticmethod
     def _about_corners(weight: Tensor, dim: int) -> Tensor:
         """For each of the two enlarged rows (or columns) about a corner of pixels, what of the 3 weights meets each pixel."""
@@ -56,7 +74,7 @@ class UpsampledConv(nn.Conv2d):
         return torch.stack(both)
 
 
-class BlockedConv(nn.Conv2d):
+class BlockedConv(RearrangedConv):
     """A convolution, reflected at the border, that computes blocks of 2x4 pixels at once.
 
     A CPU's vectors and matrix units are made for many channels; with an output of 3 most of each lies idle.
@@ -67,20 +85,21 @@ class BlockedConv(nn.Conv2d):
     ROWS, COLUMNS = 2, 4
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, stride = self.blocks()
+        weight, bias = self._fixed or self.rearranged()
+        block = self.ROWS, self.COLUMNS
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        blocks = F.conv2d(x, weight, bias, stride).unflatten(1, (self.out_channels, *stride))
+        blocks = F.conv2d(x, weight, bias, block).unflatten(1, (self.out_channels, *block))
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
-    def blocks(self) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Weight, bias and stride of the convolution of what comes in, its border reflected: it gives a block's pixels row by
-        row for each channel."""
+    def rearranged(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution of what comes in, its border reflected, by strides of a block: it gives a block's
+        pixels row by row for each channel."""
         places = [(row, column) for row in range(self.ROWS) for column in range(self.COLUMNS)]
         moved = [
             F.pad(self.weight, (column, self.COLUMNS - 1 - column, row, self.ROWS - 1 - row)) for row, column in places
         ]
         weight = torch.stack(moved, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return weight, self.bias.repeat_interleave(len(places)), (self.ROWS, self.COLUMNS)
+        return weight, self.bias.repeat_interleave(len(places))
 
 
 class ConvBlock(nn.Sequential):
