@@ -21,20 +21,22 @@ def change(previous: Tensor, current: Tensor) -> float:
     Args:
         previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
-    thumbnails = F.adaptive_avg_pool2d(torch.cat((previous, current)), _THUMBNAIL).flatten(2)  # (2, 3, pixels)
-    return torch.minimum(_structure_distance(thumbnails), _histogram_distance(thumbnails)).item()
+    a, b = (F.adaptive_avg_pool2d(frame[0], _THUMBNAIL) for frame in (previous, current))
+    return float(torch.minimum(_structure_distance(a, b), _histogram_distance(a, b)))  # a GPU is waited for once
 
 
-def _structure_distance(thumbnails: Tensor) -> Tensor:
-    centred = thumbnails - thumbnails.mean(2, keepdim=True)
-    product, size = centred.prod(0).sum(), centred.square().sum((1, 2)).prod().sqrt()
+def _structure_distance(a: Tensor, b: Tensor) -> Tensor:
+    x, y = (thumbnail.flatten(1) - thumbnail.flatten(1).mean(1, keepdim=True) for thumbnail in (a, b))
     # The constant keeps two nearly flat pictures, black with noise say, from counting as different.
-    return 1 - (product / (size + 1e-3 * centred[0].numel())).clamp(0, 1)
+    correlation = (x * y).sum() / ((x.square().sum() * y.square().sum()).sqrt() + 1e-3 * x.numel())
+    return 1 - correlation.clamp(0, 1)
 
 
-def _histogram_distance(thumbnails: Tensor) -> Tensor:
-    # Each pixel is shared between its two nearest bins, so that noise at a bin's edge moves nothing.
-    positions = thumbnails.clamp(0, 1) * (_BINS - 1)
-    bins = torch.arange(_BINS, device=positions.device).unsqueeze(1)
-    before, after = (1 - (positions.unsqueeze(2) - bins).abs()).clamp(min=0).mean(3)  # (3, bins) each
-    return (before - after).abs().sum(1).mean() / 2
+def _histogram_distance(a: Tensor, b: Tensor) -> Tensor:
+    def histogram(thumbnail: Tensor) -> Tensor:
+        # Each pixel is shared between its two nearest bins, so that noise at a bin's edge moves nothing.
+        positions = thumbnail.flatten(1).clamp(0, 1) * (_BINS - 1)
+        bins = torch.arange(_BINS, device=positions.device, dtype=positions.dtype).view(1, -1, 1)
+        return (1 - (positions[:, None] - bins).abs()).clamp(min=0).mean(-1)
+
+    return (histogram(a) - histogram(b)).abs().sum(1).mean() / 2
