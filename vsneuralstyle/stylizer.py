@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from vsneuralstyle import scenecut, yuv
 from vsneuralstyle.cpu import cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
+from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.weights import Model, load_model
@@ -137,6 +139,7 @@ class Stylizer:
         # third slower.
         with ThreadPoolExecutor(1) as loader:
             self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
+        self._luma_weights = torch.tensor(yuv.luma_weights(), device=self.device).view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
 
@@ -151,6 +154,19 @@ class Stylizer:
         if name in ("strength", "coherence", "scene_cut") and not 0 <= value <= 1:
             raise ArgumentError(f"{name} is {value}; expected 0 to 1")
         super().__setattr__(name, value)
+
+    @property
+    def net1(self) -> Net1 | FusedNet1:
+        """The networks. On a GPU the steps of a `Net1` are CUDA graphs: small frames, and fast GPUs, are held up by Python
+        otherwise. What else is put here is called frame by frame, and may keep what it likes."""
+        return self._net1
+
+    @net1.setter
+    def net1(self, net1: Net1 | FusedNet1) -> None:
+        self._net1 = net1
+        self._alone, self._coherent = partial(_alone, net1), partial(_coherent, net1)
+        if self.device.type == "cuda" and isinstance(net1, Net1):
+            self._alone, self._coherent = Graphed(self._alone), Graphed(self._coherent)
 
     @property
     def state(self) -> State | None:
@@ -224,24 +240,51 @@ class Stylizer:
         return torch.cat(outputs) if outputs else frames
 
     def _step(self, frame: Tensor, quarter: Tensor, starts: bool) -> Tensor:
-        state, net1 = self._state, self.net1
-        feature, look = net1.encode(frame), None
+        state, look = self._state, ()
         if starts or self.coherence == 0:
-            composite = feature.float()
+            composite, stylized = self._alone(frame)
         else:
-            look = net1.look(frame)
-            looks = look, state.look or net1.look(state.frame)
-            change = net1.change(frame, state.frame)
-            flow = net1.motion(frame, state.frame, change, looks)
-            unexplained = net1.unexplained(quarter, state.quarter, flow)
-            composite, _ = net1.compose(feature, state.feature, flow, unexplained, change, self.coherence)
-        stylized = net1.decode(composite, *frame.shape[-2:])
-        self._state = State(frame, quarter, composite, look)
+            before = state.frame, state.quarter, state.feature, *(state.look or self.net1.look(state.frame))
+            composite, stylized, *look = self._coherent(frame, quarter, self.coherence, *before)
+        self._state = State(frame, quarter, composite, tuple(look) or None)
         return self._finish(frame, stylized)
 
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
         if self.preserve_color:
             # The same step in R, G and B changes luma alone.
-            weights = torch.tensor(yuv.luma_weights(), device=frame.device).view(1, 3, 1, 1)
-            stylized = (frame + ((stylized - frame) * weights).sum(1, keepdim=True)).clamp(0, 1)
+            stylized = (frame + ((stylized - frame) * self._luma_weights).sum(1, keepdim=True)).clamp(0, 1)
         return stylized if self.strength == 1 else torch.lerp(frame, stylized, float(self.strength))
+
+
+def _alone(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame by itself, Net0: its feature as the state has it, and the stylized frame.
+
+    Like `_coherent` a pure function that a CUDA graph can hold: it takes nothing from the host and waits for nothing.
+    """
+    feature = net1.encode(frame).float()
+    return feature, net1.decode(feature, *frame.shape[-2:])
+
+
+def _coherent(
+    net1: Net1 | FusedNet1,
+    frame: Tensor,
+    quarter: Tensor,
+    coherence: float | Tensor,
+    previous: Tensor,
+    previous_quarter: Tensor,
+    previous_feature: Tensor,
+    *previous_look: Tensor,
+) -> tuple[Tensor, ...]:
+    """A frame after another one of its scene: the composite, the stylized frame, and what `Net1.look` gives of the frame.
+
+    Args:
+        frame, quarter: I_t and its quarter.
+        coherence: 0..1.
+        previous, previous_quarter, previous_feature, previous_look: the `State` after frame t-1.
+    """
+    feature, look = net1.encode(frame), net1.look(frame)
+    change = net1.change(frame, previous)
+    flow = net1.motion(frame, previous, change, (look, previous_look))
+    unexplained = net1.unexplained(quarter, previous_quarter, flow)
+    composite, _ = net1.compose(feature, previous_feature, flow, unexplained, change, coherence)
+    return composite, net1.decode(composite, *frame.shape[-2:]), *look

@@ -139,7 +139,7 @@ class Net1(nn.Module):
         flow: Tensor,
         unexplained: Tensor,
         change: Tensor | None = None,
-        coherence: float = 1.0,
+        coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """The composite feature: Eq. 2 and 3.
 
@@ -152,7 +152,7 @@ class Net1(nn.Module):
             flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
             unexplained: of the two frames, (B, 3, h, w).
             change: of the two frames, (B, 1, h, w); None: everything changed.
-            coherence: scales the mask, 0..1; 1 is the paper's.
+            coherence: scales the mask, 0..1; 1 is the paper's. A number, or a tensor of no dimension.
 
         Returns:
             F°_t (B, C, h, w) float32 and the mask M (B, 1, h, w), 0..1, 1 = reused.
