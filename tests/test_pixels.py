@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes
+from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes, upload
 from vsneuralstyle.yuv import downsample, upsample
 
 
@@ -94,6 +94,16 @@ def test_nothing_keeps_the_hosts_memory():
     rgb = planes_to_rgb([plane] * 3)
     plane[:] = 1
     assert rgb.max() == 0
+
+
+def test_an_upload_is_of_what_was_there(cuda):
+    """Also where the GPU has yet to come to it."""
+    samples = torch.rand(2**24)
+    for mine in (samples.clone(), samples.clone().pin_memory()):
+        torch.cuda._sleep(10**8)
+        uploaded = upload(mine, cuda)
+        mine.zero_()
+        assert torch.equal(uploaded.cpu(), samples)
 
 
 def test_foreign_samples_are_refused_by_name():

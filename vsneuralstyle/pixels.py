@@ -55,6 +55,15 @@ def tensor_over(
     return torch.as_tensor(samples if device.type == "cuda" else np.asarray(samples), device=device)
 
 
+def upload(samples: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device. From host memory to a GPU by way of pinned memory: otherwise the host would wait for all that the
+    GPU has yet to do."""
+    # What is pinned already is the caller's, who may write to it as soon as this returns.
+    if torch.device(device).type != "cuda" or samples.device.type != "cpu" or samples.is_pinned():
+        return samples.to(device)
+    return samples.pin_memory().to(device, non_blocking=True)
+
+
 def components_to_rgb(
     components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -149,7 +158,7 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
 def _load(planes: Sequence[np.ndarray | Tensor], device: torch.device | str = "cpu") -> Tensor:
     """Planes of samples -> (N, H, W) float32, the samples as they are."""
     stacked = torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes))
-    return stacked.to(device).float()
+    return upload(stacked, device).float()
 
 
 def _store(

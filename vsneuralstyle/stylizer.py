@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vsneuralstyle import scenecut, yuv
+from vsneuralstyle import pixels, scenecut, yuv
 from vsneuralstyle.cpu import cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.graphs import Graphed
@@ -224,7 +224,7 @@ class Stylizer:
             raise ArgumentError(
                 f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame"
             )
-        frames = frames.to(self.device)
+        frames = pixels.upload(frames, self.device)
         # Copies: the state must not keep the caller's memory.
         singles = [frame.clone(memory_format=torch.contiguous_format) for frame in frames.split(1)]
         quarters = [self.net1.quarter(frame) for frame in singles]
