@@ -53,8 +53,8 @@ def render(
 
     Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and
     chapters are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video
-    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. One frame at a time
-    is read, stylized and written, so memory does not grow with the length.
+    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. One frame is
+    read while the one before it is stylized and written, so memory does not grow with the length.
 
     The destination appears, complete, at the very end. Until then the file lies beside it under a hidden name ending in
     `.part` and the suffix, and any exception (KeyboardInterrupt and SystemExit too) removes it.
@@ -94,16 +94,32 @@ def render(
         stylizer = Stylizer(style, **stylizer_options)
         hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
         with tqdm(total=_expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
-            for item in itertools.chain(head, items):
+            for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
                     item.stream = copies[item.stream.index]
                     writer.mux(item)
                 else:
-                    stylized = converter.to_frame(stylizer.stylize(converter.to_rgb(item)), item)
-                    writer.mux(encoder.encode(stylized))
+                    writer.mux(encoder.encode(item))
                     bar.update()
             writer.mux(encoder.encode(None))
     return converter.count
+
+
+def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
+              converter: "_Converter") -> Iterator[av.VideoFrame | av.Packet]:
+    """Packets as they are and frames stylized; each frame once the next one is under way, so that a GPU has work while the
+    one is encoded and the one after that is decoded."""
+    under_way = None
+    for item in items:
+        if isinstance(item, av.Packet):
+            yield item
+            continue
+        rgb = converter.to_rgb(item)
+        done = converter.to_frame(*under_way) if under_way else None
+        under_way = stylizer.stylize(rgb), item
+        if done:
+            yield done
+    yield converter.to_frame(*under_way)
 
 
 def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
