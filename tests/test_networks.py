@@ -255,12 +255,25 @@ def test_what_the_motion_explains_is_not_unexplained():
     assert unexplained[..., :11, 2:15].max() < 1e-6 < 0.01 < net1.unexplained(*quarters, 0 * flow).mean()
 
 
+def test_of_a_repeated_frame_less_change_counts():
+    net1, previous = Net1(flow_width=0.125), torch.full((2, 3, 48, 64), 0.5)
+    frame = previous.clone()
+    frame[0] += 1.4 / 255
+    frame[1] += 1.6 / 255
+    frame[0, :, 20, 20] += 20 / 255
+    whole = F.max_pool2d(F.max_pool2d((frame - previous).abs().amax(1, keepdim=True), 4), 3, stride=1, padding=1)
+    assert 1.5 / 255 < whole[0].mean() and torch.equal(net1.change(frame, previous), whole)
+    frame[0] -= 1 / 255
+    whole[0] -= 1 / 255
+    torch.testing.assert_close(net1.change(frame, previous), torch.stack((whole[0] / 8, whole[1])))
+
+
 @torch.no_grad()
 def test_what_stands_still_has_no_flow():
     net1 = Net1(flow_width=0.125, still=0.01)
     previous = torch.rand(1, 3, 48, 64)
     assert net1.motion(previous + 0.009, previous).abs().max() == 0
-    frame = previous.clone()
+    frame = previous + 0.009  # more than in a frame that repeats the one before
     frame[..., 2, 41] += 0.02  # one sample, in the feature's cell (0, 10)
     flow, everywhere = net1.motion(frame, previous), net1.flow(frame, previous)
     moved = torch.zeros(12, 16, dtype=torch.bool)

@@ -355,19 +355,20 @@ def blend(
     hold: float,
     coherence: float,
     refresh: float,
-) -> tuple[Tensor, Tensor]:
-    """F°_t and M, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as `Net1.compose` has them."""
-    composite, blended = torch.empty_like(warped), torch.empty((1, 1, *feature.shape[2:]))
+) -> tuple[Tensor, Tensor, Tensor]:
+    """F°_t, M, and M as `sharpened` takes it, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    `Net1.compose` has them."""
+    composite, (blended, blurred) = torch.empty_like(warped), torch.empty((2, 1, 1, *feature.shape[2:]))
     numbers = (float(number) for number in (still, hold, coherence, refresh))
-    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended,
+    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended, blurred,
           _half(feature))
-    return composite, blended
+    return composite, blended, blurred
 
 
-def sharpened(composite: Tensor, feature: Tensor, blended: Tensor, sharpen: float) -> Tensor:
+def sharpened(composite: Tensor, feature: Tensor, blurred: Tensor, sharpen: float) -> Tensor:
     """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     out = torch.empty_like(composite)
-    _call("sharpened", composite, feature, blended, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
+    _call("sharpened", composite, feature, blurred, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
     return out
 
 

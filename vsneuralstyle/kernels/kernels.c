@@ -429,7 +429,7 @@ EXPORT int follow(Fork fork, int threads, const float *previous, const float *fl
 typedef struct {
     const void *feature;
     const float *warped, *mask, *flow, *change;
-    float *composite, *blended;
+    float *composite, *blended, *blurred;
     long height, width, channels;
     float still, hold, coherence, refresh;
     int half;
@@ -446,11 +446,13 @@ static void blend_part(const void *data, long y)
         for (long x = 0; x < count; x++) {
             long at = start + x;
             int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
-            float mask = masks[x];
+            float mask = masks[x], held = 0;
             if (job->change && job->change[at] < job->still)
-                mask += (1 - mask) * mask * job->hold * (1 - job->change[at] / job->still);
+                held = job->hold * (1 - job->change[at] / job->still);
+            mask += (1 - mask) * mask * held;
             mask *= job->coherence * (1 - job->refresh * (float)moved);
             job->blended[at] = mask;
+            job->blurred[at] = mask * (1 - held);
             for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
                 Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
                 store(job->composite, c, composite, 0);
@@ -460,20 +462,20 @@ static void blend_part(const void *data, long y)
 }
 
 /* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
- * or NULL -> composite (height, width, channels)
- * and the mask as it was blended (height, width), both float32. */
+ * or NULL -> composite (height, width, channels), the mask as it was blended, and where what share of sharpening is due, (height, width)
+ * each, all float32. */
 EXPORT int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
-                  const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh, float *composite, float *blended,
-                  int half)
+                 const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh,
+                 float *composite, float *blended, float *blurred, int half)
 {
-    Blend job = {feature, warped, mask, flow,  change, composite, blended,
-                 height,  width,  channels, still, hold,  coherence, refresh, half};
+    Blend job = {feature, warped, mask, flow, change, composite, blended, blurred,
+                 height, width, channels, still, hold, coherence, refresh, half};
     share(fork, threads, blend_part, &job, height);
     return 0;
 }
 
 typedef struct {
-    const float *composite, *blended;
+    const float *composite, *blurred;
     const void *feature;
     float *energy, *out; /* energy: of the composite's detail, then of the feature's, each summed over 9 in a row */
     long height, width, channels;
@@ -554,7 +556,7 @@ static void sharpen_part(const void *data, long y)
         }
         for (long x = 0; x < count; x++) {
             float all = 9 * 9 * (float)channels, more = __builtin_sqrtf(theirs[x] / all / (ours[x] / all + 1e-6f)) - 1;
-            gain[x] = bounded(more, 0, job->sharpen * job->blended[y * width + first + x]);
+            gain[x] = bounded(more, 0, job->sharpen * job->blurred[y * width + first + x]);
             most = larger(gain[x], most);
         }
         for (long c = 0; c < channels; c += LANES) {
@@ -569,15 +571,15 @@ static void sharpen_part(const void *data, long y)
     }
 }
 
-/* `Net1.sharpened`: composite (height, width, channels) and blended (height, width) float32, feature like the composite -> out, like the
+/* `Net1.sharpened`: composite (height, width, channels) and blurred (height, width) float32, feature like the composite -> out, like the
  * composite. */
-EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blended,
+EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blurred,
                      long height, long width, long channels, float sharpen, float *out, int half)
 {
     float *energy = malloc(2 * height * width * sizeof *energy);
     if (!energy)
         return -1;
-    Sharpen job = {composite, blended, feature, energy, out, height, width, channels, sharpen, half};
+    Sharpen job = {composite, blurred, feature, energy, out, height, width, channels, sharpen, half};
     int result = share_in_room(fork, threads, energy_part, &job, height, FAR + (width + STRETCH - 1) / STRETCH * STRETCH + FAR);
     if (!result)
         share(fork, threads, sharpen_part, &job, height);

@@ -10,7 +10,7 @@ from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
 from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, few_places, pixels
-from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock
@@ -237,7 +237,7 @@ class FusedNet1:
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """As `Net1.change`."""
-        return kernels.change(frame, previous)
+        return discounted(kernels.change(frame, previous))
 
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""
@@ -284,9 +284,9 @@ class FusedNet1:
         warped, difference = kernels.follow(previous, flow, feature, unexplained.contiguous(), cubic)
         mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None
-        composite, blended = kernels.blend(
+        composite, blended, blurred = kernels.blend(
             feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh
         )
         if net1.sharpen:
-            composite = kernels.sharpened(composite, feature, blended, net1.sharpen)
+            composite = kernels.sharpened(composite, feature, blurred, net1.sharpen)
         return composite, blended

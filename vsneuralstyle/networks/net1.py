@@ -16,6 +16,9 @@ from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp
 
+REPEATED = 1.5 / 255
+"""Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated frames and those before a
+static camera, or of titles, are at 0 to 1.2 code values, what moves from 4.8 on."""
 FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
@@ -38,7 +41,7 @@ class Net1(nn.Module):
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
         sharpen: this share, times the mask, of the composite's difference from its mean of 3x3 is added: what resampling and
-            averaging take away; never beyond what F_t has of it there; 0: off (the paper's).
+            averaging take away; less where it is held, never beyond what F_t has of it there; 0: off (the paper's).
     """
 
     matching: Mapping[str, object] = {}
@@ -94,11 +97,13 @@ class Net1(nn.Module):
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """The largest change of a sample in the 12x12 pixels about each square of 4x4, (B, 1, ceil(H/4), ceil(W/4)), 0..1.
 
+        Where a frame repeats the one before, on the whole, less of it counts: it is what a codec adds.
+
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
         """
         change = (frame - previous).abs().amax(1, keepdim=True)
-        return F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
+        return discounted(F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1))
 
     def motion(
         self,
@@ -162,31 +167,39 @@ class Net1(nn.Module):
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last))
+        held = torch.zeros_like(mask)
         if change is not None and self.still > 0:
-            # Times the mask: where it says that nothing should be reused, nothing is held.
-            mask = mask + (1 - mask) * mask * self.hold * (1 - change / self.still).clamp(min=0)
+            held = self.hold * (1 - change / self.still).clamp(min=0)
+        # Times the mask: where it says that nothing should be reused, nothing is held.
+        mask = mask + (1 - mask) * mask * held
         mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
         mask = mask * (1 - self.refresh * moved)
-        return self.sharpened(torch.lerp(feature, warped, mask), feature, mask), mask
+        return self.sharpened(torch.lerp(feature, warped, mask), feature, mask * (1 - held)), mask
 
-    def sharpened(self, composite: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
-        """The composite with its finest detail raised by up to `sharpen` times the mask.
+    def sharpened(self, composite: Tensor, feature: Tensor, blurred: Tensor) -> Tensor:
+        """The composite with its finest detail raised by up to `sharpen` times `blurred`.
 
         Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is sharpened, and it can't grow from
         frame to frame.
 
         Args:
             composite, feature: F°_t and F_t, (B, C, h, w).
-            mask: (B, 1, h, w), 0..1.
+            blurred: what share of sharpening is due, (B, 1, h, w), 0..1: the mask, less where it is held.
         """
         if not self.sharpen:
             return composite
         detail = composite - _mean(composite, 3)
         ours = _mean(detail.square().mean(1, keepdim=True), 9)
         theirs = _mean((feature - _mean(feature, 3)).square().mean(1, keepdim=True), 9)
-        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, self.sharpen * mask)
+        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, self.sharpen * blurred)
         return composite + gain.clamp(min=0) * detail
+
+
+def discounted(change: Tensor) -> Tensor:
+    """What `Net1.change` has found, (B, 1, h, w); of a frame that repeats the one before, by its mean, an eighth."""
+    repeats = change.mean((1, 2, 3), keepdim=True) < REPEATED
+    return torch.where(repeats, change / 8, change)
 
 
 def _mean(x: Tensor, size: int) -> Tensor:
