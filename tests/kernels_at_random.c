@@ -9,7 +9,7 @@ typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 int pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, int, const float *, const float *, float, float *, int);
 int normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
-int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, const float *, const float *, long, float,
+int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const float *, const float *, long, float,
              const float *, const float *, float, float *, void *, int, int);
 int enter(Fork, int, const float *, long, long, long, long, const float *, const float *, const float *, const float *, float, float *,
           void *, int);
@@ -74,9 +74,10 @@ int main(int count, char **arguments)
         normalise(NULL, 1, corners, 2 * height, 2 * width, channels, 1, on ? scale : NULL, 1, NULL, enlarged, pad, half);
 
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
-        float *points = samples(36 * inputs * outputs, 0, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        long tile = 4 + 2 * (n >> 2 & 1);
+        float *points = samples((tile + 2) * (tile + 2) * inputs * outputs, 0, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
         void *convolved = samples(height * width * outputs, half_out, 1);
-        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, points, biases, outputs, 0.1f, NULL, NULL,
+        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, tile, points, biases, outputs, 0.1f, NULL, NULL,
                      1e-4f, on ? NULL : norm, convolved, half, half_out))
             return 1;
 

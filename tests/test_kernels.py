@@ -77,13 +77,14 @@ def test_corners_become_the_enlarged_picture(precision):
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("tile", [4, 6])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 32), (43, 24), (99, 2), (64, 64)])
-@pytest.mark.parametrize(("height", "width"), [(1, 2), (4, 4), (5, 7), (33, 50)])
-def test_convolve_is_a_convolution_and_what_surrounds_it(precision, inputs, outputs, height, width):
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (4, 4), (5, 7), (33, 50), (66, 64)])
+def test_convolve_is_a_convolution_and_what_surrounds_it(precision, tile, inputs, outputs, height, width):
     net, norm = torch.nn.Conv2d(inputs, outputs, 3, padding=1), random_norm(kernels.whole(outputs))
     x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
     bias = F.pad(net.bias.detach(), (0, kernels.whole(outputs) - outputs))
-    ours, scale = kernels.convolve(x, kernels.points(net.weight), bias, slope=0.1, norm=(norm.weight, norm.bias, norm.eps))
+    ours, scale = kernels.convolve(x, kernels.points(net.weight, tile), bias, slope=0.1, norm=(norm.weight, norm.bias, norm.eps))
     theirs = F.leaky_relu(net(x[:, :inputs].float()), 0.1)
     assert ours.dtype == precision
     torch.testing.assert_close(ours[:, :outputs].float(), theirs, **CLOSE[precision])
@@ -93,7 +94,7 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, inputs, outp
         return
     scale = torch.randn(2, kernels.whole(inputs))
     scale[:, inputs:] = 0
-    ours, _ = kernels.convolve(x, kernels.points(net.weight), bias, scale=scale, relu=True, reflects=True, dtype=precision)
+    ours, _ = kernels.convolve(x, kernels.points(net.weight, tile), bias, scale=scale, relu=True, reflects=True, dtype=precision)
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()[:, :inputs]
     torch.testing.assert_close(ours[:, :outputs].float(), F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), net.weight, net.bias),
                                **CLOSE[precision])

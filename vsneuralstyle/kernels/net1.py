@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
-from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, few_places, pixels
+from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, few_places, pixels
 from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
@@ -68,9 +68,10 @@ class _Convolution:
         convolution: its border is reflected or 0.
         slope: what is negative is multiplied by it in the end.
         norm: weight, bias and eps of the normalisation of what comes out.
+        tile: of `kernels.points`.
     """
 
-    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None) -> None:
+    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, tile: int = 6) -> None:
         self.reflects = convolution.padding_mode == "reflect"
         self.slope, self.norm = slope, norm
         outputs, inputs = convolution.weight.shape[:2]
@@ -81,7 +82,7 @@ class _Convolution:
             self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
             self.bias = self.bias.to(self.weight.dtype)
         else:
-            self.weight = kernels.points(convolution.weight)
+            self.weight = kernels.points(convolution.weight, tile)
 
     def __call__(
         self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
@@ -103,11 +104,16 @@ def _direct_is_faster(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and "amx_bf16" in units()
 
 
+def _tile(halvings: int) -> int:
+    """For pictures of a frame's size, so many times halved: large tiles are slower than small ones where they are few."""
+    return 6 if halvings <= 3 else 4
+
+
 class _Chain:
     """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
-    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d) -> None:
-        self.layers = [_Convolution(*layer) for layer in layers]
+    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, tile: int = 6) -> None:
+        self.layers = [_Convolution(*layer, tile=tile) for layer in layers]
         self.last = kernels.few_weights(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -170,12 +176,12 @@ class FusedNet1:
         if isinstance(self.flow, LitePWCNet):
             # Of each level a convolution that halves, and one more; the first one's feature nobody looks at.
             self.features = [
-                (halving, _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS) if n else None))
+                (halving, _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS) if n else None, _tile(n + 1)))
                 for n, (halving, second) in enumerate(self.flow.features)
             ]
             self.estimators = [
-                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict)
-                for estimator, predict in zip(self.flow.estimators, self.flow.predicts)
+                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _tile(len(CHANNELS) - n))
+                for n, (estimator, predict) in enumerate(zip(self.flow.estimators, self.flow.predicts))
             ]
             # Half of the scores' scale goes to each side.
             matching, scale = self.flow.matching, self.flow.matching.out_channels ** -0.25
