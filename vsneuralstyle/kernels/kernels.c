@@ -499,7 +499,7 @@ INLINE void detail_of(const Sharpen *job, const void *picture, long y, long firs
         sums[2] = load(picture, rows[0] + at, half) + middle + load(picture, rows[2] + at, half);
         here[0] = here[1], here[1] = middle;
         if (x > first)
-            detail[x - 1 - first] = here[0] - (sums[0] + sums[1] + sums[2]) / 9;
+            detail[x - 1 - first] = here[0] - (sums[0] + sums[1] + sums[2]) * (1.0f / 9);
     }
 }
 
@@ -660,7 +660,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
                     sums[dx] += here * load(warped, c * stride + dx, 0);
             }
             for (long dx = 0; dx < across; dx++) {
-                Floats product = sums[dx] / (float)channels;
+                Floats product = sums[dx] * (1 / (float)channels);
                 values[dy * across + dx] = select((Words)(product > 0), product, product * 0.1f);
             }
         }
