@@ -195,7 +195,7 @@ def _filtered(weight: Tensor, lines: list[list[int]], divisors: list[int]) -> Te
     return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
 
 
-_TILES = {
+_FILTERS = {
     4: ([[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]], [4, 6, 6, 24, 24, 1]),
     6: ([[1, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [4, 2, 1], [4, -2, 1], [0, 0, 1]], [1, 9, 9, 90, 90, 180, 180, 1]),
 }
@@ -210,7 +210,7 @@ def points(weight: Tensor, tile: int = 4) -> Tensor:
     Args:
         tile: 4 or 6. The larger one multiplies a fifth less and adds more: it pays where channels are many and pictures large.
     """
-    transformed = _filtered(weight, *_TILES[tile]).flatten(0, 1).transpose(1, 2)
+    transformed = _filtered(weight, *_FILTERS[tile]).flatten(0, 1).transpose(1, 2)
     return F.pad(transformed, (0, whole(len(weight)) - len(weight))).float().contiguous()
 
 

@@ -142,7 +142,7 @@ INLINE void multiply(const float *points, long channels, const float *weight, lo
 INLINE void finish(const Convolve *job, long number, const float *products, long first, long vectors, double *sums, int tile, int half)
 {
     long top = number / job->across * tile, left = number % job->across * tile, outputs = job->outputs, reach = tile + 2;
-    long rows = job->height - top < tile ? job->height - top : tile, columns = job->width - left < tile ? job->width - left : tile;
+    long rows = remaining(top, job->height, tile), columns = remaining(left, job->width, tile);
     for (long v = 0; v < vectors; v++) {
         long c = first + v * LANES;
         Floats m[MOST_POINTS], bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
@@ -184,7 +184,7 @@ INLINE void block_of(const Convolve *job, long block, float *points, float *prod
 {
     long large = large_blocks(job->count), all = (tile + 2) * (tile + 2);
     long first = block < large ? block * BLOCK : large * BLOCK + (block - large) * TILES, size = block < large ? BLOCK : TILES;
-    long count = job->count - first < size ? job->count - first : size;
+    long count = remaining(first, job->count, size);
     double *sums = job->sums ? job->sums + block * 2 * job->outputs : NULL;
     if (sums)
         memset(sums, 0, 2 * job->outputs * sizeof *sums);
@@ -278,7 +278,7 @@ INLINE void few_row(const Few *job, long y, long outputs, int half)
 {
     long width = job->width, channels = job->channels, plane = job->height * width;
     for (long first = 0; first < width; first += LANES) {
-        long count = width - first < LANES ? width - first : LANES;
+        long count = remaining(first, width, LANES);
         Floats sums[FEW][LANES] = {0};
         for (long i = -1; i <= 1; i++) {
             if (y + i < 0 || y + i >= job->height)

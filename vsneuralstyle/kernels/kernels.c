@@ -14,11 +14,6 @@ INLINE long parts_of(long rows)
     return (rows + ROWS - 1) / ROWS;
 }
 
-INLINE long within(long first, long size, long most) /* how many of `most` from `first` on */
-{
-    return size - first < most ? size - first : most;
-}
-
 INLINE long last_row(long part, long rows)
 {
     return (part + 1) * ROWS < rows ? (part + 1) * ROWS : rows;
@@ -131,8 +126,7 @@ static void sum_part(const void *data, long part)
  * and bias, (channels), which may be NULL.
  *
  * corners: x is (height / 2 + 1, width / 2 + 1, 2, 2, channels), four pixels about each corner of a picture of half the size, and those
- *     outside are left out.
- * */
+ *     outside are left out. */
 EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *weight,
                       const float *bias, float eps, float *scale, int half)
 {
@@ -222,9 +216,9 @@ static void mean_part(const void *data, long row)
 {
     const Pool *job = data;
     long y = row % pooled(job->height), channel = row / pooled(job->height), columns = pooled(job->width);
-    long height = within(y * STRIDE, job->height, STRIDE);
+    long height = remaining(y * STRIDE, job->height, STRIDE);
     for (long first = 0; first < job->width; first += RUN) {
-        long count = within(first, job->width, RUN);
+        long count = remaining(first, job->width, RUN);
         float sums[RUN] = {0};
         for (long i = 0; i < height; i++) {
             const float *from = job->frame + (channel * job->height + y * STRIDE + i) * job->width + first;
@@ -234,7 +228,7 @@ static void mean_part(const void *data, long row)
         for (long x = 0; x < count; x += STRIDE) {
             /* Beyond the border are zeros. */
             float sum = (sums[x] + sums[x + 1]) + (sums[x + 2] + sums[x + 3]);
-            job->out[row * columns + (first + x) / STRIDE] = sum / (float)(height * within(x, count, STRIDE));
+            job->out[row * columns + (first + x) / STRIDE] = sum / (float)(height * remaining(x, count, STRIDE));
         }
     }
 }
@@ -255,9 +249,9 @@ INLINE float larger(float a, float b)
 static void change_part(const void *data, long y)
 {
     const Pool *job = data;
-    long columns = pooled(job->width), height = within(y * STRIDE, job->height, STRIDE);
+    long columns = pooled(job->width), height = remaining(y * STRIDE, job->height, STRIDE);
     for (long first = 0; first < job->width; first += RUN) {
-        long count = within(first, job->width, RUN);
+        long count = remaining(first, job->width, RUN);
         float most[RUN] = {0};
         for (long c = 0; c < 3; c++)
             for (long i = 0; i < height; i++) {
@@ -439,7 +433,7 @@ static void blend_part(const void *data, long y)
 {
     const Blend *job = data;
     for (long first = 0; first < job->width; first += LANES) {
-        long count = within(first, job->width, LANES), start = y * job->width + first;
+        long count = remaining(first, job->width, LANES), start = y * job->width + first;
         float masks[LANES] = {0};
         memcpy(masks, job->mask + start, count * sizeof *masks);
         store(masks, 0, sigmoid(load(masks, 0, 0)), 0);
@@ -508,7 +502,7 @@ INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *o
     long width = job->width;
     line += FAR;
     for (long first = 0; first < width; first += STRETCH) {
-        long count = within(first, width, STRETCH);
+        long count = remaining(first, width, STRETCH);
         Floats squares[STRETCH] = {0}, detail[STRETCH];
         for (long c = 0; c < job->channels; c += LANES) {
             detail_of(job, picture, y, first, count, c, detail, half);
@@ -545,7 +539,7 @@ static void sharpen_part(const void *data, long y)
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
     long width = job->width, plane = job->height * width, channels = job->channels;
     for (long first = 0; first < width; first += STRETCH) {
-        long count = within(first, width, STRETCH);
+        long count = remaining(first, width, STRETCH);
         float ours[STRETCH] = {0}, theirs[STRETCH] = {0}, gain[STRETCH], most = 0;
         for (long n = -FAR; n <= FAR; n++) {
             const float *energy = job->energy + clamp(y + n, job->height - 1) * width + first;
@@ -613,7 +607,7 @@ INLINE void warp_row(const Match *job, long y, int half)
     long stride = (job->height + 2 * job->radius) * job->columns;
     float *warped = job->planes + (y + job->radius) * job->columns + job->radius, *own = job->lines + y * channels * line;
     for (long first = 0; first < job->width; first += LANES) {
-        long count = within(first, job->width, LANES), start = y * job->width + first;
+        long count = remaining(first, job->width, LANES), start = y * job->width + first;
         Taps columns[LANES], rows[LANES];
         for (long n = 0; n < count; n++) {
             columns[n] = bilinear((float)(first + n) + job->flow[start + n] * job->pixels, job->width);
@@ -733,7 +727,7 @@ INLINE Floats load_some(const void *samples, long at, long count, int half) /* b
 
 INLINE void column_sums(const Global *job, long first, int half)
 {
-    long places = job->height * job->width, count = within(first, places, LANES);
+    long places = job->height * job->width, count = remaining(first, places, LANES);
     Floats most = load_some(job->scores, first, count, half), sum = {0};
     for (long n = 1; n < places; n++) {
         Floats score = load_some(job->scores, n * places + first, count, half);

@@ -224,6 +224,11 @@ INLINE long whole(long channels) /* to the next multiple of 16 */
     return (channels + 15) / 16 * 16;
 }
 
+INLINE long remaining(long first, long size, long most) /* how many of `most` from `first` on */
+{
+    return size - first < most ? size - first : most;
+}
+
 INLINE long clamp(long value, long last)
 {
     return value < 0 ? 0 : value > last ? last : value;

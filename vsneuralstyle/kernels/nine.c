@@ -51,8 +51,8 @@ INLINE Part part_at(const Nine *job, long n)
 {
     long chunks = (job->across + ACROSS - 1) / ACROSS;
     Part part = {n / chunks * DOWN, n % chunks * ACROSS, DOWN, ACROSS};
-    part.rows = job->down - part.row < DOWN ? job->down - part.row : DOWN;
-    part.columns = job->across - part.column < ACROSS ? job->across - part.column : ACROSS;
+    part.rows = remaining(part.row, job->down, DOWN);
+    part.columns = remaining(part.column, job->across, ACROSS);
     return part;
 }
 
@@ -132,8 +132,8 @@ INLINE void enter_multiply(float *const *rows, long point, long tile, const floa
 INLINE void enter_finish(const Nine *job, long row, long column, const float *products, double *sums, int half)
 {
     long top = row * STEP, left = column * STEP;
-    long rows = job->full_height - top < STEP ? job->full_height - top : STEP;
-    long columns = job->full_width - left < STEP ? job->full_width - left : STEP;
+    long rows = remaining(top, job->full_height, STEP);
+    long columns = remaining(left, job->full_width, STEP);
     for (long c = 0; c < CHANNELS; c += LANES) {
         Floats m[POINTS], bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
         for (long n = 0; n < POINTS; n++)
@@ -264,7 +264,7 @@ INLINE void draw_multiply(float *const *rows, long point, const float *weight, f
 /* A row of tiles' products[POINTS][COLORS][ACROSS] -> the picture. */
 INLINE void draw_finish(const Nine *job, long row, Part part, const float *products)
 {
-    long top = row * STEP, rows = job->height - top < STEP ? job->height - top : STEP;
+    long top = row * STEP, rows = remaining(top, job->height, STEP);
     for (long color = 0; color < COLORS; color++) {
         float lines[STEP][STEP][ACROSS];
         for (long v = 0; v < VECTORS; v++) {
@@ -279,7 +279,7 @@ INLINE void draw_finish(const Nine *job, long row, Part part, const float *produ
                     store(lines[i][j], v * LANES, sigmoid(2 * (m[i * REACH + j] + job->bias[color])), 0);
             }
         }
-        long left = part.column * STEP, columns = job->width - left < part.columns * STEP ? job->width - left : part.columns * STEP;
+        long left = part.column * STEP, columns = remaining(left, job->width, part.columns * STEP);
         for (long i = 0; i < rows; i++) {
             float *line = (float *)job->out + (color * job->height + top + i) * job->width + left;
             long whole = columns / STEP;

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsneuralstyle.networks.flow import brightness
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.mask import MaskNet
@@ -198,7 +199,7 @@ class Net1(nn.Module):
 
 def discounted(change: Tensor) -> Tensor:
     """What `Net1.change` has found, (B, 1, h, w); of a frame that repeats the one before, by its mean, an eighth."""
-    repeats = change.mean((1, 2, 3), keepdim=True) < REPEATED
+    repeats = brightness(change) < REPEATED
     return torch.where(repeats, change / 8, change)
 
 
