@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes, upload
+from vsneuralstyle.pixels import Coding, components_to_rgb, download, planes_to_rgb, rgb_to_components, rgb_to_planes, upload
 from vsneuralstyle.yuv import downsample, upsample
 
 
@@ -104,6 +104,13 @@ def test_an_upload_is_of_what_was_there(cuda):
         uploaded = upload(mine, cuda)
         mine.zero_()
         assert torch.equal(uploaded.cpu(), samples)
+
+
+def test_a_download_waits_for_what_is_under_way(cuda):
+    samples = torch.zeros(2**24, device=cuda)
+    torch.cuda._sleep(10**8)
+    there = download(samples.add_(1)[::2])
+    assert there.device.type == "cpu" and there.shape == (2**23,) and there.eq(1).all()
 
 
 def test_foreign_samples_are_refused_by_name():
