@@ -11,7 +11,7 @@ from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
-from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
 from vsneuralstyle.networks.transform import BlockedConv, TransformNet, UpsampledConv
 from vsneuralstyle.networks.warp import warp
 
@@ -28,6 +28,26 @@ def parameters(module: nn.Module) -> int:
 def test_sizes_are_the_papers():
     assert parameters(TransformNet()) == pytest.approx(425_000, rel=0.01)
     assert parameters(FlowNetSimple(1.0)) == pytest.approx(38.7e6, rel=0.01)
+
+
+@torch.no_grad()
+def test_instance_norm_of_one_is_batch_norm():
+    """As it is computed on a GPU, with its operator on a CPU."""
+    x, weight, bias = 3 * torch.randn(1, 8, 12, 20) + 40, torch.randn(8), torch.randn(8)
+    for affine in ((weight, bias), (None, None)):
+        theirs, *_ = torch.native_batch_norm(x, *affine, None, None, True, 0.0, 1e-4)
+        torch.testing.assert_close(instance_norm(x, *affine, 1e-4), theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_instance_norm_on_a_gpu(cuda):
+    for count in (1, 2):
+        x, weight, bias = 3 * torch.randn(count, 16, 120, 200) + 40, torch.randn(16), torch.randn(16)
+        there = x.half().to(cuda, memory_format=torch.channels_last)
+        for affine in ((weight, bias), (None, None)):
+            ours = instance_norm(there, *(None if part is None else part.to(cuda) for part in affine), 1e-4)
+            assert ours.dtype == torch.float16 and ours.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(ours.cpu().float(), instance_norm(x.half().float(), *affine, 1e-4), rtol=1e-2, atol=1e-2)
 
 
 def test_instance_norm_equals_pytorchs_and_keeps_channels_last():

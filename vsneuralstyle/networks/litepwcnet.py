@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, brightness, conv, scaled
-from vsneuralstyle.networks.norm import centred
+from vsneuralstyle.networks.norm import instance_norm
 from vsneuralstyle.networks.warp import warp
 
 CHANNELS = (16, 32, 64, 96, 128)
@@ -66,8 +66,7 @@ def normalised(feature: Tensor) -> Tensor:
     Without it products of features are all alike, and training never leaves "no motion" (Jonschkowski et al., "What
     Matters in Unsupervised Optical Flow", ECCV 2020, section 4.2).
     """
-    difference, variance = centred(feature)
-    return (difference * (variance + NORM_EPS).rsqrt()).to(feature.dtype)
+    return instance_norm(feature, None, None, NORM_EPS)
 
 
 def seen(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:

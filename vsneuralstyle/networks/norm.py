@@ -17,6 +17,21 @@ def centred(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.permute(0, 3, 1, 2), square.permute(0, 3, 1, 2)
 
 
+def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Each image and channel of x, (B, C, H, W), with mean 0 and variance 1, then times a scale and plus a shift, (C,) float32 or
+    None; in x's type, with float32 statistics."""
+    if x.device.type != "cpu" and len(x) == 1:
+        # Of a batch of one it is batch normalisation, for which a GPU has a kernel that reads x twice; the operators below pass over
+        # memory ten times. PyTorch's own kernel: cuDNN's may overflow in float16.
+        return torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+    difference, variance = centred(x)
+    scale = torch.rsqrt(variance + eps)
+    if weight is not None:
+        scale = weight.view(1, -1, 1, 1) * scale
+    shifted = difference * scale if bias is None else torch.addcmul(bias.view(1, -1, 1, 1), difference, scale)
+    return shifted.to(x.dtype)
+
+
 class InstanceNorm(nn.Module):
     """Per-image, per-channel normalisation with a learnt scale and shift (Ulyanov et al., 2016).
 
@@ -32,6 +47,4 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        difference, variance = centred(x)
-        scale = self.weight.float().view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias.float().view(1, -1, 1, 1), difference, scale).to(x.dtype)
+        return instance_norm(x, self.weight.float(), self.bias.float(), self.eps)
