@@ -124,18 +124,19 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
     _store(yuv.downsample(samples, (rows, columns), coding.cosited), chroma, levels, unit)
 
 
-def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None) -> Tensor:
-    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1.
+def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`.
 
     Args:
         planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.
         bits: significant bits of integer samples; None: all.
+        device: samples are taken there as they are, and converted there.
 
     Raises:
         ArgumentError: another sample type, or more bits than the sample has.
     """
     levels = _levels(np.asarray(planes[0]).dtype, bits)
-    rgb = _load([np.asarray(plane) for plane in planes])[None]
+    rgb = _load([np.asarray(plane) for plane in planes], device)[None]
     return rgb if levels is None else rgb / levels
 
 
@@ -162,7 +163,7 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _load(planes: Sequence[np.ndarray | Tensor], device: torch.device | str = "cpu") -> Tensor:
+def _load(planes: Sequence[np.ndarray | Tensor], device: torch.device | str) -> Tensor:
     """Planes of samples -> (N, H, W) float32, the samples as they are."""
     stacked = torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes))
     return upload(stacked, device).float()

@@ -103,7 +103,7 @@ class Session:
         return self._worker.submit(self._process, starts_scene, source, target).result()
 
     def _process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
-        frame = pixels.planes_to_rgb(source, self._bits)
+        frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
         stylized = self._stylizer.stylize(frame, [starts_scene])
         pixels.rgb_to_planes(stylized, target, self._bits)
         return self._stylizer.scene_starts[0]
@@ -115,7 +115,7 @@ class Session:
         return self._worker.submit(self._cuts, run).result()
 
     def _cuts(self, run: Sequence[Sequence]) -> list[bool]:
-        frames = (pixels.planes_to_rgb(planes, self._bits) for planes in run)  # two at a time in memory
+        frames = (pixels.planes_to_rgb(planes, self._bits, self._stylizer.device) for planes in run)  # two at a time in memory
         return [self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)]
 
     def checkpoint(self) -> State:
