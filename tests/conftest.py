@@ -102,6 +102,31 @@ def clip() -> np.ndarray:
     return np.clip(np.stack(frames), 0, 255).astype(np.uint8)
 
 
+@pytest.fixture
+def frames(clip):
+    """The clip as a `Stylizer` takes it: (8, 3, 48, 64) float32."""
+    import torch
+
+    return torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture(scope="session")
+def again():
+    """What stands for `graphs.record`: a function's first results, with those of each further call in them."""
+
+    def record(function, device):
+        outputs = tuple(output.clone() for output in function())
+
+        def replay():
+            for ours, new in zip(outputs, function()):
+                ours.copy_(new)
+            return outputs
+
+        return replay
+
+    return record
+
+
 @pytest.fixture(scope="session")
 def run():
     """Runs a command of this Python's environment (`vspipe`, `neuralstyle`, `gst-launch-1.0`) with a time limit.

@@ -21,12 +21,6 @@ from vsneuralstyle.stylizer import State
 from vsneuralstyle.weights import NETS, available_styles
 
 
-@pytest.fixture
-def frames(clip) -> Tensor:
-    """(8, 3, 48, 64) float32; frame 5 is a hard cut."""
-    return torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
-
-
 # --- what can be captured --------------------------------------------------------------------------------------------
 
 
@@ -114,23 +108,21 @@ def test_what_cannot_be_captured_is_seen(on_meta, monkeypatch, offence):
 # --- what a replay gives ---------------------------------------------------------------------------------------------
 
 
-def trace(function, device):
+@pytest.fixture
+def trace(again):
     """`graphs.record` without a GPU: the operators that the function ran, on the tensors that it ran them on, and nothing
     that Python decides anew. Of one that has run, the results are always the same tensors."""
-    with torch.inference_mode(False), torch.no_grad():
-        traced = make_fx(function)()
-    outputs = tuple(output.clone() for output in traced())
 
-    def replay():
-        for ours, new in zip(outputs, traced()):
-            ours.copy_(new)
-        return outputs
+    def record(function, device):
+        with torch.inference_mode(False), torch.no_grad():
+            traced = make_fx(function)()
+        return again(traced, device)
 
-    return replay
+    return record
 
 
 @pytest.fixture
-def pair(model_dir, monkeypatch):
+def pair(model_dir, trace, monkeypatch):
     """Makes two Stylizers of one kind: eager, and by graphs."""
     monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
 
@@ -178,7 +170,7 @@ def test_two_clips_in_turn_are_each_its_own(pair, frames):
         assert torch.equal(other.stylize(reverse[n : n + 1]), backwards[n : n + 1])
 
 
-def test_what_a_graph_gives_stays_as_it_is():
+def test_what_a_graph_gives_stays_as_it_is(trace):
     recorded = []
 
     def record(function, device):

@@ -65,7 +65,7 @@ def test_normalise_is_instance_norm_relu_sum_and_reflection(precision, height, w
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_corners_become_the_enlarged_picture(precision):
     net, x, norm = UpsampledConv(16, 32).to(precision), lasting(torch.randn(1, 16, 5, 9), precision), random_norm(32)
-    weight, bias = net.corners()
+    weight, bias = net.rearranged()
     corners = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
     ours = kernels.normalise(corners, corners=True, pad=4)
     torch.testing.assert_close(ours, F.pad(net(x), (4, 4, 4, 4), mode="reflect"))

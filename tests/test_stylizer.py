@@ -25,13 +25,7 @@ def device(request) -> str:
 
 
 @pytest.fixture
-def frames(clip) -> torch.Tensor:
-    """(8, 3, 48, 64) float32; frame 5 is a hard cut."""
-    return torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
-
-
-@pytest.fixture
-def stylizer(model_dir, device, monkeypatch):
+def stylizer(model_dir, device, again, monkeypatch):
     """Makes a Stylizer of candy."""
     if device != "graphs":
         return lambda **options: Stylizer("candy", device=device, **options)
@@ -43,18 +37,6 @@ def stylizer(model_dir, device, monkeypatch):
         return one
 
     return make
-
-
-def again(function, device):
-    """What stands for `graphs.record`: the function's first results, with those of each further call in them."""
-    outputs = tuple(output.clone() for output in function())
-
-    def replay():
-        for ours, new in zip(outputs, function()):
-            ours.copy_(new)
-        return outputs
-
-    return replay
 
 
 def per_frame(stylizer, frames) -> torch.Tensor:

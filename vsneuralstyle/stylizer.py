@@ -188,7 +188,7 @@ class Stylizer:
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        return self._is_cut(*(self.net1.quarter(one.to(self.device).contiguous()) for one in (previous, frame)))
+        return self._is_cut(*(self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame)))
 
     def _is_cut(self, previous: Tensor, quarter: Tensor) -> bool:
         """`is_cut` of what `Net1.quarter` gives: the detector looks at thumbnails, and those of a quarter are nearly the same."""

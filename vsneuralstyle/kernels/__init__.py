@@ -68,6 +68,9 @@ def _fork() -> int | None:
     return None
 
 
+_C_TYPES = {float: c_float, bool: c_int, int: c_long}
+
+
 def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
     """Tensors go as their addresses; None as no address."""
     function = getattr(library(), kernel)
@@ -80,9 +83,6 @@ def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
         result = function(_fork(), torch.get_num_threads(), *values)
     if result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
-
-
-_C_TYPES = {float: c_float, bool: c_int, int: c_long}
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     """Instance normalisation as a multiplication and a sum.
 
     Args:
-        x: the picture; or, with `corners`, what `UpsampledConv.corners` makes of one.
+        x: the picture; or, with `corners`, what `UpsampledConv`'s rearranged convolution makes of one.
         weight, bias: (C,) float32, or None.
         eps: added to the variance.
 
@@ -164,7 +164,7 @@ def normalise(
     """A multiplication and a sum, a ReLU, another picture's sum, and the reflected border that the next convolution wants.
 
     Args:
-        x: the picture; or, with `corners`, what `UpsampledConv.corners` makes of one.
+        x: the picture; or, with `corners`, what `UpsampledConv`'s rearranged convolution makes of one.
         scale: of x, as `statistics` gives it; None: x as it is.
         relu: 0 for what is negative.
         residual: added at the end.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
-from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, few_places, pixels
+from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
@@ -109,6 +109,11 @@ def _tile(halvings: int) -> int:
     return 6 if halvings <= 3 else 4
 
 
+def _found(scores: Tensor) -> Tensor:
+    """As `global_match` of `litepwcnet`."""
+    return kernels.global_match(scores, SURE)
+
+
 class _Chain:
     """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
@@ -153,7 +158,7 @@ class _Up:
     """An upsampling `ConvBlock`: a picture in, one of twice its size out, padded."""
 
     def __init__(self, block: ConvBlock) -> None:
-        self.weight, self.bias = block[0].corners()
+        self.weight, self.bias = block[0].rearranged()
         self.norm = _Norm(block[1])
 
     def __call__(self, x: Tensor, pad: int) -> Tensor:
@@ -183,9 +188,6 @@ class FusedNet1:
                 _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _tile(len(CHANNELS) - n))
                 for n, (estimator, predict) in enumerate(zip(self.flow.estimators, self.flow.predicts))
             ]
-            # Half of the scores' scale goes to each side.
-            matching, scale = self.flow.matching, self.flow.matching.out_channels ** -0.25
-            self.matching_weight, self.matching_bias = matching.weight.flatten(1) * scale, matching.bias * scale
         self.dtype = net1.mask[0].weight.dtype
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
@@ -253,14 +255,7 @@ class FusedNet1:
 
     @property
     def matching(self) -> dict[str, object]:
-        return {"start": self._start, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
-
-    def _start(self, here: Tensor, there: Tensor) -> Tensor:
-        """As `LitePWCNet.start`."""
-        here, there = few_places(here), few_places(there)
-        places = (feature.permute(0, 2, 3, 1).flatten(0, 2) for feature in (here, there))
-        first, second = (F.linear(x, self.matching_weight, self.matching_bias) for x in places)
-        return kernels.global_match((first @ second.T).view(1, *here.shape[2:], *here.shape[2:]), SURE)
+        return {"found": _found, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """As `LitePWCNet.residual`."""

@@ -92,11 +92,6 @@ def pixels(n: int) -> float:
     return FLOW_SCALE / 2 ** (len(CHANNELS) - n)
 
 
-def few_places(feature: Tensor) -> Tensor:
-    """A coarsest feature, or squares of it, where its places would be more than `MOST_PLACES`."""
-    return F.avg_pool2d(feature, 2) if feature[0, 0].numel() > MOST_PLACES else feature
-
-
 def global_match(scores: Tensor) -> Tensor:
     """Flow to what matches best, however far away.
 
@@ -160,16 +155,12 @@ class LitePWCNet(FlowNetwork):
         first: Sequence[Tensor],
         second: Sequence[Tensor],
         levels: int = LEVELS,
-        start: Callable[[Tensor, Tensor], Tensor] | None = None,
+        found: Callable[[Tensor], Tensor] = global_match,
         residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `start` and `residual` take the place of this network's own."""
-        began = (start or self.start)(first[-1], second[-1])
-        return self._refined(began, first, second, levels, residual or self.residual)
-
-    def start(self, here: Tensor, there: Tensor) -> Tensor:
-        """The `global_match` of the coarsest features."""
-        return global_match(self._scores(here, there))
+        """As `FlowNetwork.match`; `found` and `residual` may be other ways to compute `global_match` and this network's own."""
+        start = found(self._scores(first[-1], second[-1]))
+        return self._refined(start, first, second, levels, residual or self.residual)
 
     def residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """What a level's estimator, the n-th from 1/32 on, adds to the flow so far, (B, 2, H, W) float32."""
@@ -185,10 +176,15 @@ class LitePWCNet(FlowNetwork):
 
     def _scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
-        here, there = few_places(here), few_places(there)
+        if here[0, 0].numel() > MOST_PLACES:
+            here, there = F.avg_pool2d(here, 2), F.avg_pool2d(there, 2)
+        batch, channels, *size = here.shape
         # Products of independent features are then about 1, at the start.
-        here, there = (self.matching(feature) * feature.shape[1] ** -0.25 for feature in (here, there))
-        return torch.einsum("bcyx,bcvu->byxvu", here, there)
+        scale = channels ** -0.25
+        weight, bias = self.matching.weight.flatten(1) * scale, self.matching.bias * scale
+        # As a matrix product: the start of a convolution takes longer than so little work.
+        first, second = (F.linear(feature.permute(0, 2, 3, 1).flatten(1, 2), weight, bias) for feature in (here, there))
+        return (first @ second.transpose(1, 2)).view(batch, *size, *size)
 
     def _refined(
         self, start: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]

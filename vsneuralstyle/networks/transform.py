@@ -57,14 +57,12 @@ class UpsampledConv(RearrangedConv):
         corners = corners.unflatten(1, (2, 2, self.out_channels)).permute(0, 3, 4, 1, 5, 2)
         return corners.flatten(4, 5).flatten(2, 3)[..., 1:-1, 1:-1]
 
-    def corners(self) -> tuple[Tensor, Tensor]:
+    def rearranged(self) -> tuple[Tensor, Tensor]:
         """Weight (4 outputs, inputs, 2, 2) and bias (4 outputs,) of the convolution of corners between the pixels of what
         comes in, its border repeated once: it gives the enlarged pixels about each corner, row by row, all channels of each."""
         weight = self._about_corners(self._about_corners(self.weight, 2), 4)  # (2 columns, 2 rows, o, i, 2, 2)
         weight = weight.transpose(0, 1).flatten(0, 2)
         return weight.contiguous(memory_format=torch.channels_last), self.bias.repeat(4)
-
-    rearranged = corners
 
     @staticmethod
     def _about_corners(weight: Tensor, dim: int) -> Tensor:
