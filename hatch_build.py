@@ -84,7 +84,7 @@ class Libraries(BuildHookInterface):
                      "install them (Debian, Ubuntu: apt install python3-dev).")
         major, minor = self.metadata.version.split(".")[:2]
         try:
-            self.cc(library, "-O2", f"-DPy_LIMITED_API={LIMITED_API}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
+            self.cc(library, "-O2", "-pthread", f"-DPy_LIMITED_API={LIMITED_API}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
                     "-I", include, "-I", str(Path(vapoursynth.submodule_search_locations[0], "include")), *sources)
         except FileNotFoundError as error:
             sys.exit(f"The VapourSynth plugin needs a C compiler, and {error.filename!r} is not there: "

@@ -52,7 +52,7 @@ def steps(one: Stylizer, height: int, width: int) -> None:
     frames = [torch.empty(1, 3, height, width, device="meta") for _ in range(3)]
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
-            picture = one._step(frame, one.net1.quarter(frame), starts)
+            picture = one._follow(one._prepared(frame, one.net1.quarter(frame)), starts)
             assert picture.shape == frame.shape and picture.dtype == torch.float32
     assert bool(one.state.look) == (one.coherence > 0)
 
@@ -128,7 +128,7 @@ def pair(model_dir, trace, monkeypatch):
 
     def make(**options) -> tuple[Stylizer, Stylizer]:
         eager, graphed = (Stylizer("candy", device="cpu", precision="float32", **options) for _ in range(2))
-        graphed._alone, graphed._coherent = Graphed(graphed._alone, trace), Graphed(graphed._coherent, trace)
+        graphed._steps = graphed._steps._make(Graphed(step, trace) for step in graphed._steps)
         return eager, graphed
 
     return make
@@ -217,7 +217,7 @@ def test_a_stylizer_that_is_dropped_goes_at_once_with_its_graphs(pair, frames):
     """Not when Python next looks for cycles: a GPU's memory is short, and Python doesn't know of it."""
     _, one = pair()
     one.stylize(frames[:2])
-    gone = weakref.ref(one), weakref.ref(one._coherent), weakref.ref(one.net1)
+    gone = weakref.ref(one), weakref.ref(one._steps.coherent), weakref.ref(one.net1)
     gc.disable()
     try:
         del one
@@ -231,8 +231,8 @@ def test_a_stylizer_that_is_dropped_goes_at_once_with_its_graphs(pair, frames):
 
 def test_a_graph_gives_the_eager_steps_bits(model_dir, cuda, frames):
     graphed, eager = (Stylizer("candy", device=cuda) for _ in range(2))
-    assert isinstance(graphed._coherent, Graphed)
-    eager._alone, eager._coherent = partial(stylizer._alone, eager.net1), partial(stylizer._coherent, eager.net1)
+    assert all(isinstance(step, Graphed) for step in graphed._steps)
+    eager._steps = eager._steps._make(step._function for step in eager._steps)
     for one in (graphed, eager):
         one.coherence = 0.7
     for group in frames.split(3):

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
+from vsneuralstyle.cpu import computing_by, openmp
 from vsneuralstyle.graphs import Graphed
+
+THREADS_BEFORE = torch.get_num_threads()
 
 DEVICES = [
     "cpu",
@@ -33,7 +36,7 @@ def stylizer(model_dir, device, again, monkeypatch):
 
     def make(**options) -> Stylizer:
         one = Stylizer("candy", device="cpu", **options)
-        one._alone, one._coherent = Graphed(one._alone, again), Graphed(one._coherent, again)
+        one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
         return one
 
     return make
@@ -50,6 +53,53 @@ def test_grouping_changes_no_bit(stylizer, frames):
     for sizes in ([1] * 8, [3, 5], [2, 2, 4]):
         one.reset()
         assert torch.equal(torch.cat([one.stylize(group) for group in frames.split(sizes)]), whole)
+
+
+def test_frames_begun_ahead_are_the_same_bit_for_bit(stylizer, frames):
+    one = stylizer()
+    whole, starts, state = one.stylize(frames), one.scene_starts, one.state
+    one.reset()
+    with one.aside():
+        begun = [one.begin(frame.clone()) for frame in frames.split(1)]
+    stylized, started = zip(*(future.result() for future in begun))
+    assert torch.equal(torch.cat(stylized), whole) and started == starts
+    assert torch.equal(one.state.feature, state.feature)
+    one.reset()
+    begun = [one.begin(frames[n : n + 1], told) for n, told in enumerate((None, True, False))]
+    one.reset()  # waits for them
+    assert all(future.done() for future in begun) and [future.result()[1] for future in begun] == [True, True, False]
+    assert torch.equal(one.stylize(frames[:2]), whole[:2])
+
+
+def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
+    one = stylizer()
+    whole = one.stylize(frames)
+    one.reset()
+    prepared = [one.prepare(frame.clone()) for frame in frames.flip(0).split(1)][::-1]
+    stylized, starts = zip(*((one.advance(frame), *one.scene_starts) for frame in prepared))
+    assert torch.equal(torch.cat(stylized), whole) and starts == (True, False, False, False, False, True, False, False)
+    one.coherence = 0
+    later = [one.prepare(frame.clone()) for frame in frames[:3].split(1)]
+    one.coherence = 1
+    one.reset()
+    assert torch.equal(torch.cat([one.advance(frame) for frame in later]), whole[:3])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_as_many_threads_as_there_are_change_no_bit(model_dir, frames, threads):
+    """Of a frame at a time, and of two at a time by half of them each; and they stay as they were."""
+    expected = Stylizer("candy", device="cpu").stylize(frames)
+    with computing_by(threads):
+        one = Stylizer("candy", device="cpu")
+        assert one.works_ahead == (threads > 1 and openmp() is not None)
+        assert torch.equal(one.stylize(frames), expected)
+        one.reset()
+        with one.aside():
+            assert torch.get_num_threads() == (1 if one.works_ahead else threads)
+            begun = [one.begin(frame.clone()) for frame in frames.split(1)]
+        assert torch.equal(torch.cat([future.result()[0] for future in begun]), expected)
+        assert torch.get_num_threads() == (threads if openmp() else THREADS_BEFORE)
+    assert torch.get_num_threads() == THREADS_BEFORE
 
 
 def test_cut_resets_to_net0_bit_for_bit(stylizer, frames):
@@ -165,6 +215,11 @@ def test_bad_frames_are_errors_that_leave_the_state(model_dir, frames):
     ):
         with pytest.raises(ArgumentError, match=match):
             one.stylize(bad)
+    for bad, match in ((frames[:2], r"expected \(1, 3, H, W\)"), (frames[:1, ..., :15], "too small")):
+        with pytest.raises(ArgumentError, match=match):
+            one.begin(bad)
+    with pytest.raises(ArgumentError, match="after one of 64x48"):
+        one.begin(frames[:1, ..., :32]).result()
     with pytest.raises(ArgumentError, match="2 entries in starts_scene for 1"):
         one.stylize(frames[:1], [None, None])
     after = one.stylize(frames[1:2])

@@ -1,8 +1,14 @@
-"""What the system says of the processor, and how its memory is used."""
+"""What the system says of the processor, how its memory is used, and by how many threads it computes."""
 
 import ctypes
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+
+import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's `mallopt`."""
@@ -41,3 +47,37 @@ def keep_memory() -> None:
     mallopt(_MMAP_THRESHOLD, 1 << 30)
     mallopt(_TRIM_THRESHOLD, 1 << 30)
     mallopt(_TOP_PAD, 1 << 26)  # threads other than the first one: they would give back whole heaps, of this size
+
+
+@cache
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that PyTorch computes with, where it has GNU's names; None: not to be found."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    for path in dict.fromkeys(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", maps)):
+        try:
+            runtime = ctypes.CDLL(path)
+            runtime.GOMP_parallel, runtime.omp_set_num_threads  # noqa: B018 (whether it has them)
+        except (OSError, AttributeError):
+            continue
+        return runtime
+    return None
+
+
+@contextmanager
+def computing_by(threads: int) -> Iterator[None]:
+    """Has the calling thread compute by so many threads, itself among them, and leaves all others as they are.
+
+    PyTorch's own `set_num_threads` is for threads that are yet to come, too. Nothing where there is no `openmp`.
+    """
+    before = torch.get_num_threads()  # of a new thread: PyTorch sets its own number now, and not later
+    if openmp() is None or before == threads:
+        yield
+        return
+    openmp().omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        openmp().omp_set_num_threads(before)

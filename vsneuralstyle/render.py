@@ -1,9 +1,11 @@
 """A video file in, the stylized video file out, with its audio, subtitles, chapters and timestamps (PyAV)."""
 
+import collections
 import itertools
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +30,7 @@ ENCODERS = ("libx264", "libvpx-vp9")  # the default is the first that the contai
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}  # visually lossless
 ENCODER_OPTIONS = {"libvpx-vp9": {"row-mt": "1", "cpu-used": "4"}}  # its own defaults use one core, slowly
 ADVICE = "repair the file, or cut it before that"
+AHEAD = 2  # frames that are under way while one is encoded
 LIMITED, FULL = 1, 2  # AVColorRange
 IDENTITY = 0  # AVColorSpace of RGB
 SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -53,8 +56,8 @@ def render(
 
     Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and
     chapters are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video
-    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. One frame is
-    read while the one before it is stylized and written, so memory does not grow with the length.
+    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. Few frames
+    are read before the first of them is written, so memory does not grow with the length.
 
     The destination appears, complete, at the very end. Until then the file lies beside it under a hidden name ending in
     `.part` and the suffix, and any exception (KeyboardInterrupt and SystemExit too) removes it.
@@ -93,7 +96,7 @@ def render(
         _tag(encoder, video, head[-1], converter)
         stylizer = Stylizer(style, **stylizer_options)
         hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
-        with tqdm(total=_expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
+        with stylizer.aside(), tqdm(total=_expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
                     item.stream = copies[item.stream.index]
@@ -107,19 +110,18 @@ def render(
 
 def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
               converter: "_Converter") -> Iterator[av.VideoFrame | av.Packet]:
-    """Packets as they are and frames stylized; each frame once the next one is under way, so that a GPU has work while the
-    one is encoded and the one after that is decoded."""
-    under_way = None
+    """Packets as they are and frames stylized; each frame once the next ones are under way, so that there is work while it is
+    encoded and those after them are decoded."""
+    under_way = collections.deque()
     for item in items:
         if isinstance(item, av.Packet):
             yield item
             continue
-        rgb = converter.to_rgb(item)
-        done = converter.to_frame(*under_way) if under_way else None
-        under_way = stylizer.stylize(rgb), item
-        if done:
-            yield done
-    yield converter.to_frame(*under_way)
+        under_way.append((stylizer.begin(converter.to_rgb(item)), item))
+        if len(under_way) > AHEAD:
+            yield converter.to_frame(*under_way.popleft())
+    while under_way:
+        yield converter.to_frame(*under_way.popleft())
 
 
 def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
@@ -393,8 +395,9 @@ class _Converter:
             samples = yuv.yuv_to_rgb(samples, self.matrix, self.full, bits)
         return samples.clamp(0, 1)
 
-    def to_frame(self, rgb: Tensor, original: av.VideoFrame) -> av.VideoFrame:
-        """rgb in the encoder's pixel format, shown when and as long as original."""
+    def to_frame(self, stylized: Future[tuple[Tensor, bool]], original: av.VideoFrame) -> av.VideoFrame:
+        """What `Stylizer.begin` gave, in the encoder's pixel format, shown when and as long as original."""
+        rgb, _ = stylized.result()
         planar = av.VideoFrame(*self.size, _planar(self.pixels))
         bits = _bits(planar.format)
         samples = rgb if planar.format.is_rgb else yuv.rgb_to_yuv(rgb, self.matrix, self.full, bits)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vsneuralstyle import pixels, scenecut, yuv
-from vsneuralstyle.cpu import cpuinfo, keep_memory, units
+from vsneuralstyle import pixels, scenecut, teams, yuv
+from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
@@ -46,6 +48,19 @@ class State:
     def nbytes(self) -> int:
         """Its size in bytes."""
         return sum(part.nbytes for part in (self.frame, self.quarter, self.feature, *(self.look or ())))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frame, and all that the networks make of it by itself, whatever came before it.
+
+    frame, quarter, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
+    """
+
+    frame: Tensor
+    quarter: Tensor
+    feature: Tensor
+    look: tuple[Tensor, ...] | None = None
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -142,6 +157,9 @@ class Stylizer:
         self._luma_weights = torch.tensor(yuv.luma_weights(), device=self.device).view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
+        self.threads = torch.get_num_threads()
+        self._order = ThreadPoolExecutor(1, thread_name_prefix="vsneuralstyle order")
+        self._begun: Future | None = None
 
     def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Net1 | FusedNet1]:
         if self.device.type == "cpu":
@@ -164,22 +182,29 @@ class Stylizer:
     @net1.setter
     def net1(self, net1: Net1 | FusedNet1) -> None:
         self._net1 = net1
-        self._alone, self._coherent = partial(_alone, net1), partial(_coherent, net1)
-        if self.device.type == "cuda" and isinstance(net1, Net1):
-            self._alone, self._coherent = Graphed(self._alone), Graphed(self._coherent)
+        steps = (partial(step, net1) for step in (_encode, _look, _alone, _coherent))
+        self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1) else steps))
 
     @property
     def state(self) -> State | None:
         """The state after the last frame, None before a scene's first. Read it to checkpoint, assign it to resume."""
+        self._settle()
         return self._state
 
     @state.setter
     def state(self, state: State | None) -> None:
+        self._settle()
         self._state = None if state is None else state.to(self.device)
 
     def reset(self) -> None:
         """Forgets the clip: the next frame starts a scene."""
-        self._state = None
+        self.state = None
+
+    def _settle(self) -> None:
+        """Waits for all that was begun."""
+        if self._begun is not None:
+            wait([self._begun])
+            self._begun = None
 
     @torch.inference_mode()
     def is_cut(self, previous: Tensor, frame: Tensor) -> bool:
@@ -209,16 +234,8 @@ class Stylizer:
         Raises:
             ArgumentError: another shape or type, too small, or another size than the frame before (`reset` first).
         """
-        if frames.dim() != 4 or frames.shape[1] != 3 or frames.dtype != torch.float32:
-            raise ArgumentError(f"frames are {tuple(frames.shape)} {frames.dtype}; expected (B, 3, H, W) torch.float32")
-        height, width = frames.shape[-2:]
-        if min(height, width) < MIN_SIZE:
-            raise ArgumentError(
-                f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
-            )
-        if self._state is not None and self._state.frame.shape[-2:] != frames.shape[-2:]:
-            rows, columns = self._state.frame.shape[-2:]
-            raise ArgumentError(f"a frame of {width}x{height} after one of {columns}x{rows}; reset() between clips")
+        self._settle()
+        _check(frames, self._state)
         starts_scene = [None] * len(frames) if starts_scene is None else list(starts_scene)
         if len(starts_scene) != len(frames):
             raise ArgumentError(
@@ -230,23 +247,109 @@ class Stylizer:
         quarters = [self.net1.quarter(frame) for frame in singles]
         befores = [None if self._state is None else self._state.quarter, *quarters[:-1]]
         # For all of them first: the host waits for the device here, and nowhere below.
-        self.scene_starts = tuple(
-            before is None or (self._is_cut(before, quarter) if start is None else bool(start))
-            for before, quarter, start in zip(befores, quarters, starts_scene)
-        )
+        self.scene_starts = tuple(map(self._starts, befores, quarters, starts_scene))
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
-        outputs = [self._step(*one) for one in zip(singles, quarters, self.scene_starts)]
+        outputs = [
+            self._follow(self._prepared(frame, quarter), starts)
+            for frame, quarter, starts in zip(singles, quarters, self.scene_starts)
+        ]
         return torch.cat(outputs) if outputs else frames
 
-    def _step(self, frame: Tensor, quarter: Tensor, starts: bool) -> Tensor:
-        state, look = self._state, ()
+    @torch.inference_mode()
+    def prepare(self, frame: Tensor) -> Prepared:
+        """The part of `stylize` that needs no frame but this one: any number of them, in any order, by any thread.
+
+        Args:
+            frame: (1, 3, H, W) as `stylize` takes it; nobody may write to it any more.
+
+        Raises:
+            ArgumentError: as `stylize` does.
+        """
+        _check(frame, None, most=1)
+        frame = pixels.upload(frame, self.device).contiguous()
+        return self._prepared(frame, self.net1.quarter(frame))
+
+    @torch.inference_mode()
+    def advance(self, prepared: Prepared, starts_scene: bool | None = None) -> Tensor:
+        """The rest of `stylize`, for the next frame.
+
+        Args:
+            prepared: as `prepare` gave it.
+            starts_scene: as in `stylize`.
+
+        Returns:
+            (1, 3, H, W), as `stylize` does.
+
+        Raises:
+            ArgumentError: another size than the frame before.
+        """
+        _check(prepared.frame, self._state)
+        before = None if self._state is None else self._state.quarter
+        self.scene_starts = (self._starts(before, prepared.quarter, starts_scene),)
+        return self._follow(prepared, *self.scene_starts)
+
+    @property
+    def works_ahead(self) -> bool:
+        """Whether two frames at a time, each by a team of threads (`teams`), are faster than one after the other by all."""
+        return self.device.type == "cpu" and teams.possible(self.threads)
+
+    def aside(self) -> AbstractContextManager:
+        """For what the caller computes while frames that were begun are under way: by its own thread alone, where it
+        `works_ahead`, since the others are at work."""
+        return computing_by(1) if self.works_ahead else nullcontext()
+
+    def begin(self, frame: Tensor, starts_scene: bool | None = None) -> Future[tuple[Tensor, bool]]:
+        """`stylize` for hosts that have the next frames at hand before they need this one.
+
+        Where it `works_ahead`, this returns at once, and a frame is prepared while the one before is finished. Frames are stylized
+        in the order in which they were begun, and `stylize`, `reset` and `state` wait for them. Elsewhere it is done when this
+        returns, as far as `stylize` is.
+
+        Args:
+            frame: (1, 3, H, W) as `stylize` takes it; nobody may write to it any more.
+            starts_scene: whether it starts a scene; None: the built-in detector decides.
+
+        Returns:
+            What will be the stylized frame, (1, 3, H, W), and whether it started a scene.
+
+        Raises:
+            ArgumentError: as `stylize` does; of another size than the frame before, from the future's `result`.
+        """
+        if not self.works_ahead:
+            done = Future()
+            done.set_result(self._advance(self.prepare(frame), starts_scene))
+            return done
+        _check(frame, None, most=1)
+        prepared = teams.submit(self.threads, self.prepare, frame)
+        self._begun = self._order.submit(self._in_order, prepared, starts_scene)
+        return self._begun
+
+    def _in_order(self, prepared: Future[Prepared], starts_scene: bool | None) -> tuple[Tensor, bool]:
+        """In the one thread that is there to wait, so that no team does."""
+        return teams.submit(self.threads, self._advance, prepared.result(), starts_scene).result()
+
+    def _advance(self, prepared: Prepared, starts_scene: bool | None) -> tuple[Tensor, bool]:
+        return self.advance(prepared, starts_scene), *self.scene_starts
+
+    def _starts(self, before: Tensor | None, quarter: Tensor, told: bool | None) -> bool:
+        """Whether a frame starts a scene, by its quarter, that of the frame before, and what the host says."""
+        return before is None or (self._is_cut(before, quarter) if told is None else bool(told))
+
+    def _prepared(self, frame: Tensor, quarter: Tensor) -> Prepared:
+        look = self._steps.look(frame) if self.coherence > 0 else None
+        return Prepared(frame, quarter, *self._steps.encode(frame), look)
+
+    def _follow(self, prepared: Prepared, starts: bool) -> Tensor:
+        frame, state, look = prepared.frame, self._state, prepared.look
         if starts or self.coherence == 0:
-            composite, stylized = self._alone(frame)
+            composite, stylized = self._steps.alone(prepared.feature, frame)
         else:
-            before = state.frame, state.quarter, state.feature, *(state.look or self.net1.look(state.frame))
-            composite, stylized, *look = self._coherent(frame, quarter, self.coherence, *before)
-        self._state = State(frame, quarter, composite, tuple(look) or None)
+            look = look or self._steps.look(frame)
+            looks = *look, *(state.look or self._steps.look(state.frame))
+            here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
+            composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
+        self._state = State(frame, prepared.quarter, composite, look)
         return self._finish(frame, stylized)
 
     def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
@@ -256,35 +359,68 @@ class Stylizer:
         return stylized if self.strength == 1 else torch.lerp(frame, stylized, float(self.strength))
 
 
-def _alone(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """A frame by itself, Net0: its feature as the state has it, and the stylized frame.
+class Steps(NamedTuple):
+    """What the networks do for a frame. Each takes tensors and gives a tuple of them, and is a pure function that a CUDA graph can
+    hold: it takes nothing from the host and waits for nothing."""
 
-    Like `_coherent` a pure function that a CUDA graph can hold: it takes nothing from the host and waits for nothing.
-    """
-    feature = net1.encode(frame).float()
+    encode: Callable[..., tuple[Tensor, ...]]
+    look: Callable[..., tuple[Tensor, ...]]
+    alone: Callable[..., tuple[Tensor, ...]]
+    coherent: Callable[..., tuple[Tensor, ...]]
+
+
+def _encode(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor]:
+    return (net1.encode(frame),)
+
+
+def _look(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor, ...]:
+    return net1.look(frame)
+
+
+def _alone(net1: Net1 | FusedNet1, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame by itself, Net0: its feature as the state has it, and the stylized frame."""
+    feature = feature.float()
     return feature, net1.decode(feature, *frame.shape[-2:])
 
 
 def _coherent(
     net1: Net1 | FusedNet1,
+    feature: Tensor,
     frame: Tensor,
     quarter: Tensor,
     coherence: float | Tensor,
+    previous_feature: Tensor,
     previous: Tensor,
     previous_quarter: Tensor,
-    previous_feature: Tensor,
-    *previous_look: Tensor,
-) -> tuple[Tensor, ...]:
-    """A frame after another one of its scene: the composite, the stylized frame, and what `Net1.look` gives of the frame.
+    *looks: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A frame after another one of its scene: the composite, and the stylized frame.
 
     Args:
-        frame, quarter: I_t and its quarter.
+        feature, frame, quarter: as `Prepared` has them.
         coherence: 0..1.
-        previous, previous_quarter, previous_feature, previous_look: the `State` after frame t-1.
+        previous_feature, previous, previous_quarter: as the `State` after frame t-1 has them.
+        looks: the frame's look, and then the previous one's.
     """
-    feature, look = net1.encode(frame), net1.look(frame)
+    half = len(looks) // 2
     change = net1.change(frame, previous)
-    flow = net1.motion(frame, previous, change, (look, previous_look))
+    flow = net1.motion(frame, previous, change, (looks[:half], looks[half:]))
     unexplained = net1.unexplained(quarter, previous_quarter, flow)
     composite, _ = net1.compose(feature, previous_feature, flow, unexplained, change, coherence)
-    return composite, net1.decode(composite, *frame.shape[-2:]), *look
+    return composite, net1.decode(composite, *frame.shape[-2:])
+
+
+def _check(frames: Tensor, state: State | None, most: int | None = None) -> None:
+    """Raises ArgumentError unless they are frames, at most so many, that can follow the state."""
+    if frames.dim() != 4 or frames.shape[1] != 3 or frames.dtype != torch.float32 or (most and len(frames) != most):
+        raise ArgumentError(
+            f"frames are {tuple(frames.shape)} {frames.dtype}; expected ({most or 'B'}, 3, H, W) torch.float32"
+        )
+    height, width = frames.shape[-2:]
+    if min(height, width) < MIN_SIZE:
+        raise ArgumentError(
+            f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
+        )
+    if state is not None and state.frame.shape[-2:] != frames.shape[-2:]:
+        rows, columns = state.frame.shape[-2:]
+        raise ArgumentError(f"a frame of {width}x{height} after one of {columns}x{rows}; reset() between clips")

@@ -5,6 +5,7 @@ and vsneuralstyle come in when the element starts. A module that fails to import
 as a plugin without features, and the user would see "no element neuralstyle" instead of the reason.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -73,9 +74,8 @@ SETTINGS = {
                        False, _CONTROLLED),
     "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
                   "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
-    "lookahead": (int, "Look-ahead", "Frames held back so that as many and one more go to the device together: a GPU "
-                  "then needn't wait for the host between them. They add to the latency; a CPU gains nothing",
-                  0, 64, 0, _AT_START),
+    "lookahead": (int, "Look-ahead", "Frames held back while those after them are begun, so that a CPU works at two at a time, "
+                  "which is faster (2 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
 }
 STATS = {
     "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "
@@ -283,7 +283,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
         self._waiting = False  # whether a frame has come in that the base class hasn't handed on to do_transform yet
-        self._held = []  # (RGB, alpha or padding, output buffer) of the frames that wait for those after them
+        self._held = []  # the frames that wait for those after them, as `_finish` takes them
+        self._afresh = True  # whether the next frame comes after none
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
         self._interval = 0  # ns a frame by the caps; 0: not known
@@ -388,9 +389,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     def _latency_was_asked(self, query, name):
         if name == "GstQueryLatency":
-            # The first of the frames that go together waits until the last is here, and then until all are done: as long
-            # as the element keeps up, what a frame takes is at most the time until the next.
-            _lengthen_latency(query, (2 * self._settings["lookahead"] + 1) * self._interval)
+            # A frame waits until as many more are here, and then until it is done: as long as the element keeps up, what a
+            # frame takes is at most the time until the next.
+            _lengthen_latency(query, (self._settings["lookahead"] + 1) * self._interval)
         return False  # it goes on
 
     @_guard(False, Gst.LibraryError.FAILED)
@@ -417,21 +418,22 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         flow = self._follow_settings(in_buffer.pts)
         if flow != Gst.FlowReturn.OK:
             return flow
-        layout = self._layout
-        with layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
+        layout, most = self._layout, self._most_held()
+        with self._aside(most), layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
             views = layout.views(in_buffer, source)
             rgb = self._pixels.components_to_rgb(views[:3], layout.coding, self._stylizer.device)
             spare = [view.copy() if layout.context is None else view.clone() for view in views[3:]]
             views = None  # nothing may look at the memory once it is unmapped
-        self._held.append((rgb, spare, out_buffer))
-        self._seconds += time.perf_counter() - began
-        if len(self._held) <= self._most_held():
-            return FLOW_DROPPED
-        if len(self._held) == 1:
-            self._stylize_held()
+        afresh, self._afresh = self._afresh, False
+        if most == 0:
+            stylized = self._stylizer.stylize(rgb), *self._stylizer.scene_starts
+            self._finish(stylized, spare, out_buffer, afresh)
+            self._seconds += time.perf_counter() - began
             return Gst.FlowReturn.OK  # the base class pushes it
-        # Not the last of them through the base class: it takes those before for lost, and would flag a DISCONT.
-        flow = self._push_held()
+        self._held.append((self._stylizer.begin(rgb), spare, out_buffer, afresh))
+        self._seconds += time.perf_counter() - began
+        # Not one of them through the base class: it takes those before for lost, and would flag a DISCONT.
+        flow = self._push_held(most)
         return FLOW_DROPPED if flow == Gst.FlowReturn.OK else flow
 
     # ---- helpers ----------------------------------------------------------------------------------------------------
@@ -443,32 +445,36 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         most = Gst.BufferPool.config_get_params(pool.get_config())[-1] if pool else 0
         return min(lookahead, max(most - 2, 0)) if most else lookahead  # 2: the one in work, and the sink's
 
-    def _stylize_held(self):
-        """Fill the buffers of the frames that are held, and hold none; returns them in their order."""
-        began = time.perf_counter()
-        held, self._held = self._held, []
-        stylizer, layout, pixels = self._stylizer, self._layout, self._pixels
-        afresh = stylizer.state is None
-        rgb = stylizer.stylize(self._torch.cat([frame for frame, _, _ in held]))
-        for number, (frame, (_, spare, buffer)) in enumerate(zip(rgb.split(1), held)):
-            with layout.mapped(buffer, Gst.MapFlags.WRITE) as target:
-                views = layout.views(buffer, target)
-                pixels.rgb_to_components(frame, views[:3], layout.coding)
-                for view, samples in zip(views[3:], spare):
-                    view[...] = samples
-                views = view = None
-            if stylizer.scene_starts[number] and not (afresh and number == 0):
-                self._post_cut(buffer.pts)
-                self._cuts += 1
-            self._frames += 1
-        self._seconds += time.perf_counter() - began
-        return [buffer for *_, buffer in held]
+    def _aside(self, held):
+        """A context manager for what the element computes itself: where frames are held, the threads work at those."""
+        return self._stylizer.aside() if held else contextlib.nullcontext()
 
-    def _push_held(self):
-        """Stylize the frames that are held, and push them on; the first flow that isn't OK."""
+    def _finish(self, stylized, spare, buffer, afresh):
+        """Fill a frame's output buffer: with (RGB, whether it started a scene), and alpha or padding."""
+        (rgb, starts), layout = stylized, self._layout
+        with layout.mapped(buffer, Gst.MapFlags.WRITE) as target:
+            views = layout.views(buffer, target)
+            self._pixels.rgb_to_components(rgb, views[:3], layout.coding)
+            for view, samples in zip(views[3:], spare):
+                view[...] = samples
+            views = view = None
+        if starts and not afresh:
+            self._post_cut(buffer.pts)
+            self._cuts += 1
+        self._frames += 1
+
+    def _push_held(self, most=0):
+        """Push on the frames that are held, but for the last `most`; the first flow that isn't OK."""
         flow = Gst.FlowReturn.OK
-        for buffer in self._stylize_held() if self._held else ():
-            flow = self.get_static_pad("src").push(buffer) if flow == Gst.FlowReturn.OK else flow
+        while len(self._held) > most:
+            began = time.perf_counter()
+            begun, spare, buffer, afresh = self._held.pop(0)
+            stylized = begun.result()
+            with self._aside(True):
+                self._finish(stylized, spare, buffer, afresh)
+            self._seconds += time.perf_counter() - began
+            if flow == Gst.FlowReturn.OK:
+                flow = self.get_static_pad("src").push(buffer)
         return flow
 
     def _load(self):
@@ -476,7 +482,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         options = {name.replace("-", "_"): value for name, value in self._settings.items()}
         style, _ = options.pop("style"), options.pop("lookahead")
         self._stylizer = self._make(style, model_dir=options.pop("model_path"), **options)
-        self._style = style
+        self._style, self._afresh = style, True
         self._log(Gst.DebugLevel.INFO,
                   f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}")
 
@@ -528,7 +534,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     def _reset(self, why: str):
         """Forget the frames before: the next one is stylized by itself, as the first of a scene."""
         self._last = None
-        if self._stylizer is not None and self._stylizer.state is not None:
+        if self._stylizer is not None and not self._afresh:
+            self._afresh = True
             self._stylizer.reset()
             self._log(Gst.DebugLevel.DEBUG, f"reset: {why}")
 

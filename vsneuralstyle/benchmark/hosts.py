@@ -7,7 +7,8 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from concurrent.futures import wait
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -15,12 +16,15 @@ import torch
 from vsneuralstyle import hosts
 from vsneuralstyle.benchmark.clip import Clip
 from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, play, play_converted
-from vsneuralstyle.benchmark.timing import Timing, in_turn
+from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.stylizer import Stylizer
 
+TWO = f"core, {COHERENT}, two at a time"
 BLOCKS = 3
 """Core and hosts take turns in so many blocks of frames: a host is not to be stopped between two frames."""
+AHEAD = 2
+"""Frames that are begun before one is waited for, where the core works ahead; also the element's `lookahead`."""
 ENDLESS = 10**6  # frames: the host is ended when enough have come
 
 
@@ -63,7 +67,7 @@ class GStreamer(Host, hosts.GStreamer):
                 "pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2")
         names = {"model_dir": "model-path"}
         return ["gst-launch-1.0", "-q", "multifilesrc", f"location={folder}/%d.i420", "loop=true",
-                f"stop-index={len(clip.pictures) - 1}", f"caps={caps}", "!", "neuralstyle",
+                f"stop-index={len(clip.pictures) - 1}", f"caps={caps}", "!", "neuralstyle", f"lookahead={AHEAD}",
                 *(f"{names.get(name, name)}={value}" for name, value in options.items()), "!", "y4menc", "!", "fdsink"]
 
 
@@ -90,13 +94,32 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int], fr
     return times
 
 
+def ahead(stylizer: Stylizer, clip: Clip, frames: int) -> list[float]:
+    """When each of the first frames of a clip was done, by `time.monotonic`, where the next ones are begun before."""
+    begun, times = [], []
+    with stylizer.aside():
+        for frame in islice(cycle(clip.frames(stylizer.device)), frames + AHEAD):
+            begun.append(stylizer.begin(frame))
+            if len(begun) > AHEAD:
+                begun.pop(0).result()
+                synchronise(stylizer.device)
+                times.append(time.monotonic())
+        wait(begun)
+    return times
+
+
+def intervals(times: Sequence[float]) -> tuple[float, ...]:
+    """Seconds a frame, of each two in a row: those that are worked at two at a time may come two at a time."""
+    return tuple((after - before) / 2 for before, after in zip(times, times[2:]))
+
+
 def measure(
     found: Sequence[Host], make: Callable[..., Stylizer], options: Mapping[str, str], clip: Clip, folder: Path,
     rounds: int, warm_up: int
 ) -> tuple[list[dict], dict[str, str]]:
     """Coherent frames through the core and through each host, in turn.
 
-    Of a host it is the time from one frame's arrival to the next's, once it is under way.
+    Of a host, and of the core where it works ahead, it is `intervals` between the frames' arrivals, once it is under way.
 
     Args:
         found: the hosts that can run.
@@ -105,14 +128,14 @@ def measure(
         clip: the frames.
         folder: an empty one, for the clip's files.
         rounds: frames that are timed of each, at least 2.
-        warm_up: frames before them, of each block.
+        warm_up: frames before them, of each block, at least 1.
 
     Returns:
         The rows of a report's table "hosts", the first the core's, whose median the ratios are over; and the hosts that
         failed, each with what it said.
     """
     clip.write(folder)
-    stylizer = make()
+    stylizer, other = make(), make()
     calls = {f"core, {COHERENT}": play(stylizer, clip), f"core, {CONVERTED}": play_converted(make(), clip)}
     seconds: dict[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
@@ -121,6 +144,9 @@ def measure(
         frames = rounds * (number + 1) // blocks - rounds * number // blocks
         for timing in in_turn(calls, frames, warm_up, stylizer.device):
             seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
+        if other.works_ahead:
+            times = ahead(other, clip, warm_up + frames + 1)
+            seconds[TWO] = seconds.get(TWO, ()) + intervals(times[warm_up - 1 :])
         for host in (host for host in found if host.name not in failed):
             try:
                 times = arrivals(host, host.command(folder, clip, options), clip.size, warm_up + frames + 1)
@@ -128,7 +154,6 @@ def measure(
                 failed[host.name] = " ".join(str(error).split())
                 seconds.pop(host.name, None)
             else:
-                intervals = tuple(after - before for before, after in pairwise(times[warm_up:]))
-                seconds[host.name] = seconds.get(host.name, ()) + intervals
+                seconds[host.name] = seconds.get(host.name, ()) + intervals(times[warm_up - 1 :])
     timings = [Timing(name, times) for name, times in seconds.items()]
     return [timing.row(timings[0]) for timing in timings], failed

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsneuralstyle.cpu import units
+from vsneuralstyle.cpu import openmp, units
 
 LEVELS = {"v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
@@ -56,16 +56,7 @@ def name() -> str | None:
 @cache
 def _fork() -> int | None:
     """Address of GOMP_parallel in the OpenMP runtime that PyTorch uses: its workers are awake. None: not to be found."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return None
-    for path in dict.fromkeys(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", maps)):
-        try:
-            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
+    return ctypes.cast(openmp().GOMP_parallel, c_void_p).value if openmp() else None
 
 
 _C_TYPES = {float: c_float, bool: c_int, int: c_long}

@@ -11,12 +11,16 @@
  * looked at so far; the others between that place and the frame are looked at first, backwards, since that costs their
  * decoding alone. Whether a frame starts a scene is decided from it and the one before, so it comes out the same as in
  * a walk.
+ *
+ * One request walks at a time. Where several are made at a time, the others wait for it, once they have had the session
+ * prepare their frames, which needs no state and goes on meanwhile.
  */
 
 #define _GNU_SOURCE /* strverscmp */
 
 #include "plugin.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,15 +34,19 @@ enum {
     LOOK_MOST = 64, /* the same, at most, where scenes' starts are looked for */
     REACH = 16,     /* frames. What is nearer is walked to without a look for something nearer still, and one
                        checkpoint is made for as many. */
+    RECENT = 8,     /* outputs that are kept, and as many more as there are threads */
+    CROWD = 16,     /* frames that are prepared after requests came several at a time */
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
-static const int64_t TRIM_BYTES = 64 << 20;  /* of frames, between two trims of the heap */
+static const int64_t TRIM_BYTES = 256 << 20;  /* of frames, between two trims of the heap */
 
 /* A request that is under way. */
 typedef struct Waiter {
     int n;
     int look;             /* sources that it looks at next */
+    bool here;            /* its source is, and a thread that works for it or waits */
     const VSFrame *ready; /* frame n, once another request's walk has passed it; owned */
+    PyObject *prepared;   /* what the session has begun of frame n, or NULL; owned; touched with the GIL only */
     struct Waiter *next;
 } Waiter;
 
@@ -49,11 +57,23 @@ typedef struct {
     PyObject *state; /* owned; touched with the GIL only */
 } Checkpoint;
 
+/* A frame that was made. */
+typedef struct {
+    int n;
+    const VSFrame *frame; /* owned; NULL: none */
+    VSFrame *memory;      /* owned, and never given away: `frame` shares its planes. Once nobody else has them any more,
+                             they are written to anew, which saves an allocation (see `trimHeap`). */
+} Output;
+
 typedef struct {
     VSNode *source; /* owned */
     VSVideoInfo vi;
     PyObject *session; /* owned; touched with the GIL only */
     FilterOptions options;
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t changed;
+    bool walking; /* a request walks, with or without the lock */
+    int crowd;    /* frames that are still to be prepared */
     int next;     /* the frame that the session's state, the live one, stands before; -1: it stands nowhere */
     int settled;  /* with a preroll: frames below are made to bring the state there, and are not for delivery */
     int lookMost;
@@ -64,8 +84,8 @@ typedef struct {
     int64_t clock;
     int64_t untrimmed; /* bytes of frames since the heap was trimmed */
     Waiter *waiters;
-    struct { const VSFrame *frame; int n; } *recent; /* the last outputs, at n % recentSize; frames owned. VapourSynth's
-                                                        cache can't be read back by the filter that fills it. */
+    Output *recent; /* the last outputs, at n % recentSize. VapourSynth's cache can't be read back by the filter that
+                       fills it. */
     int recentSize;
 } Filter;
 
@@ -259,7 +279,10 @@ static Progress look(Filter *filter, Waiter *self, int first, int last, char *me
             noteTag(filter, low + i, frames[i], vsapi);
             allTold = allTold && filter->scenes[low + i] != SCENE_UNKNOWN;
         }
-        if (!allTold && !findCuts(filter->session, frames, count, cuts, message, vsapi))
+        pthread_mutex_unlock(&filter->lock);
+        bool found = allTold || findCuts(filter->session, frames, count, cuts, message, vsapi);
+        pthread_mutex_lock(&filter->lock);
+        if (!found)
             progress = FAILED;
         else
             self->look = 2 * size < filter->lookMost ? 2 * size : filter->lookMost;
@@ -330,17 +353,24 @@ static void trimHeap(Filter *filter) {
 /* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 static const VSFrame *recall(const Filter *filter, int n, const VSAPI *vsapi) {
-    int slot = n % filter->recentSize;
-    const VSFrame *frame = filter->recent[slot].frame;
-    return frame && filter->recent[slot].n == n ? vsapi->addFrameRef(frame) : NULL;
+    const Output *output = &filter->recent[n % filter->recentSize];
+    return output->frame && output->n == n ? vsapi->addFrameRef(output->frame) : NULL;
+}
+
+/* Where frame n is to be made; what was there is forgotten. */
+static Output *outputFor(Filter *filter, int n, VSCore *core, const VSAPI *vsapi) {
+    Output *output = &filter->recent[n % filter->recentSize];
+    vsapi->freeFrame(output->frame);
+    output->frame = NULL;
+    output->n = n;
+    if (!output->memory)
+        output->memory = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, NULL, core);
+    return output;
 }
 
 /* Keeps an output, and gives it to every other request that waits for it: the same frame can be asked for twice. */
 static void remember(Filter *filter, int n, const VSFrame *frame, const Waiter *self, const VSAPI *vsapi) {
-    int slot = n % filter->recentSize;
-    vsapi->freeFrame(filter->recent[slot].frame);
-    filter->recent[slot].frame = vsapi->addFrameRef(frame);
-    filter->recent[slot].n = n;
+    filter->recent[n % filter->recentSize].frame = vsapi->addFrameRef(frame);
     for (Waiter *w = filter->waiters; w; w = w->next)
         if (w != self && w->n == n && !w->ready)
             w->ready = vsapi->addFrameRef(frame);
@@ -352,7 +382,20 @@ static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
         link = &(*link)->next;
     *link = self->next;
     vsapi->freeFrame(self->ready);
+    if (self->prepared)
+        release(self->prepared);
     free(self);
+}
+
+/* What the session has begun of frame n, for one of the requests for it; NULL: nothing. The caller owns it. */
+static PyObject *takePrepared(Filter *filter, int n) {
+    for (Waiter *w = filter->waiters; w; w = w->next)
+        if (w->n == n && w->prepared) {
+            PyObject *prepared = w->prepared;
+            w->prepared = NULL;
+            return prepared;
+        }
+    return NULL;
 }
 
 /* Makes frame k the next, where `nearest` says that a state can be had, or where a preroll starts. False: it failed,
@@ -379,13 +422,20 @@ static bool standBefore(Filter *filter, int k, int lowest, char *message) {
 static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, VSCore *core, const VSAPI *vsapi) {
     noteTag(filter, k, src, vsapi);
     bool stands = filter->next == k;
-    VSFrame *dst = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, src, core);
-    Scene scene = process(filter->session, stands ? filter->scenes[k] : SCENE_STARTS, src, dst, message, vsapi);
+    Output *output = outputFor(filter, k, core, vsapi);
+    Scene scene = stands ? filter->scenes[k] : SCENE_STARTS;
+    PyObject *prepared = takePrepared(filter, k);
+    pthread_mutex_unlock(&filter->lock);
+    scene = process(filter->session, scene, src, prepared, output->memory, message, vsapi);
+    if (prepared)
+        release(prepared);
+    pthread_mutex_lock(&filter->lock);
     if (scene == SCENE_UNKNOWN) { /* the state may be half changed */
         filter->next = -1;
-        vsapi->freeFrame(dst);
         return NULL;
     }
+    VSFrame *dst = vsapi->copyFrame(output->memory, core);
+    vsapi->copyMap(vsapi->getFramePropertiesRO(src), vsapi->getFramePropertiesRW(dst));
     filter->next = k + 1;
     if (stands)
         filter->scenes[k] = scene;
@@ -417,8 +467,7 @@ static Progress walk(Filter *filter, Waiter *self, const VSFrame **result, char 
             return FAILED;
         if (k >= filter->settled) {
             remember(filter, k, dst, self, vsapi);
-            if (k < n)
-                vsapi->cacheFrame(dst, k, context);
+            pthread_cond_broadcast(&filter->changed);
         }
         if (k == n)
             *result = dst;
@@ -428,45 +477,98 @@ static Progress walk(Filter *filter, Waiter *self, const VSFrame **result, char 
     return progress;
 }
 
+/* ---- Requests ---------------------------------------------------------------------------------------------------- */
+
+/* Notes that a request's source is here. Whether its frame should be prepared: the next ones are asked for already. */
+static bool arrive(Filter *filter, Waiter *self) {
+    self->here = true;
+    bool alone = true, begun = self->prepared;
+    for (const Waiter *w = filter->waiters; w; w = w->next) {
+        alone = alone && (w == self || !w->here);
+        begun = begun || (w->n == self->n && w->prepared);
+    }
+    if (!alone)
+        filter->crowd = CROWD;
+    else if (filter->crowd > 0)
+        filter->crowd--;
+    return filter->crowd > 0 && !begun;
+}
+
+/* It isn't self's turn to walk: another request does, or one that is here needs an earlier frame. */
+static bool mustWait(const Filter *filter, const Waiter *self) {
+    for (const Waiter *w = filter->waiters; w; w = w->next)
+        if (w->here && !w->ready && w->n < self->n)
+            return true;
+    return filter->walking;
+}
+
+/* Makes self's frame, or has it made: DONE, with the frame in *result, when another request's walk has passed it. */
+static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VSFrame **result, char *message,
+                      VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
+    if (arrive(filter, self) && own && !self->ready) { /* a look may have let go of it */
+        PyObject *prepared;
+        pthread_mutex_unlock(&filter->lock);
+        bool begun = prepare(filter->session, own, &prepared, message, vsapi);
+        pthread_mutex_lock(&filter->lock);
+        if (!begun)
+            return FAILED;
+        self->prepared = prepared;
+    }
+    while (!self->ready && mustWait(filter, self))
+        pthread_cond_wait(&filter->changed, &filter->lock);
+    *result = self->ready ? vsapi->addFrameRef(self->ready) : recall(filter, self->n, vsapi);
+    if (*result)
+        return DONE;
+    /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the oldest
+       request first. So this request walks itself, and serves all it passes. */
+    filter->walking = true;
+    Progress progress = walk(filter, self, result, message, context, core, vsapi);
+    filter->walking = false;
+    return progress;
+}
+
 static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData,
                                             VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
     Filter *filter = instance;
     Waiter *self = *frameData;
     const VSFrame *result = NULL;
     char message[MESSAGE];
+    Progress progress = DONE;
 
+    pthread_mutex_lock(&filter->lock);
     if (reason == arInitial) {
-        if ((result = recall(filter, n, vsapi)))
-            return result;
-        if (!(*frameData = self = calloc(1, sizeof *self))) {
-            vsapi->setFilterError("Stylize: out of memory", context);
-            return NULL;
+        if (!(result = recall(filter, n, vsapi))) {
+            if ((*frameData = self = calloc(1, sizeof *self))) {
+                self->n = n;
+                self->look = CHUNK;
+                self->next = filter->waiters;
+                filter->waiters = self;
+                vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
+            } else {
+                vsapi->setFilterError("Stylize: out of memory", context);
+            }
         }
-        self->n = n;
-        self->look = CHUNK;
-        self->next = filter->waiters;
-        filter->waiters = self;
-        vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
-        return NULL;
+        pthread_mutex_unlock(&filter->lock);
+        return result;
     }
     if (reason == arAllFramesReady) {
         const VSFrame *own = vsapi->getFrameFilter(n, filter->source, context);
         if (own)
             noteTag(filter, n, own, vsapi);
+        progress = serve(filter, self, own, &result, message, context, core, vsapi);
         vsapi->freeFrame(own);
-        result = self->ready ? vsapi->addFrameRef(self->ready) : recall(filter, n, vsapi);
-        /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the
-           oldest request first. So this request walks itself, and serves all it passes. */
-        Progress progress = result ? DONE : walk(filter, self, &result, message, context, core, vsapi);
-        if (progress == REQUESTED)
-            return NULL; /* called again, as the same waiter, when they are here */
         if (progress == FAILED)
             vsapi->setFilterError(message, context);
     } else { /* arError: a source failed. VapourSynth passes its message on, and the state is untouched. */
         filter->careful = true;
     }
-    leave(filter, self, vsapi);
-    *frameData = NULL;
+    self->here = false;
+    if (progress != REQUESTED) { /* else this is called again, as the same waiter, when they are here */
+        leave(filter, self, vsapi);
+        *frameData = NULL;
+    }
+    pthread_cond_broadcast(&filter->changed);
+    pthread_mutex_unlock(&filter->lock);
     return result;
 }
 
@@ -478,9 +580,13 @@ static void VS_CC stylizeFree(void *instance, VSCore *core, const VSAPI *vsapi) 
     for (int i = 0; i < filter->checkpointCount; i++)
         release(filter->checkpoints[i].state);
     release(filter->session);
-    for (int i = 0; i < filter->recentSize; i++)
+    for (int i = 0; filter->recent && i < filter->recentSize; i++) {
         vsapi->freeFrame(filter->recent[i].frame);
+        vsapi->freeFrame(filter->recent[i].memory);
+    }
     vsapi->freeNode(filter->source);
+    pthread_cond_destroy(&filter->changed);
+    pthread_mutex_destroy(&filter->lock);
     free(filter->checkpoints);
     free(filter->recent);
     free(filter->scenes);
@@ -494,6 +600,8 @@ VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, V
         vsapi->freeNode(source);
         return NULL;
     }
+    pthread_mutex_init(&filter->lock, NULL);
+    pthread_cond_init(&filter->changed, NULL);
     filter->source = source;
     filter->vi = *vsapi->getVideoInfo(source);
     filter->session = session;
@@ -503,23 +611,21 @@ VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, V
     int64_t most = LOOK_BYTES / ((int64_t)filter->vi.width * filter->vi.height * 3 * filter->vi.format.bytesPerSample);
     filter->lookMost = most < CHUNK ? CHUNK : most < LOOK_MOST ? (int)most : LOOK_MOST;
     filter->scenes = calloc(filter->vi.numFrames, 1);
+    VSCoreInfo info;
+    vsapi->getCoreInfo(core, &info);
+    filter->recentSize = RECENT + info.numThreads; /* so many requests may overtake another */
+    filter->recent = calloc(filter->recentSize, sizeof *filter->recent);
     VSNode *node = NULL;
-    if (filter->scenes) {
+    if (filter->scenes && filter->recent) {
         filter->scenes[0] = SCENE_STARTS;
         VSFilterDependency dependencies[] = {{source, rpGeneral}};
-        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmUnordered,
+        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmParallel,
                                          dependencies, 1, filter, core);
     }
     if (!node) {
         stylizeFree(filter, core, vsapi);
         return NULL;
     }
-    int recentSize = vsapi->setLinearFilter(node);
-    recentSize = recentSize < CHUNK ? CHUNK : recentSize;
-    if (!(filter->recent = calloc(recentSize, sizeof *filter->recent))) {
-        vsapi->freeNode(node); /* frees the filter */
-        return NULL;
-    }
-    filter->recentSize = recentSize;
+    vsapi->setCacheMode(node, cmForceDisable); /* `recent` is in its place */
     return node;
 }

@@ -6,8 +6,8 @@
  *   formats.c  around it: YUV and gray, there and back, and the mask
  *   python.c   calls into session.py, which has the pixels and the state
  *
- * Locks: the filter is fmUnordered, so VapourSynth runs its getFrame once at a time; all that getFrame changes is
- * guarded by that. Python objects are touched with the GIL only, which python.c takes last and for as short as can be.
+ * Locks: the filter is fmParallel; what its getFrame changes is guarded by a lock of its own, which is let go of while
+ * the session works. Python objects are touched with the GIL only, which python.c takes last and for as short as can be.
  */
 
 #ifndef PLUGIN_H
@@ -40,9 +40,13 @@ PyObject *openSession(const VSMap *in, const VSVideoInfo *vi, char *message, con
 /* Lets go of a session or a state. After the interpreter's end both are gone already. */
 void release(PyObject *object);
 
-/* session.process: fills dst from src. Returns whether src starts a scene, or SCENE_UNKNOWN with a message: it failed,
-   and the state may be half changed. */
-Scene process(PyObject *session, Scene scene, const VSFrame *src, VSFrame *dst, char *message, const VSAPI *vsapi);
+/* session.prepare: begins the work on a frame that needs no state. False: it failed, with a message. */
+bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message, const VSAPI *vsapi);
+
+/* session.process: fills dst from src, and from what was prepared of it, if it isn't NULL. Returns whether src starts a
+   scene, or SCENE_UNKNOWN with a message: it failed, and the state may be half changed. */
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, VSFrame *dst, char *message,
+              const VSAPI *vsapi);
 
 /* session.cuts: starts[i] tells whether frames[i + 1] starts a scene, for count consecutive frames. False: it failed,
    with a message. */

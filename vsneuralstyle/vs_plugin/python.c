@@ -227,7 +227,23 @@ void release(PyObject *object) {
     PyGILState_Release(gil);
 }
 
-Scene process(PyObject *session, Scene scene, const VSFrame *src, VSFrame *dst, char *message, const VSAPI *vsapi) {
+bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message, const VSAPI *vsapi) {
+    void *from[3];
+    readPointers(src, from, vsapi);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *source = planeList(src, from, true, vsapi);
+    PyObject *answer = source ? PyObject_CallMethod(session, "prepare", "O", source) : NULL;
+    bool begun = answer != NULL;
+    if (!begun)
+        takeException(message);
+    Py_XDECREF(source);
+    PyGILState_Release(gil);
+    *prepared = answer;
+    return begun;
+}
+
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, VSFrame *dst, char *message,
+              const VSAPI *vsapi) {
     void *from[3], *to[3];
     readPointers(src, from, vsapi);
     for (int p = 0; p < 3; p++)
@@ -236,7 +252,8 @@ Scene process(PyObject *session, Scene scene, const VSFrame *src, VSFrame *dst, 
     PyObject *starts = scene == SCENE_UNKNOWN ? Py_None : scene == SCENE_STARTS ? Py_True : Py_False;
     PyObject *source = planeList(src, from, true, vsapi);
     PyObject *target = source ? planeList(dst, to, false, vsapi) : NULL;
-    PyObject *answer = target ? PyObject_CallMethod(session, "process", "OOO", starts, source, target) : NULL;
+    PyObject *answer = target ? PyObject_CallMethod(session, "process", "OOOO", starts, source, target,
+                                                     prepared ? prepared : Py_None) : NULL;
     int started = answer ? PyObject_IsTrue(answer) : -1;
     Scene result = started < 0 ? SCENE_UNKNOWN : started ? SCENE_STARTS : SCENE_GOES_ON;
     if (started < 0) {

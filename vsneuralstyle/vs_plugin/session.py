@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 import vsneuralstyle
-from vsneuralstyle import pixels
+from vsneuralstyle import pixels, teams
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, State, Stylizer, resolve_device, resolve_precision
+from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, Prepared, State, Stylizer, resolve_device, resolve_precision
 from vsneuralstyle.weights import available_styles
 
 
 @functools.cache
 def _worker(device: str) -> ThreadPoolExecutor:
-    """The one thread that computes on a device.
+    """The one thread that computes on a device, unless two frames are under way at a time (`teams`).
 
     OpenMP gives each thread that computes a team of its own, as many as there are cores: torch called from every
     VapourSynth worker would keep workers x cores threads, and those of two filters would fight over the cores.
@@ -89,23 +90,47 @@ class Session:
         self._stylizer = Stylizer(**arguments)
         self._worker = _worker(str(self._stylizer.device))
 
-    def process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
+    def prepare(self, source: Sequence) -> Future[Prepared] | None:
+        """Begins the work on a frame that needs no other one; `process` does the rest. For when several are asked for at a time.
+
+        Args:
+            source: as `process` takes it.
+
+        Returns:
+            What `process` takes; None where frames are better done one by one.
+        """
+        if not self._stylizer.works_ahead:
+            return None
+        samples = np.stack([np.asarray(plane) for plane in source])
+        return teams.submit(self._stylizer.threads, self._prepare, samples)
+
+    def _prepare(self, samples: np.ndarray) -> Prepared:
+        return self._stylizer.prepare(pixels.planes_to_rgb(samples, self._bits))
+
+    def process(
+        self, starts_scene: bool | None, source: Sequence, target: Sequence, prepared: Future[Prepared] | None = None
+    ) -> bool:
         """Stylizes the next frame.
 
         Args:
             starts_scene: whether the frame starts a scene; None: the built-in detector decides.
             source: buffers of the planes R, G and B, each (height, width).
             target: writable buffers of the same layout, filled here. Neither is kept.
+            prepared: what `prepare` gave for the source.
 
         Returns:
             Whether the frame started a scene.
         """
-        return self._worker.submit(self._process, starts_scene, source, target).result()
+        if prepared is None:
+            return self._worker.submit(self._process, starts_scene, source, target).result()
+        return teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), target).result()
 
     def _process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
         frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
-        stylized = self._stylizer.stylize(frame, [starts_scene])
-        pixels.rgb_to_planes(stylized, target, self._bits)
+        return self._finish(starts_scene, self._stylizer.prepare(frame), target)
+
+    def _finish(self, starts_scene: bool | None, prepared: Prepared, target: Sequence) -> bool:
+        pixels.rgb_to_planes(self._stylizer.advance(prepared, starts_scene), target, self._bits)
         return self._stylizer.scene_starts[0]
 
     def cuts(self, run: Sequence[Sequence]) -> list[bool]:

@@ -76,8 +76,8 @@ def steps(monkeypatch) -> list:
     from vsneuralstyle.vs_plugin.session import Session
 
     steps = []
-    process = Session._process
-    monkeypatch.setattr(Session, "_process", lambda self, *arguments: steps.append(1) or process(self, *arguments))
+    finish = Session._finish
+    monkeypatch.setattr(Session, "_finish", lambda self, *arguments: steps.append(1) or finish(self, *arguments))
     return steps
 
 

@@ -7,6 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.vs_plugin.session import Session
+
 OUTPUT = """
 core.num_threads = int(threads)
 core.vsneuralstyle.Stylize(source, model_dir=model_dir).set_output()
@@ -125,6 +128,23 @@ def test_playing_stylizes_each_frame_once(threads, checkpoint_mb, scenes, model_
     for _ in output.frames(close=True):
         pass
     assert len(steps) == len(frames)
+
+
+def test_frames_that_are_asked_for_together_are_prepared_together(scenes, model_dir, make_clip, vs_core, monkeypatch):
+    """And those that are asked for one by one are not: all threads work at each."""
+    if not Stylizer("candy", model_dir=model_dir).works_ahead:
+        pytest.skip("frames are done one by one here: on a GPU, with one thread, or without OpenMP")
+    prepare, prepared = Session.prepare, []
+    monkeypatch.setattr(Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source))
+    monkeypatch.setattr(vs_core, "num_threads", 4)
+    source = make_clip(scenes(40))
+    output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+    for n in range(20):
+        output.get_frame(n)
+    assert not prepared
+    for future in [output.get_frame_async(n) for n in range(20, 40)]:
+        future.result()
+    assert 10 < len(prepared) <= 20
 
 
 def test_a_closed_pipe_ends_vspipe(scenes, model_dir, write_script, run):

@@ -38,7 +38,12 @@ class Session:
             raise ArgumentError(f"{style!r} or {strength} is refused")
         self.last, self.value = None, 0
 
-    def process(self, starts, source, target):
+    def prepare(self, source):
+        return [np.array(plane) for plane in source]
+
+    def process(self, starts, source, target, prepared=None):
+        if prepared is not None:  # of this frame
+            assert all(np.array_equal(a, b) for a, b in zip(prepared, source))
         now = float(np.asarray(source[0])[0, 0])
         starts = self.is_cut(self.last, now) if starts is None else starts
         self.value = (0 if starts else self.value * 3 + 1) % 7
@@ -87,7 +92,7 @@ def play(tmp_path):
         (stand_in.parent / "__init__.py").touch()  # else the installed package comes first
         shutil.copy(ROOT / "vsneuralstyle" / "errors.py", stand_in.parent)
         subprocess.run(
-            [compiler, "-std=c11", *options, "-fPIC", "-shared", "-DPy_LIMITED_API=0x030C0000", "-DPLUGIN_VERSION=1",
+            [compiler, "-std=c11", *options, "-pthread", "-fPIC", "-shared", "-DPy_LIMITED_API=0x030C0000", "-DPLUGIN_VERSION=1",
              "-I", sysconfig.get_path("include"), "-I", package / "include", "-o", package / "plugins" / "plugin.so",
              *sorted((ROOT / "vsneuralstyle" / "vs_plugin").glob("*.c"))], check=True)
         # ThreadSanitizer's memory lies where the system may have put something else.
@@ -108,6 +113,12 @@ def findings(report: str) -> list[str]:
     return [part for part in parts if "plugin.so" in part or "vs_plugin/" in part]
 
 
+def accesses(race: str) -> str:
+    """Of the stacks of a data race, the innermost frames that are not ThreadSanitizer's own."""
+    stacks = re.findall(r"(?:^ +#\d+ .*\n?)+", race, re.MULTILINE)[:2]
+    return "\n".join(next((line for line in stack.splitlines() if "libtsan" not in line), "") for stack in stacks)
+
+
 def test_python_objects_come_and_go(play):
     """Nothing that the plugin holds of Python outlives its filter: the second half of the run ends as the first."""
     played = play(None, 60)
@@ -125,6 +136,8 @@ def test_memory(play):
 
 
 def test_threads(play):
-    played = play("thread", int(os.environ.get("NEURALSTYLE_FUZZ", 10)), TSAN_OPTIONS="exitcode=0:history_size=4")
+    played = play("thread", int(os.environ.get("NEURALSTYLE_FUZZ", 30)), TSAN_OPTIONS="exitcode=0:history_size=4")
     assert played.stdout.startswith("done"), played.stderr[-8000:]
-    assert findings(played.stderr) == []
+    # By the plugin itself. VapourSynth counts references to frames by atomics, which aren't seen in what isn't built for this: what it
+    # frees when the plugin lets go of a frame seems to race with all that others read of it before.
+    assert [part for part in findings(played.stderr) if "plugin.so" in accesses(part)] == []
