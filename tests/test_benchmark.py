@@ -241,7 +241,7 @@ def test_vspipe(run, models, tmp_path):
 
 
 def test_intervals_of_frames_that_come_in_pairs():
-    assert hosts.intervals([0, 1, 10, 11, 20]) == (5, 5, 5)
+    assert hosts.intervals([0, 1, 10, 11, 20, 21]) == (5, 5)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ SETTINGS = {
     "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
                   "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
     "lookahead": (int, "Look-ahead", "Frames held back while those after them are begun, so that a CPU works at two at a time, "
-                  "which is faster (2 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
+                  "which is faster (3 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
 }
 STATS = {
     "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "

@@ -23,8 +23,10 @@ from vsneuralstyle.stylizer import Stylizer
 TWO = f"core, {COHERENT}, two at a time"
 BLOCKS = 3
 """Core and hosts take turns in so many blocks of frames: a host is not to be stopped between two frames."""
-AHEAD = 2
+AHEAD = 3
 """Frames that are begun before one is waited for, where the core works ahead; also the element's `lookahead`."""
+WINDOW = 4
+"""Frames whose mean time counts."""
 ENDLESS = 10**6  # frames: the host is ended when enough have come
 
 
@@ -109,8 +111,8 @@ def ahead(stylizer: Stylizer, clip: Clip, frames: int) -> list[float]:
 
 
 def intervals(times: Sequence[float]) -> tuple[float, ...]:
-    """Seconds a frame, of each two in a row: those that are worked at two at a time may come two at a time."""
-    return tuple((after - before) / 2 for before, after in zip(times, times[2:]))
+    """Seconds a frame, of each `WINDOW` in a row: those that are worked at two at a time come unevenly."""
+    return tuple((after - before) / WINDOW for before, after in zip(times, times[WINDOW:]))
 
 
 def measure(
@@ -128,7 +130,7 @@ def measure(
         clip: the frames.
         folder: an empty one, for the clip's files.
         rounds: frames that are timed of each, at least 2.
-        warm_up: frames before them, of each block, at least 1.
+        warm_up: frames before them, of each block.
 
     Returns:
         The rows of a report's table "hosts", the first the core's, whose median the ratios are over; and the hosts that
@@ -145,15 +147,15 @@ def measure(
         for timing in in_turn(calls, frames, warm_up, stylizer.device):
             seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
         if other.works_ahead:
-            times = ahead(other, clip, warm_up + frames + 1)
-            seconds[TWO] = seconds.get(TWO, ()) + intervals(times[warm_up - 1 :])
+            times = ahead(other, clip, warm_up + frames + WINDOW)
+            seconds[TWO] = seconds.get(TWO, ()) + intervals(times[warm_up:])
         for host in (host for host in found if host.name not in failed):
             try:
-                times = arrivals(host, host.command(folder, clip, options), clip.size, warm_up + frames + 1)
+                times = arrivals(host, host.command(folder, clip, options), clip.size, warm_up + frames + WINDOW)
             except MediaError as error:  # one that can't be measured is no reason to lose the others
                 failed[host.name] = " ".join(str(error).split())
                 seconds.pop(host.name, None)
             else:
-                seconds[host.name] = seconds.get(host.name, ()) + intervals(times[warm_up - 1 :])
+                seconds[host.name] = seconds.get(host.name, ()) + intervals(times[warm_up:])
     timings = [Timing(name, times) for name, times in seconds.items()]
     return [timing.row(timings[0]) for timing in timings], failed

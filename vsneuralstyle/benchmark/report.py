@@ -22,7 +22,7 @@ Those of a coherent frame that take longest, without what they call in turn. Sha
 HOSTS = """\
 Coherent frames, the core and the hosts in turn. A host's time is that from one frame's arrival to the next's, I420 in
 and out, its start left out, with as many torch threads as the core; so is that of "two at a time", where the core works
-ahead. Of such times the mean of two in a row counts. gst-launch-1.0 has `lookahead=2`. Ratio: over the core's first row."""
+ahead. Of such times the mean of four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
 START = """\
 A fresh process, the median of its starts, on the first size. "All" is from the command to the first frame."""
 MEMORY = """\
