@@ -58,6 +58,7 @@ def test_normalise_is_instance_norm_relu_sum_and_reflection(precision, height, w
     assert ours.dtype == precision and ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
     assert torch.equal(kernels.normalise(x), x)
+    assert torch.equal(kernels.normalise(x, pad=2, repeats=True), F.pad(x, (2,) * 4, mode="replicate"))
 
 
 @needs_library

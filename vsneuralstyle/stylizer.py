@@ -258,7 +258,8 @@ class Stylizer:
 
     @torch.inference_mode()
     def prepare(self, frame: Tensor) -> Prepared:
-        """The part of `stylize` that needs no frame but this one: any number of them, in any order, by any thread.
+        """The part of `stylize` that needs no frame but this one: for any number of them, in any order, and on a CPU by several
+        threads at a time.
 
         Args:
             frame: (1, 3, H, W) as `stylize` takes it; nobody may write to it any more.

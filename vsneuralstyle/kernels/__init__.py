@@ -10,7 +10,6 @@ Pictures are (1, C, H, W), channels last, float32 or bfloat16.
 import ctypes
 import math
 import platform
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from ctypes import c_float, c_int, c_long, c_void_p
@@ -151,8 +150,9 @@ def normalise(
     relu: bool = False,
     residual: Tensor | None = None,
     pad: int = 0,
+    repeats: bool = False,
 ) -> Tensor:
-    """A multiplication and a sum, a ReLU, another picture's sum, and the reflected border that the next convolution wants.
+    """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
 
     Args:
         x: the picture; or, with `corners`, what `UpsampledConv`'s rearranged convolution makes of one.
@@ -160,13 +160,14 @@ def normalise(
         relu: 0 for what is negative.
         residual: added at the end.
         pad: width of the border.
+        repeats: the border is the edge repeated, else what lies within, reflected.
 
     Returns:
         (1, C, H + 2 pad, W + 2 pad).
     """
     channels, height, width = _size(x, corners)
     out = _empty(x, channels, height + 2 * pad, width + 2 * pad)
-    _call("normalise", x, height, width, channels, corners, scale, relu, residual, out, pad, _half(x))
+    _call("normalise", x, height, width, channels, corners, scale, relu, residual, out, pad, repeats, _half(x))
     return out
 
 

@@ -83,7 +83,7 @@ typedef struct {
     const void *x, *residual;
     void *out;
     long height, width, channels, pad;
-    int half, corners, relu;
+    int half, corners, relu, repeats;
     double *sums;       /* of each part, then of each of both, channels */
     const float *scale; /* channels scales, then channels shifts; NULL: as they are */
 } Normalise;
@@ -146,7 +146,7 @@ INLINE void write_rows(Normalise job, long part, int corners, int half)
     long channels = job.channels, pad = job.pad, columns = job.width + 2 * pad, sample = half ? 2 : 4;
     job.corners = corners;
     for (long row = part * ROWS; row < last_row(part, job.height + 2 * pad); row++) {
-        long y = reflect(row - pad, job.height - 1);
+        long y = job.repeats ? clamp(row - pad, job.height - 1) : reflect(row - pad, job.height - 1);
         char *line = (char *)job.out + row * columns * channels * sample;
         for (long c = 0; c < channels; c += LANES) {
             Floats scale = (Floats){0} + 1, shift = {0}, least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
@@ -163,9 +163,9 @@ INLINE void write_rows(Normalise job, long part, int corners, int half)
             }
         }
         for (long n = 1; n <= pad; n++) {
-            long size = channels * sample, last = job.width - 1;
-            memcpy(line + (pad - n) * size, line + (pad + clamp(n, last)) * size, size);
-            memcpy(line + (pad + last + n) * size, line + (pad + clamp(last - n, last)) * size, size);
+            long size = channels * sample, last = job.width - 1, inwards = job.repeats ? 0 : clamp(n, last);
+            memcpy(line + (pad - n) * size, line + (pad + inwards) * size, size);
+            memcpy(line + (pad + last + n) * size, line + (pad + last - inwards) * size, size);
         }
     }
 }
@@ -182,15 +182,15 @@ static void write_part(const void *data, long part)
 }
 
 /* x (height, width, channels), or corners as `statistics` has them, -> out (height + 2 pad, width + 2 pad, channels), with its border
- * reflected.
+ * reflected, or its edge repeated.
  *
  * scale: x times the first `channels` of these plus the others; NULL: x as it is.
  * relu: what is below 0 becomes 0.
  * residual: added at the end, (height, width, channels); may be NULL. */
 EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *scale,
-                      int relu, const void *residual, void *out, long pad, int half)
+                      int relu, const void *residual, void *out, long pad, int repeats, int half)
 {
-    Normalise job = {x, residual, out, height, width, channels, pad, half, corners, relu, NULL, scale};
+    Normalise job = {x, residual, out, height, width, channels, pad, half, corners, relu, repeats, NULL, scale};
     share(fork, threads, write_part, &job, parts_of(height + 2 * pad));
     return 0;
 }

@@ -56,9 +56,9 @@ class _Norm:
     def __init__(self, norm: nn.Module) -> None:
         self.arguments = _arguments(norm)
 
-    def __call__(self, x: Tensor, pad: int, corners: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, pad: int, corners: bool = False, repeats: bool = False) -> Tensor:
         scale = kernels.statistics(x, *self.arguments, corners=corners) if self.arguments else None
-        return kernels.normalise(x, scale, corners=corners, relu=True, pad=pad)
+        return kernels.normalise(x, scale, corners=corners, relu=True, pad=pad, repeats=repeats)
 
 
 class _Convolution:
@@ -155,15 +155,14 @@ class _Bank:
 
 
 class _Up:
-    """An upsampling `ConvBlock`: a picture in, one of twice its size out, padded."""
+    """An upsampling `ConvBlock`: a picture in, its edge repeated by 1, and one of twice its size out, padded."""
 
     def __init__(self, block: ConvBlock) -> None:
         self.weight, self.bias = block[0].rearranged()
         self.norm = _Norm(block[1])
 
-    def __call__(self, x: Tensor, pad: int) -> Tensor:
-        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, self.bias)
-        return self.norm(x, pad, corners=True)
+    def __call__(self, x: Tensor, pad: int, repeats: bool) -> Tensor:
+        return self.norm(F.conv2d(x, self.weight, self.bias), pad, corners=True, repeats=repeats)
 
 
 class FusedNet1:
@@ -223,8 +222,10 @@ class FusedNet1:
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
         x = self.rest(feature.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        x = kernels.normalise(x, pad=1, repeats=True)
         for n, up in enumerate(self.ups):
-            x = up(x, pad=0 if n + 1 < len(self.ups) else kernels.NINE_BORDER)
+            last = n + 1 == len(self.ups)
+            x = up(x, pad=kernels.NINE_BORDER if last else 1, repeats=not last)
         return kernels.draw(x, height, width, *self.last)
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ enum {
     CROWD = 16,     /* frames that are prepared after requests came several at a time */
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
-static const int64_t TRIM_BYTES = 256 << 20;  /* of frames, between two trims of the heap */
+static const int64_t TRIM_BYTES = 256 << 20; /* of frames, between two trims of the heap */
 
 /* A request that is under way. */
 typedef struct Waiter {
