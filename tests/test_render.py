@@ -21,6 +21,7 @@ import torch
 
 from vsneuralstyle import ArgumentError, DeviceError, MediaError, ModelError, Stylizer, yuv
 from vsneuralstyle import render as rendering
+from vsneuralstyle.cpu import computing_by
 from vsneuralstyle.render import render
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "render"]
@@ -95,9 +96,11 @@ def listing(folder):
 
 # What the output is
 
-def test_frames_are_what_the_stylizer_gives_bit_for_bit(tmp_path, clip, model_dir):
+@pytest.mark.parametrize("threads", [1, 2])  # 2: on a CPU two frames are in work at a time
+def test_frames_are_what_the_stylizer_gives_bit_for_bit(tmp_path, clip, model_dir, threads):
     source = write_clip(tmp_path / "in.mkv", clip, codec="ffv1", pix_fmt="bgr0")
-    assert render(source, tmp_path / "out.mkv", style="candy", **LOSSLESS_RGB) == len(clip)
+    with computing_by(threads):
+        assert render(source, tmp_path / "out.mkv", style="candy", **LOSSLESS_RGB) == len(clip)
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
     expected = (Stylizer("candy").stylize(frames) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     assert np.array_equal(decode(tmp_path / "out.mkv", "rgb24"), expected)

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from vsneuralstyle.cpu import computing_by, openmp
+
 ELEMENT = "neuralstyle name=style device=cpu precision=float32"
 
 
@@ -199,8 +201,11 @@ def none_comes(one):
 
 
 @pytest.mark.parametrize("lookahead", [1, 3, 64])
-def test_lookahead_holds_frames_back_and_the_end_drains_them(pipeline, stylize, clip, lookahead):
-    one = pipeline(f"scene-cut=0 lookahead={lookahead}")
+@pytest.mark.parametrize("threads", [1, 2])  # 2: two frames are in work at a time
+def test_lookahead_holds_frames_back_and_the_end_drains_them(pipeline, stylize, clip, lookahead, threads):
+    with computing_by(threads):
+        one = pipeline(f"scene-cut=0 lookahead={lookahead}")
+    assert one.style._stylizer.works_ahead == (threads == 2 and openmp() is not None)
     whole = max(len(clip) - lookahead, 0)
     for number, frame in enumerate(clip):
         one.send(frame, number)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.cpu import computing_by, openmp
 from vsneuralstyle.vs_plugin.session import Session
 
 OUTPUT = """
@@ -21,11 +21,15 @@ def frames_of(raw: bytes, clip: np.ndarray) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, *clip.shape[1:3]).transpose(0, 2, 3, 1)[..., [2, 0, 1]]
 
 
+TEAMS = {"OMP_NUM_THREADS": "2"}  # so that frames that are asked for together are in work two at a time
+
+
+@pytest.mark.parametrize("env", [{}, TEAMS], ids=["one by one", "two at a time"])
 @pytest.mark.parametrize(("threads", "requests"), [(1, 1), (2, None), (8, 64), (32, 200)])
-def test_vspipe(threads, requests, clip, model_dir, stylized, write_script, run):
+def test_vspipe(threads, requests, env, clip, model_dir, stylized, write_script, run):
     options = [] if requests is None else ["-r", requests]
     piped = run("vspipe", write_script(OUTPUT, clip), "-", "-a", f"threads={threads}", "-a", f"model_dir={model_dir}",
-                *options, text=False)
+                *options, text=False, env=env)
     assert piped.returncode == 0, piped.stderr.decode()
     assert np.array_equal(frames_of(piped.stdout, clip), stylized(clip))
 
@@ -88,15 +92,16 @@ for threads in (1, 2, 8, 32):
 """
 
 
+@pytest.mark.parametrize("env", [{}, TEAMS], ids=["one by one", "two at a time"])
 @pytest.mark.parametrize("tags", [None, [6, 25]], ids=["detected cuts", "_SceneChangePrev"])
-def test_requests(tags, scenes, model_dir, stylized, digest, write_script, run):
+def test_requests(tags, env, scenes, model_dir, stylized, digest, write_script, run):
     frames = scenes(18, 3, 11)
     cuts = [18, 21] if tags is None else tags
     once = stylized(frames, tags and [n in tags for n in range(len(frames))])
     twice = stylized(once, [n in cuts for n in range(len(frames))])  # the first filter tells the second of its cuts
     expected = [[digest(frame) for frame in output] for output in (once, twice)]
     assert min(map(len, map(set, expected))) > len(frames) // 2  # frames that are all alike would show nothing
-    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(tags), timeout=300)
+    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(tags), timeout=300, env=env)
     assert probe.returncode == 0, probe.stderr
     reports = [json.loads(line) for line in probe.stdout.splitlines()]
     assert len(reports) == 4 * 16
@@ -132,13 +137,14 @@ def test_playing_stylizes_each_frame_once(threads, checkpoint_mb, scenes, model_
 
 def test_frames_that_are_asked_for_together_are_prepared_together(scenes, model_dir, make_clip, vs_core, monkeypatch):
     """And those that are asked for one by one are not: all threads work at each."""
-    if not Stylizer("candy", model_dir=model_dir).works_ahead:
-        pytest.skip("frames are done one by one here: on a GPU, with one thread, or without OpenMP")
+    if openmp() is None:
+        pytest.skip("no OpenMP runtime with GNU's names here: frames are done one by one")
     prepare, prepared = Session.prepare, []
     monkeypatch.setattr(Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source))
     monkeypatch.setattr(vs_core, "num_threads", 4)
     source = make_clip(scenes(40))
-    output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir)
+    with computing_by(2):
+        output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir, device="cpu")
     for n in range(20):
         output.get_frame(n)
     assert not prepared

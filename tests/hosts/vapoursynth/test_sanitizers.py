@@ -114,8 +114,15 @@ def findings(report: str) -> list[str]:
 
 
 def accesses(race: str) -> str:
-    """Of the stacks of a data race, the innermost frames that are not ThreadSanitizer's own."""
+    """Of the two stacks of a data race, the innermost frames that are not ThreadSanitizer's own.
+
+    None where one of them is VapourSynth's `operator delete`: it counts references to frames by atomics, which aren't seen in what
+    isn't built for this, so that a frame's end seems to race with all that others read of it before. (The plugin is in C and
+    deletes nothing so; frames that are used after their end are for `test_memory` to find.)
+    """
     stacks = re.findall(r"(?:^ +#\d+ .*\n?)+", race, re.MULTILINE)[:2]
+    if any("operator delete" in stack or "VSPlaneData::release" in stack for stack in stacks):
+        return ""
     return "\n".join(next((line for line in stack.splitlines() if "libtsan" not in line), "") for stack in stacks)
 
 
@@ -138,6 +145,4 @@ def test_memory(play):
 def test_threads(play):
     played = play("thread", int(os.environ.get("NEURALSTYLE_FUZZ", 30)), TSAN_OPTIONS="exitcode=0:history_size=4")
     assert played.stdout.startswith("done"), played.stderr[-8000:]
-    # By the plugin itself. VapourSynth counts references to frames by atomics, which aren't seen in what isn't built for this: what it
-    # frees when the plugin lets go of a frame seems to race with all that others read of it before.
     assert [part for part in findings(played.stderr) if "plugin.so" in accesses(part)] == []
