@@ -23,6 +23,7 @@ from vsneuralstyle import yuv
 from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.pixels import planes_to_rgb, rgb_to_planes
 from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.teams import AHEAD
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ ENCODERS = ("libx264", "libvpx-vp9")  # the default is the first that the contai
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}  # visually lossless
 ENCODER_OPTIONS = {"libvpx-vp9": {"row-mt": "1", "cpu-used": "4"}}  # its own defaults use one core, slowly
 ADVICE = "repair the file, or cut it before that"
-AHEAD = 3  # frames that are under way while one is encoded
 LIMITED, FULL = 1, 2  # AVColorRange
 IDENTITY = 0  # AVColorSpace of RGB
 SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

@@ -267,7 +267,7 @@ class Stylizer:
         Raises:
             ArgumentError: as `stylize` does.
         """
-        _check(frame, None, most=1)
+        _check(frame, None, count=1)
         frame = pixels.upload(frame, self.device).contiguous()
         return self._prepared(frame, self.net1.quarter(frame))
 
@@ -321,7 +321,7 @@ class Stylizer:
             done = Future()
             done.set_result(self._advance(self.prepare(frame), starts_scene))
             return done
-        _check(frame, None, most=1)
+        _check(frame, None, count=1)
         prepared = teams.submit(self.threads, self.prepare, frame)
         self._begun = self._order.submit(self._in_order, prepared, starts_scene)
         return self._begun
@@ -411,11 +411,11 @@ def _coherent(
     return composite, net1.decode(composite, *frame.shape[-2:])
 
 
-def _check(frames: Tensor, state: State | None, most: int | None = None) -> None:
-    """Raises ArgumentError unless they are frames, at most so many, that can follow the state."""
-    if frames.dim() != 4 or frames.shape[1] != 3 or frames.dtype != torch.float32 or (most and len(frames) != most):
+def _check(frames: Tensor, state: State | None, count: int | None = None) -> None:
+    """Raises ArgumentError unless they are frames, so many (None: any number), that can follow the state."""
+    if frames.dim() != 4 or frames.shape[1] != 3 or frames.dtype != torch.float32 or (count and len(frames) != count):
         raise ArgumentError(
-            f"frames are {tuple(frames.shape)} {frames.dtype}; expected ({most or 'B'}, 3, H, W) torch.float32"
+            f"frames are {tuple(frames.shape)} {frames.dtype}; expected ({count or 'B'}, 3, H, W) torch.float32"
         )
     height, width = frames.shape[-2:]
     if min(height, width) < MIN_SIZE:

@@ -13,6 +13,8 @@ from functools import cache
 from vsneuralstyle.cpu import computing_by, openmp
 
 TEAMS = 2
+AHEAD = 3
+"""Frames that are begun before one is waited for: with one fewer a team has nothing to do at times, more gain nothing."""
 
 
 @cache

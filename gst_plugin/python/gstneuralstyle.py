@@ -165,7 +165,7 @@ def _lengthen_latency(query: int, added: int):
 
 
 def _import_core():
-    """Import what the element runs on: (numpy, torch, vsneuralstyle.pixels, Stylizer).
+    """Import what the element runs on: (numpy, vsneuralstyle.pixels, Stylizer).
 
     GStreamer runs the Python that its loader was built for, whatever `python3` is on PATH, and enters a virtual
     environment only where its ``bin`` comes first there. But where this file was installed into one, as
@@ -179,7 +179,6 @@ def _import_core():
         from vsneuralstyle import pixels
         from vsneuralstyle.stylizer import Stylizer
         import numpy
-        import torch
     except (ImportError, OSError) as error:
         raise ImportError(
             f"GStreamer runs Python {version} (prefix {sys.prefix}), and neuralstyle can't start there: {error}. "
@@ -187,7 +186,7 @@ def _import_core():
             f"`/usr/bin/python3 -m venv --system-site-packages`, and set GST_PLUGIN_PATH to its lib/gstreamer-1.0 "
             f"(or put its bin first in PATH)."
         ) from error
-    return numpy, torch, pixels, Stylizer
+    return numpy, pixels, Stylizer
 
 
 class _Layout:
@@ -278,7 +277,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         # frames are dropped before `transform` sees them, and each jump costs coherence. Whoever wants that sets qos.
         self.set_qos_enabled(False)
         self._settings = {name: spec[-2] for name, spec in SETTINGS.items()}
-        self._numpy = self._torch = self._pixels = self._make = self._stylizer = None  # from start to stop
+        self._numpy = self._pixels = self._make = self._stylizer = None  # from start to stop
         self._style = None  # the stylizer's
         self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
@@ -315,7 +314,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.LibraryError.INIT)
     def do_start(self):
-        self._numpy, self._torch, self._pixels, self._make = _import_core()
+        self._numpy, self._pixels, self._make = _import_core()
         self._layout = self._last = None
         self._waiting = False
         self._frames = self._cuts = self._dropped = 0

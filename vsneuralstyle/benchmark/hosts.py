@@ -19,12 +19,11 @@ from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, play, play_convert
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.teams import AHEAD
 
 TWO = f"core, {COHERENT}, two at a time"
 BLOCKS = 3
 """Core and hosts take turns in so many blocks of frames: a host is not to be stopped between two frames."""
-AHEAD = 3
-"""Frames that are begun before one is waited for, where the core works ahead; also the element's `lookahead`."""
 WINDOW = 4
 """Frames whose mean time counts."""
 ENDLESS = 10**6  # frames: the host is ended when enough have come

@@ -104,8 +104,8 @@ class Session:
         samples = np.stack([np.asarray(plane) for plane in source])
         return teams.submit(self._stylizer.threads, self._prepare, samples)
 
-    def _prepare(self, samples: np.ndarray) -> Prepared:
-        return self._stylizer.prepare(pixels.planes_to_rgb(samples, self._bits))
+    def _prepare(self, source: Sequence) -> Prepared:
+        return self._stylizer.prepare(pixels.planes_to_rgb(source, self._bits, self._stylizer.device))
 
     def process(
         self, starts_scene: bool | None, source: Sequence, target: Sequence, prepared: Future[Prepared] | None = None
@@ -126,8 +126,7 @@ class Session:
         return teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), target).result()
 
     def _process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
-        frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
-        return self._finish(starts_scene, self._stylizer.prepare(frame), target)
+        return self._finish(starts_scene, self._prepare(source), target)
 
     def _finish(self, starts_scene: bool | None, prepared: Prepared, target: Sequence) -> bool:
         pixels.rgb_to_planes(self._stylizer.advance(prepared, starts_scene), target, self._bits)
