@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsneuralstyle import ArgumentError, Stylizer
+from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
-from vsneuralstyle.training.flow import Pairs
+from vsneuralstyle.training.flow import Pairs, robust_error
 from vsneuralstyle.training.losses import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
 from vsneuralstyle.training.vgg import VGG19
 
@@ -95,6 +96,31 @@ def test_batches_depend_on_the_step_alone(photographs):
     mirrored = batches[5]
     assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(mirrored[2][:, 0], -flow.flip(-1)[:, 0])
     assert not torch.equal(batches[4][0], batches[6][0])
+
+
+def test_shifts_are_the_lengths_of_motions(photographs):
+    def mean_length(shifts):
+        pairs = Pairs(photographs, (128, 64), 6, 3, torch.device("cpu"), shifts=shifts)
+        return pairs(0)[2].square().sum(1).sqrt().mean().item()
+
+    assert mean_length((1.0,)) < mean_length((4.0, 16.0)) < mean_length((64.0,))
+
+
+def test_an_exponent_makes_small_errors_count_more():
+    target = torch.zeros(1, 2, 4, 4)
+    flow = torch.zeros(1, 2, 4, 4, requires_grad=True)
+
+    def of(pixels, exponent):
+        """The error where x is wrong by so many pixels, and its slope."""
+        wrong = flow + torch.tensor([pixels / FLOW_SCALE, 0]).view(1, 2, 1, 1)
+        error = robust_error(wrong, target, exponent)
+        return error.item(), torch.autograd.grad(error, flow)[0][:, 0].sum().item()
+
+    assert of(2.0, 1)[0] == pytest.approx(2 / FLOW_SCALE, rel=1e-3)
+    assert of(2.0, 0.4)[0] == pytest.approx(2.01**0.4 / (0.4 * FLOW_SCALE), rel=1e-4)
+    slopes = {exponent: [of(pixels, exponent)[1] for pixels in (0.1, 1.0, 10.0)] for exponent in (1, 0.4)}
+    assert slopes[1] == pytest.approx([1, 1, 1], rel=1e-2) and slopes[0.4][1] == pytest.approx(1, rel=2e-2)
+    assert slopes[0.4][0] > 3 and slopes[0.4][2] < 0.3
 
 
 def toy_run(folder, stop_at=None):

@@ -1,7 +1,9 @@
 """Trains the flow sub-network on synthetic pairs: `neuralstyle train flow --photos FOLDER --run FOLDER`.
 
 Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015). The authors weigh the coarsest scale
-most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps.
+most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps. With `--exponent` 0.4 it is as
+PWC-Net's for fine-tuning (Sun et al., CVPR 2018), (e + 0.01)^0.4 of an error of e pixels: what is nearly right then counts most, and
+features that are carried along a flow suffer from each fraction of a pixel.
 
 Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that move as a whole are
 learnt within a hundred, so they come first; then layers, whose motion grows to its full length. LitePWCNet needs neither.
@@ -33,10 +35,12 @@ from vsneuralstyle.training.run import (
     to_tensor,
     train,
 )
-from vsneuralstyle.training.synthetic import Pair, make_pair, make_translation, move_pair
+from vsneuralstyle.training.synthetic import SHIFTS, Pair, make_pair, make_translation, move_pair
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
+EPSILON = 0.01
+"""Pixels, added to an error before its power is taken, whose slope would be infinite at 0."""
 MATCHING_WEIGHT = 0.02
 """Of the cross entropy of a network that matches."""
 TRANSLATION_SIZE = 64
@@ -76,6 +80,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps in which the layers' motion grows to its full length (default 1000)",
     )
     parser.add_argument(
+        "--shifts",
+        type=float,
+        nargs="+",
+        default=SHIFTS,
+        metavar="PIXELS",
+        help=f"mean lengths of the motions, each as often (default {' '.join(f'{s:g}' for s in SHIFTS)})",
+    )
+    parser.add_argument(
+        "--exponent",
+        type=float,
+        default=1.0,
+        help="of the endpoint error in the loss: below 1 (0.4, PWC-Net's), small errors count more (default 1)",
+    )
+    parser.add_argument(
         "--real",
         type=Path,
         metavar="FOLDER",
@@ -92,6 +110,19 @@ def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:
     return (flow.float() - target).square().sum(1).add(1e-8).sqrt().mean()
 
 
+def robust_error(flow: Tensor, target: Tensor, exponent: float) -> Tensor:
+    """What is minimised of a level: the mean of its endpoint error in pixels, to a power, over `FLOW_SCALE`.
+
+    Args:
+        flow, target: (B, 2, H, W), in pixels over `FLOW_SCALE`.
+        exponent: at 1 it is the mean endpoint error; at less, an error of about a pixel weighs as much as at 1.
+    """
+    if exponent == 1:
+        return endpoint_error(flow, target)
+    pixels = ((flow.float() - target) * FLOW_SCALE).square().sum(1).add(1e-6).sqrt()
+    return ((pixels + EPSILON) ** exponent).mean() / (exponent * FLOW_SCALE)
+
+
 def flow_picture(flow: Tensor) -> np.ndarray:
     """(2, H, W) in pixels -> RGB uint8: direction as hue, length as saturation (full at 20 px)."""
     x, y = flow.float().cpu().numpy()
@@ -100,12 +131,14 @@ def flow_picture(flow: Tensor) -> np.ndarray:
     return cv2.cvtColor(np.stack((hue, saturation, np.full_like(hue, 255)), -1), cv2.COLOR_HSV2RGB)
 
 
-def real_pair(shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator) -> Pair:
+def real_pair(
+    shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator, shifts: Sequence[float] = SHIFTS
+) -> Pair:
     """A view of two frames of a clip, from the later to the earlier, with measured flow."""
     shot = shots[random.integers(len(shots))]
     s, t = sorted(random.choice(len(shot.frames), 2, replace=False))
     flow, _ = shot.back(t, s)
-    return move_pair(Pair(shot.frames[t], shot.frames[s], flow.transpose(1, 2, 0)), width, height, random)
+    return move_pair(Pair(shot.frames[t], shot.frames[s], flow.transpose(1, 2, 0)), width, height, random, shifts)
 
 
 class Pairs:
@@ -124,9 +157,11 @@ class Pairs:
         translations: int = 0,
         growth: int = 0,
         shots: Sequence[clips.Shot] = (),
+        shifts: Sequence[float] = SHIFTS,
     ) -> None:
         self.images, self.size, self.batch, self.seed, self.device = images, size, batch, seed, device
         self.translations, self.growth, self.shots = translations, growth, shots
+        self.shifts = shifts
         self.pool = ThreadPoolExecutor(1)
         self.ahead: dict[int, object] = {}
 
@@ -138,8 +173,8 @@ class Pairs:
         else:
             pace = min(1.0, 0.3 + 0.7 * (step - self.translations) / max(self.growth, 1))
             real = self.batch // 2 if self.shots else 0
-            pairs = [make_pair(self.images, *self.size, random, pace) for _ in range(self.batch - real)]
-            pairs += [real_pair(self.shots, *self.size, random) for _ in range(real)]
+            pairs = [make_pair(self.images, *self.size, random, pace, self.shifts) for _ in range(self.batch - real)]
+            pairs += [real_pair(self.shots, *self.size, random, self.shifts) for _ in range(real)]
         return tuple(np.stack(part) for part in zip(*((p.first, p.second, p.flow) for p in pairs)))
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,7 +200,7 @@ def main(args: argparse.Namespace) -> None:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
     network.to(device, memory_format=torch.channels_last)
     shots = clips.load_all(sorted(args.real.glob("*.npz"))) if args.real else []
-    pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots)
+    pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots, args.shifts)
 
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         first, second, flow = batch
@@ -174,7 +209,7 @@ def main(args: argparse.Namespace) -> None:
         total = MATCHING_WEIGHT * matching
         for weight, predicted in zip(WEIGHTS, pyramid):
             target = F.adaptive_avg_pool2d(flow, predicted.shape[-2:]) / FLOW_SCALE
-            total = total + weight * endpoint_error(predicted, target)
+            total = total + weight * robust_error(predicted, target, args.exponent)
         full = F.interpolate(pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear")
         return {
             "loss": total,

@@ -5,13 +5,14 @@ photographs as objects, each with an affine motion of its own. Video at 25 fps m
 motions, and no motion at all, are drawn more often here; action moves more, and blurs, so that is drawn, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 SHIFTS = (1.0, 4.0, 16.0, 64.0)
-"""Mean lengths of the motions that are drawn, in pixels, each as often."""
+"""Mean lengths of the motions that are drawn, in pixels, each as often, unless others are given."""
 
 
 @dataclass
@@ -107,7 +108,12 @@ def make_translation(images: list[np.ndarray], size: int, longest: float, random
 
 
 def make_pair(
-    images: list[np.ndarray], width: int, height: int, random: np.random.Generator, pace: float = 1.0
+    images: list[np.ndarray],
+    width: int,
+    height: int,
+    random: np.random.Generator,
+    pace: float = 1.0,
+    shifts: Sequence[float] = SHIFTS,
 ) -> Pair:
     """One pair; objects occlude each other in a fixed order of depth.
 
@@ -116,6 +122,7 @@ def make_pair(
         width, height: of the pair.
         random: the source of every choice.
         pace: scales all motions.
+        shifts: as `SHIFTS`.
     """
     frames = [np.empty((height, width, 3), np.uint8) for _ in range(2)]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
@@ -125,7 +132,7 @@ def make_pair(
     camera = (
         np.eye(3)
         if still
-        else _affine(random, center, 0.02 * pace, 0.02 * pace, pace * random.choice(SHIFTS))
+        else _affine(random, center, 0.02 * pace, 0.02 * pace, pace * random.choice(shifts))
     )
     for layer in range(1 + random.integers(1, 5)):
         image = images[random.integers(len(images))]
@@ -134,7 +141,7 @@ def make_pair(
         else:
             pose = _pose(random, image, width, height, random.uniform(0.15, 0.6))
             middle = (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2]
-            own = _affine(random, middle, 0.04 * pace, 0.04 * pace, pace * random.choice(SHIFTS))
+            own = _affine(random, middle, 0.04 * pace, 0.04 * pace, pace * random.choice(shifts))
             motion, mask = own @ camera, _shape(random, image)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
             warped = cv2.warpAffine(
@@ -158,7 +165,9 @@ def make_pair(
     return Pair(*_photometric(random, frames), flow)
 
 
-def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) -> Pair:
+def move_pair(
+    pair: Pair, width: int, height: int, random: np.random.Generator, shifts: Sequence[float] = SHIFTS
+) -> Pair:
     """A turned, scaled and perhaps mirrored view of a pair, whose second frame is mostly moved once more as a whole.
 
     A few hundred measured pairs so show far more motions than they hold (relative transforms: Ilg et al., FlowNet 2.0).
@@ -167,6 +176,7 @@ def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) 
         pair: with measured flow, larger than the view or scaled up to it.
         width, height: of the view.
         random: the source of every choice.
+        shifts: as `SHIFTS`.
     """
     rows, columns = pair.flow.shape[:2]
     angle = random.normal(0, 0.08)
@@ -181,7 +191,7 @@ def move_pair(pair: Pair, width: int, height: int, random: np.random.Generator) 
     first = _homogeneous(linear, middle - linear @ center)
     further = np.eye(3)
     if random.random() < 0.7:
-        further = _affine(random, center, 0.02, 0.02, random.choice(SHIFTS))
+        further = _affine(random, center, 0.02, 0.02, random.choice(shifts))
     second = first @ np.linalg.inv(further)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     frames = [
