@@ -113,6 +113,32 @@ def test_cut_resets_to_net0_bit_for_bit(stylizer, frames):
     assert torch.equal(one.stylize(frames[5:]), whole[5:])
 
 
+@pytest.mark.parametrize("level", [0, 16, 255])
+def test_a_frame_of_one_color_stays_as_it_is(stylizer, frames, level):
+    """A black leader has noise, and nothing to draw; instance normalisation would make a picture of it, and of none a grid."""
+    one = stylizer(strength=0.7)
+    flat = torch.full((3, 3, 48, 64), level / 255)
+    flat[1:] = (flat[1:] + torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)).round() / 255).clamp(0, 1)
+    assert torch.equal(one.stylize(flat).cpu(), flat)
+    assert one.state.shown == 0
+    assert not torch.equal(one.stylize(frames[:1]).cpu(), frames[:1]) and one.state.shown == 1
+
+
+def test_a_fade_brings_the_style_and_nothing_of_what_was_before(stylizer, frames):
+    one, alone = stylizer(scene_cut=0), stylizer(coherence=0)
+    levels = (0, 0.01, 0.015, 0.02, 0.04, 0.1, 1)
+    fade = torch.cat([(frames[:1] * level * 255).round() / 255 for level in levels])
+    styled, shares = [], []
+    for frame in fade.split(1):
+        styled.append(one.stylize(frame))
+        shares.append(one.state.shown)
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and 0 < shares[shares.count(0)] < 1
+    first = shares.count(0)  # that shows anything
+    assert torch.equal(torch.cat(styled[: first + 1]), alone.stylize(fade[: first + 1]))
+    distance = [(a.cpu() - b).abs().mean().item() for a, b in zip(styled, fade)]
+    assert distance[:-1] == sorted(distance[:-1]) and distance[first] < 0.5 * distance[-2]
+
+
 def test_the_hosts_word_on_cuts_outweighs_the_detector(stylizer, frames):
     one = stylizer()
     one.stylize(frames, [None, None, True, None, None, False, None, None])

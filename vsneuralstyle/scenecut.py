@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DEFAULT_THRESHOLD = 0.15
-_THUMBNAIL = (18, 32)
+THUMBNAIL = (18, 32)
+"""Height and width of the pictures that are looked at."""
+FAINT = 2 / 255
+"""Standard deviation of detail that says nothing."""
 _BINS = 16
 
 
@@ -21,14 +24,16 @@ def change(previous: Tensor, current: Tensor) -> float:
     Args:
         previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
-    a, b = (F.adaptive_avg_pool2d(frame[0], _THUMBNAIL) for frame in (previous, current))
+    a, b = (F.adaptive_avg_pool2d(frame[0], THUMBNAIL) for frame in (previous, current))
     return float(torch.minimum(_structure_distance(a, b), _histogram_distance(a, b)))  # a GPU is waited for once
 
 
 def _structure_distance(a: Tensor, b: Tensor) -> Tensor:
     x, y = (thumbnail.flatten(1) - thumbnail.flatten(1).mean(1, keepdim=True) for thumbnail in (a, b))
-    # The constant keeps two nearly flat pictures, black with noise say, from counting as different.
-    correlation = (x * y).sum() / ((x.square().sum() * y.square().sum()).sqrt() + 1e-3 * x.numel())
+    # As if both had the same faint detail besides their own: two nearly flat pictures, such as the first of a fade, are then alike,
+    # and a flat one and another are not.
+    detail = FAINT**2 * x.numel()
+    correlation = ((x * y).sum() + detail) / ((x.square().sum() + detail) * (y.square().sum() + detail)).sqrt()
     return 1 - correlation.clamp(0, 1)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vsneuralstyle import pixels, scenecut, teams, yuv
 from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
@@ -23,6 +24,8 @@ from vsneuralstyle.weights import Model, load_model
 
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
+FLAT, SHOWN = 0.5 / 255, 3 / 255
+"""Contrasts of a frame, as `_shown` takes them, up to which nothing of the style is shown, and from which on all of it is."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -31,18 +34,20 @@ class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
     frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. feature: the composite F°_t, (1, C,
-    ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked at yet.
+    ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked at yet. shown: as in `Prepared`; after a
+    frame that showed nothing, the next is drawn as a scene's first.
     """
 
     frame: Tensor
     quarter: Tensor
     feature: Tensor
     look: tuple[Tensor, ...] | None = None
+    shown: float = 1.0
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
         look = None if self.look is None else tuple(part.to(device) for part in self.look)
-        return State(self.frame.to(device), self.quarter.to(device), self.feature.to(device), look)
+        return State(self.frame.to(device), self.quarter.to(device), self.feature.to(device), look, self.shown)
 
     @property
     def nbytes(self) -> int:
@@ -54,13 +59,15 @@ class State:
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
+    frame, quarter, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision. shown: how much of
+    the style is, 0..1; less than 1 where the frame is nearly of one color.
     """
 
     frame: Tensor
     quarter: Tensor
     feature: Tensor
-    look: tuple[Tensor, ...] | None = None
+    look: tuple[Tensor, ...] | None
+    shown: float
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -112,7 +119,8 @@ class Stylizer:
     """Stylizes one clip, frame after frame, coherently (Chen et al., ICCV 2017).
 
     A frame's pixels depend on the frames since its scene's start and on nothing else: bit for bit the same on the same
-    device and precision, however the frames are grouped into calls. One caller at a time.
+    device and precision, however the frames are grouped into calls. One caller at a time. A frame of one color, black before a
+    title say, has nothing to draw and stays as it is.
 
     Args:
         style: a style's name; `weights.available_styles` lists them. With net "stylebank" a mix too, such as
@@ -248,11 +256,12 @@ class Stylizer:
         befores = [None if self._state is None else self._state.quarter, *quarters[:-1]]
         # For all of them first: the host waits for the device here, and nowhere below.
         self.scene_starts = tuple(map(self._starts, befores, quarters, starts_scene))
+        shares = [_shown(quarter) for quarter in quarters]
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
         outputs = [
-            self._follow(self._prepared(frame, quarter), starts)
-            for frame, quarter, starts in zip(singles, quarters, self.scene_starts)
+            self._follow(self._prepared(frame, quarter, shown), starts)
+            for frame, quarter, shown, starts in zip(singles, quarters, shares, self.scene_starts)
         ]
         return torch.cat(outputs) if outputs else frames
 
@@ -269,7 +278,8 @@ class Stylizer:
         """
         _check(frame, None, count=1)
         frame = pixels.upload(frame, self.device).contiguous()
-        return self._prepared(frame, self.net1.quarter(frame))
+        quarter = self.net1.quarter(frame)
+        return self._prepared(frame, quarter, _shown(quarter))
 
     @torch.inference_mode()
     def advance(self, prepared: Prepared, starts_scene: bool | None = None) -> Tensor:
@@ -337,27 +347,27 @@ class Stylizer:
         """Whether a frame starts a scene, by its quarter, that of the frame before, and what the host says."""
         return before is None or (self._is_cut(before, quarter) if told is None else bool(told))
 
-    def _prepared(self, frame: Tensor, quarter: Tensor) -> Prepared:
+    def _prepared(self, frame: Tensor, quarter: Tensor, shown: float) -> Prepared:
         look = self._steps.look(frame) if self.coherence > 0 else None
-        return Prepared(frame, quarter, *self._steps.encode(frame), look)
+        return Prepared(frame, quarter, *self._steps.encode(frame), look, shown)
 
     def _follow(self, prepared: Prepared, starts: bool) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
-        if starts or self.coherence == 0:
+        if starts or self.coherence == 0 or state.shown == 0:
             composite, stylized = self._steps.alone(prepared.feature, frame)
         else:
             look = look or self._steps.look(frame)
             looks = *look, *(state.look or self._steps.look(state.frame))
             here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
             composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
-        self._state = State(frame, prepared.quarter, composite, look)
-        return self._finish(frame, stylized)
+        self._state = State(frame, prepared.quarter, composite, look, prepared.shown)
+        return self._finish(frame, stylized, float(self.strength * prepared.shown))
 
-    def _finish(self, frame: Tensor, stylized: Tensor) -> Tensor:
+    def _finish(self, frame: Tensor, stylized: Tensor, strength: float) -> Tensor:
         if self.preserve_color:
             # The same step in R, G and B changes luma alone.
             stylized = (frame + ((stylized - frame) * self._luma_weights).sum(1, keepdim=True)).clamp(0, 1)
-        return stylized if self.strength == 1 else torch.lerp(frame, stylized, float(self.strength))
+        return stylized if strength == 1 else torch.lerp(frame, stylized, strength)
 
 
 class Steps(NamedTuple):
@@ -409,6 +419,19 @@ def _coherent(
     unexplained = net1.unexplained(quarter, previous_quarter, flow)
     composite, _ = net1.compose(feature, previous_feature, flow, unexplained, change, coherence)
     return composite, net1.decode(composite, *frame.shape[-2:])
+
+
+def _shown(quarter: Tensor) -> float:
+    """How much of the style a frame shows, 0..1, by its contrast: the standard deviation of what `Net1.quarter` gives, in which fine
+    noise is averaged away.
+
+    Instance normalisation brings whatever there is to full contrast: the noise of a black leader, and of a frame of one color its
+    own rounding. In a fade, the style comes with the picture.
+    """
+    # By way of a thumbnail: sums of so few numbers don't depend on the number of threads.
+    mean, squares = (F.adaptive_avg_pool2d(x, scenecut.THUMBNAIL).mean((2, 3)) for x in (quarter, quarter.square()))
+    contrast = (squares - mean.square()).mean().clamp(min=0).sqrt().item()
+    return min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
 
 def _check(frames: Tensor, state: State | None, count: int | None = None) -> None:
