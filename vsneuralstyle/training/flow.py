@@ -105,9 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, iterations=10000, batch=6, rate=1e-3)
 
 
+def _lengths(flow: Tensor, target: Tensor) -> Tensor:
+    """Of the differences, (B, H, W), of (B, 2, H, W) each; with a slope at 0, too."""
+    return (flow.float() - target).square().sum(1).add(1e-8).sqrt()
+
+
 def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:
     """Mean length of the difference, (B, 2, H, W) each."""
-    return (flow.float() - target).square().sum(1).add(1e-8).sqrt().mean()
+    return _lengths(flow, target).mean()
 
 
 def robust_error(flow: Tensor, target: Tensor, exponent: float) -> Tensor:
@@ -119,8 +124,7 @@ def robust_error(flow: Tensor, target: Tensor, exponent: float) -> Tensor:
     """
     if exponent == 1:
         return endpoint_error(flow, target)
-    pixels = ((flow.float() - target) * FLOW_SCALE).square().sum(1).add(1e-6).sqrt()
-    return ((pixels + EPSILON) ** exponent).mean() / (exponent * FLOW_SCALE)
+    return ((FLOW_SCALE * _lengths(flow, target) + EPSILON) ** exponent).mean() / (exponent * FLOW_SCALE)
 
 
 def flow_picture(flow: Tensor) -> np.ndarray:

@@ -30,13 +30,8 @@ def read(n, f):
 
 
 def source(format):
-    half = core.std.BlankClip(format=format, width=16, height=16, length=LENGTH, keep=True)
-
-    def picture(n):  # of two colors: one alone would have nothing to stylize
-        level = (7 * n) % 256
-        return core.std.StackHorizontal([core.std.BlankClip(half, color=[value] * half.format.num_planes) for value in (level, 255 - level)])
-
-    clip = core.std.StackHorizontal([half, half]).std.FrameEval(picture)
+    clip = core.std.BlankClip(format=format, width=32, height=16, length=LENGTH, keep=True)
+    clip = clip.std.FrameEval(lambda n: core.std.BlankClip(clip, color=[(7 * n) % 256] * clip.format.num_planes))
     return clip.std.ModifyFrame(clip, read)
 
 
