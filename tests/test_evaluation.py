@@ -3,6 +3,8 @@
 import argparse
 import csv
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -484,6 +486,25 @@ def test_measured_flow_is_kept_by_its_pixels(tmp_path):
     clips.flow_pair(function, a, b, tmp_path, "another key")
     assert len(calls) == 6
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_another_run_fills_the_same_cache(tmp_path, monkeypatch):
+    """While this one writes a pair, another process writes it too, and is done first."""
+    a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)
+    other = ("import sys, torch\nfrom pathlib import Path\nfrom vsneuralstyle.evaluation import clips\n"
+             "a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)\n"
+             "clips.flow_pair(lambda a, b: torch.ones(1, 2, 4, 6), a, b, Path(sys.argv[1]), 'key')")
+    save = np.savez_compressed
+
+    def save_late(file, **arrays):
+        subprocess.run([sys.executable, "-c", other, tmp_path], check=True)
+        save(file, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", save_late)
+    clips.flow_pair(lambda a, b: torch.ones(1, 2, 4, 6), a, b, tmp_path, "key")
+    (entry,) = tmp_path.iterdir()
+    with np.load(entry) as file:
+        assert (file["backward"] == 1).all() and file["forward"].shape == (1, 2, 4, 6)
 
 
 # RAFT: padding and units need no trained weights

@@ -3,6 +3,7 @@
 The paper took DeepFlow2; here RAFT-small measures the flow, once, into a cache folder.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,9 @@ def prepare(
             backward, forward = raft.flow(network, current, previous), raft.flow(network, previous, current)
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
-        part = path.with_suffix(".part")  # no .npz: a run broken off here leaves nothing that is taken for a sequence
+        # No .npz: a run broken off here leaves nothing that is taken for a sequence. Of this process: others may fill the
+        # same cache.
+        part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
             np.savez_compressed(
                 file,
