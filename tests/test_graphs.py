@@ -52,7 +52,8 @@ def steps(one: Stylizer, height: int, width: int) -> None:
     frames = [torch.empty(1, 3, height, width, device="meta") for _ in range(3)]
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
-            picture = one._follow(one._prepared(frame, one.net1.quarter(frame), 1.0), starts)
+            quarter = one.net1.quarter(frame)
+            picture = one._follow(one._prepared(frame, quarter, stylizer._glimpse(quarter)), starts, 1.0)
             assert picture.shape == frame.shape and picture.dtype == torch.float32
     assert bool(one.state.look) == (one.coherence > 0)
 

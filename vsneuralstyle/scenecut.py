@@ -18,14 +18,25 @@ _BINS = 16
 def change(previous: Tensor, current: Tensor) -> float:
     """How surely another scene begins: 0 (the same scene) to 1.
 
-    The smaller of two distances, since a cut raises both: how little the thumbnails correlate (a flash or a fade
-    leaves their structure), and how far apart the histograms lie (a fast pan leaves their colors).
-
     Args:
         previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
-    a, b = (F.adaptive_avg_pool2d(frame[0], THUMBNAIL) for frame in (previous, current))
-    return float(torch.minimum(_structure_distance(a, b), _histogram_distance(a, b)))  # a GPU is waited for once
+    return float(distance(thumbnail(previous), thumbnail(current)))
+
+
+def thumbnail(frame: Tensor) -> Tensor:
+    """What is looked at of a frame (1, C, H, W): (1, C, 18, 32)."""
+    return F.adaptive_avg_pool2d(frame, THUMBNAIL)
+
+
+def distance(previous: Tensor, current: Tensor) -> Tensor:
+    """`change` of two thumbnails, (1, 3, 18, 32), as a tensor of one number.
+
+    The smaller of two distances, since a cut raises both: how little the thumbnails correlate (a flash or a fade
+    leaves their structure), and how far apart the histograms lie (a fast pan leaves their colors).
+    """
+    a, b = previous[0], current[0]
+    return torch.minimum(_structure_distance(a, b), _histogram_distance(a, b))
 
 
 def _structure_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsneuralstyle import pixels, scenecut, teams, yuv
 from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
@@ -25,7 +24,7 @@ from vsneuralstyle.weights import Model, load_model
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
 FLAT, SHOWN = 0.5 / 255, 3 / 255
-"""Contrasts of a frame, as `_shown` takes them, up to which nothing of the style is shown, and from which on all of it is."""
+"""Contrasts of a frame (`_contrast`) up to which nothing of the style is shown, and from which on all of it is."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,41 +32,43 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. feature: the composite F°_t, (1, C,
-    ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked at yet. shown: as in `Prepared`; after a
-    frame that showed nothing, the next is drawn as a scene's first.
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that.
+    feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked
+    at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color; after one that showed
+    nothing, the next is drawn as a scene's first.
     """
 
     frame: Tensor
     quarter: Tensor
+    glimpse: Tensor
     feature: Tensor
-    look: tuple[Tensor, ...] | None = None
-    shown: float = 1.0
+    look: tuple[Tensor, ...] | None
+    shown: float
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
         look = None if self.look is None else tuple(part.to(device) for part in self.look)
-        return State(self.frame.to(device), self.quarter.to(device), self.feature.to(device), look, self.shown)
+        parts = (part.to(device) for part in (self.frame, self.quarter, self.glimpse, self.feature))
+        return State(*parts, look, self.shown)
 
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return sum(part.nbytes for part in (self.frame, self.quarter, self.feature, *(self.look or ())))
+        return sum(part.nbytes for part in (self.frame, self.quarter, self.glimpse, self.feature, *(self.look or ())))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision. shown: how much of
-    the style is, 0..1; less than 1 where the frame is nearly of one color.
+    frame, quarter, glimpse, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
     """
 
     frame: Tensor
     quarter: Tensor
+    glimpse: Tensor
     feature: Tensor
     look: tuple[Tensor, ...] | None
-    shown: float
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -221,11 +222,24 @@ class Stylizer:
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        return self._is_cut(*(self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame)))
+        before, glimpse = (
+            _glimpse(self.net1.quarter(pixels.upload(one, self.device).contiguous())) for one in (previous, frame)
+        )
+        return self._judged(before, glimpse, None)[0]
 
-    def _is_cut(self, previous: Tensor, quarter: Tensor) -> bool:
-        """`is_cut` of what `Net1.quarter` gives: the detector looks at thumbnails, and those of a quarter are nearly the same."""
-        return self.scene_cut > 0 and scenecut.change(previous, quarter) > self.scene_cut
+    def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
+        """Whether a frame starts a scene, and how much of the style it shows. The host waits for the device here, and nowhere else.
+
+        Args:
+            before, glimpse: of the frame before, where there is one, and of this one.
+            told: what the host says; None: the built-in detector decides, by thumbnails of the quarters, which are nearly those of
+                the frames.
+        """
+        decides = before is not None and told is None and self.scene_cut > 0
+        seen = [_contrast(glimpse), *([scenecut.distance(before[:, :3], glimpse[:, :3])] if decides else [])]
+        contrast, *change = torch.stack(seen).tolist()
+        starts = before is None or (change[0] > self.scene_cut if decides else bool(told))
+        return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
     @torch.inference_mode()
     def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
@@ -253,15 +267,16 @@ class Stylizer:
         # Copies: the state must not keep the caller's memory.
         singles = [frame.clone(memory_format=torch.contiguous_format) for frame in frames.split(1)]
         quarters = [self.net1.quarter(frame) for frame in singles]
-        befores = [None if self._state is None else self._state.quarter, *quarters[:-1]]
-        # For all of them first: the host waits for the device here, and nowhere below.
-        self.scene_starts = tuple(map(self._starts, befores, quarters, starts_scene))
-        shares = [_shown(quarter) for quarter in quarters]
+        glimpses = [_glimpse(quarter) for quarter in quarters]
+        befores = [None if self._state is None else self._state.glimpse, *glimpses[:-1]]
+        # For all of them first, before the networks have any work: the host waits for the device here.
+        judged = list(map(self._judged, befores, glimpses, starts_scene))
+        self.scene_starts = tuple(starts for starts, _ in judged)
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
         outputs = [
-            self._follow(self._prepared(frame, quarter, shown), starts)
-            for frame, quarter, shown, starts in zip(singles, quarters, shares, self.scene_starts)
+            self._follow(self._prepared(frame, quarter, glimpse), *verdict)
+            for frame, quarter, glimpse, verdict in zip(singles, quarters, glimpses, judged)
         ]
         return torch.cat(outputs) if outputs else frames
 
@@ -279,7 +294,7 @@ class Stylizer:
         _check(frame, None, count=1)
         frame = pixels.upload(frame, self.device).contiguous()
         quarter = self.net1.quarter(frame)
-        return self._prepared(frame, quarter, _shown(quarter))
+        return self._prepared(frame, quarter, _glimpse(quarter))
 
     @torch.inference_mode()
     def advance(self, prepared: Prepared, starts_scene: bool | None = None) -> Tensor:
@@ -296,9 +311,10 @@ class Stylizer:
             ArgumentError: another size than the frame before.
         """
         _check(prepared.frame, self._state)
-        before = None if self._state is None else self._state.quarter
-        self.scene_starts = (self._starts(before, prepared.quarter, starts_scene),)
-        return self._follow(prepared, *self.scene_starts)
+        before = None if self._state is None else self._state.glimpse
+        starts, shown = self._judged(before, prepared.glimpse, starts_scene)
+        self.scene_starts = (starts,)
+        return self._follow(prepared, starts, shown)
 
     @property
     def works_ahead(self) -> bool:
@@ -343,15 +359,11 @@ class Stylizer:
     def _advance(self, prepared: Prepared, starts_scene: bool | None) -> tuple[Tensor, bool]:
         return self.advance(prepared, starts_scene), *self.scene_starts
 
-    def _starts(self, before: Tensor | None, quarter: Tensor, told: bool | None) -> bool:
-        """Whether a frame starts a scene, by its quarter, that of the frame before, and what the host says."""
-        return before is None or (self._is_cut(before, quarter) if told is None else bool(told))
-
-    def _prepared(self, frame: Tensor, quarter: Tensor, shown: float) -> Prepared:
+    def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         look = self._steps.look(frame) if self.coherence > 0 else None
-        return Prepared(frame, quarter, *self._steps.encode(frame), look, shown)
+        return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
 
-    def _follow(self, prepared: Prepared, starts: bool) -> Tensor:
+    def _follow(self, prepared: Prepared, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
         if starts or self.coherence == 0 or state.shown == 0:
             composite, stylized = self._steps.alone(prepared.feature, frame)
@@ -360,8 +372,8 @@ class Stylizer:
             looks = *look, *(state.look or self._steps.look(state.frame))
             here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
             composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
-        self._state = State(frame, prepared.quarter, composite, look, prepared.shown)
-        return self._finish(frame, stylized, float(self.strength * prepared.shown))
+        self._state = State(frame, prepared.quarter, prepared.glimpse, composite, look, shown)
+        return self._finish(frame, stylized, float(self.strength * shown))
 
     def _finish(self, frame: Tensor, stylized: Tensor, strength: float) -> Tensor:
         if self.preserve_color:
@@ -421,17 +433,21 @@ def _coherent(
     return composite, net1.decode(composite, *frame.shape[-2:])
 
 
-def _shown(quarter: Tensor) -> float:
-    """How much of the style a frame shows, 0..1, by its contrast: the standard deviation of what `Net1.quarter` gives, in which fine
-    noise is averaged away.
+def _glimpse(quarter: Tensor) -> Tensor:
+    """Thumbnails of what `Net1.quarter` gives, and of its squares: (1, 6, 18, 32)."""
+    return scenecut.thumbnail(torch.cat((quarter, quarter.square()), 1))
+
+
+def _contrast(glimpse: Tensor) -> Tensor:
+    """A frame's contrast, by which it shows of the style: the standard deviation of its quarter, in which fine noise is averaged
+    away, as a tensor of one number.
 
     Instance normalisation brings whatever there is to full contrast: the noise of a black leader, and of a frame of one color its
     own rounding. In a fade, the style comes with the picture.
     """
-    # By way of a thumbnail: sums of so few numbers don't depend on the number of threads.
-    mean, squares = (F.adaptive_avg_pool2d(x, scenecut.THUMBNAIL).mean((2, 3)) for x in (quarter, quarter.square()))
-    contrast = (squares - mean.square()).mean().clamp(min=0).sqrt().item()
-    return min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
+    # By way of thumbnails: sums of so few numbers don't depend on the number of threads.
+    mean, squares = glimpse.mean((2, 3)).chunk(2, 1)
+    return (squares - mean.square()).mean().clamp(min=0).sqrt()
 
 
 def _check(frames: Tensor, state: State | None, count: int | None = None) -> None:
