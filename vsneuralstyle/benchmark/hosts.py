@@ -6,8 +6,9 @@ A source that decodes nothing, and no conversion but the filter's own: what is m
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import ExitStack, closing
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -15,15 +16,18 @@ import torch
 
 from vsneuralstyle import hosts
 from vsneuralstyle.benchmark.clip import Clip
-from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, play, play_converted
+from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, PER_FRAME, USUAL, play, play_converted, play_usual
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
 
 TWO = f"core, {COHERENT}, two at a time"
+TWO_PER_FRAME = f"core, {PER_FRAME}, two at a time"
 BLOCKS = 3
-"""Core and hosts take turns in so many blocks of frames: a host is not to be stopped between two frames."""
+"""Core and hosts take turns in so many blocks of frames, since some have several frames in work."""
+WAITING = 12
+"""Frames that are left out of each block but the first: some were done when the block before ended."""
 WINDOW = 4
 """Frames whose mean time counts."""
 ENDLESS = 10**6  # frames: the host is ended when enough have come
@@ -72,41 +76,43 @@ class GStreamer(Host, hosts.GStreamer):
                 *(f"{names.get(name, name)}={value}" for name, value in options.items()), "!", "y4menc", "!", "fdsink"]
 
 
-def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int], frames: int) -> list[float]:
-    """When each of the first frames of a y4m in I420 had come, by `time.monotonic`.
+def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
+    """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until this is closed.
 
-    Read without a demuxer, which would take several frames before it gives the first.
+    A host whose frames nobody asks for fills its pipe and waits. Read without a demuxer, which would take several frames
+    before it gives the first.
 
     Raises:
-        MediaError: the host ended before.
+        MediaError: the host ended.
     """
     width, height = size
-    samples, times = bytearray(width * height * 3 // 2), []
+    samples = bytearray(width * height * 3 // 2)
     with hosts.start(host, command) as process:
         head = process.stdout.readline()
-        for _ in range(frames):
+        while True:
             marker = process.stdout.readline()
             if process.stdout.readinto(samples) < len(samples):
                 raise process.failure()
-            times.append(time.monotonic())
+            arrived = time.monotonic()
             if not (f" W{width} H{height} ".encode() in head and b" C420" in head and marker.startswith(b"FRAME")):
                 raise MediaError(f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
                                  "I420")
-    return times
+            yield arrived
 
 
-def ahead(stylizer: Stylizer, clip: Clip, frames: int) -> list[float]:
-    """When each of the first frames of a clip was done, by `time.monotonic`, where the next ones are begun before."""
-    begun, times = [], []
+def ahead(stylizer: Stylizer, clip: Clip) -> Iterator[float]:
+    """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are begun before."""
+    begun = []
     with stylizer.aside():
-        for frame in islice(cycle(clip.frames(stylizer.device)), frames + AHEAD):
-            begun.append(stylizer.begin(frame))
-            if len(begun) > AHEAD:
-                begun.pop(0).result()
-                synchronise(stylizer.device)
-                times.append(time.monotonic())
-        wait(begun)
-    return times
+        try:
+            for frame in cycle(clip.frames(stylizer.device)):
+                begun.append(stylizer.begin(frame))
+                if len(begun) > AHEAD:
+                    begun.pop(0).result()
+                    synchronise(stylizer.device)
+                    yield time.monotonic()
+        finally:
+            wait(begun)
 
 
 def intervals(times: Sequence[float]) -> tuple[float, ...]:
@@ -118,7 +124,7 @@ def measure(
     found: Sequence[Host], make: Callable[..., Stylizer], options: Mapping[str, str], clip: Clip, folder: Path,
     rounds: int, warm_up: int
 ) -> tuple[list[dict], dict[str, str]]:
-    """Coherent frames through the core and through each host, in turn.
+    """Coherent frames through the core and through each host, in turn; and by the core what they are compared with.
 
     Of a host, and of the core where it works ahead, it is `intervals` between the frames' arrivals, once it is under way.
 
@@ -129,32 +135,40 @@ def measure(
         clip: the frames.
         folder: an empty one, for the clip's files.
         rounds: frames that are timed of each, at least 2.
-        warm_up: frames before them, of each block.
+        warm_up: frames before them.
 
     Returns:
         The rows of a report's table "hosts", the first the core's, whose median the ratios are over; and the hosts that
         failed, each with what it said.
     """
     clip.write(folder)
-    stylizer, other = make(), make()
-    calls = {f"core, {COHERENT}": play(stylizer, clip), f"core, {CONVERTED}": play_converted(make(), clip)}
+    stylizer = make()
+    calls = {f"core, {COHERENT}": play(stylizer, clip), f"core, {CONVERTED}": play_converted(make(), clip),
+             USUAL: play_usual(stylizer, clip)}
+    streams: dict[str, Iterator[float]] = {}
+    if stylizer.works_ahead:
+        streams = {TWO_PER_FRAME: ahead(make(coherence=0.0), clip), TWO: ahead(make(), clip)}
+    streams |= {host.name: arrivals(host, host.command(folder, clip, options), clip.size) for host in found}
     seconds: dict[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
     blocks = max(1, min(BLOCKS, rounds // 2))
-    for number in range(blocks):
-        frames = rounds * (number + 1) // blocks - rounds * number // blocks
-        for timing in in_turn(calls, frames, warm_up, stylizer.device):
-            seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
-        if other.works_ahead:
-            times = ahead(other, clip, warm_up + frames + WINDOW)
-            seconds[TWO] = seconds.get(TWO, ()) + intervals(times[warm_up:])
-        for host in (host for host in found if host.name not in failed):
-            try:
-                times = arrivals(host, host.command(folder, clip, options), clip.size, warm_up + frames + WINDOW)
-            except MediaError as error:  # one that can't be measured is no reason to lose the others
-                failed[host.name] = " ".join(str(error).split())
-                seconds.pop(host.name, None)
-            else:
-                seconds[host.name] = seconds.get(host.name, ()) + intervals(times[warm_up:])
+    with ExitStack() as open_streams:
+        for stream in streams.values():
+            open_streams.enter_context(closing(stream))
+        for number in range(blocks):
+            frames = rounds * (number + 1) // blocks - rounds * number // blocks
+            before = WAITING if number else warm_up
+            for timing in in_turn(calls, frames, before, stylizer.device):
+                seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
+            for name, stream in streams.items():
+                if name in failed:
+                    continue
+                try:
+                    times = list(islice(stream, before, before + frames + WINDOW))
+                except MediaError as error:  # one that can't be measured is no reason to lose the others
+                    failed[name] = " ".join(str(error).split())
+                    seconds.pop(name, None)
+                else:
+                    seconds[name] = seconds.get(name, ()) + intervals(times)
     timings = [Timing(name, times) for name, times in seconds.items()]
     return [timing.row(timings[0]) for timing in timings], failed

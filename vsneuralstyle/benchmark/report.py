@@ -20,9 +20,9 @@ hold them it can be beaten). Reached: the floor over the measured time."""
 OPERATORS = """\
 Those of a coherent frame that take longest, without what they call in turn. Share: of all operators' time."""
 HOSTS = """\
-Coherent frames, the core and the hosts in turn. A host's time is that from one frame's arrival to the next's, I420 in
-and out, its start left out, with as many torch threads as the core; so is that of "two at a time", where the core works
-ahead. Of such times the mean of four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
+The core and the hosts in turn, with as many torch threads. A host's time is that from one frame's arrival to the next's,
+I420 in and out, its start left out; so is that of "two at a time", where the core works ahead. Of such times the mean of
+four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
 START = """\
 A fresh process, the median of its starts, on the first size. "All" is from the command to the first frame."""
 MEMORY = """\
@@ -108,8 +108,9 @@ def write_plot(path: Path, report: dict) -> None:
     places = range(len(sizes))
     series: dict[str, list[tuple[int, dict]]] = {}
     for place, of_size in enumerate(report["sizes"]):
-        # The core's rows beside the hosts are those of the whole frames, once more.
-        hosts = [row for row in of_size.get("hosts", []) if not row["name"].startswith("core, ")]
+        # The other rows beside the hosts are those of the whole frames, once more.
+        once = {row["name"] for row in of_size["frames"]}
+        hosts = [row for row in of_size.get("hosts", []) if row["name"].removeprefix("core, ") not in once]
         for row in (*of_size["frames"], *hosts):
             series.setdefault(row["name"], []).append((place, row))
     for name, points in series.items():
