@@ -13,7 +13,7 @@ from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_ma
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
 from vsneuralstyle.networks.transform import BlockedConv, TransformNet, UpsampledConv
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.warp import warp, within
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +203,7 @@ def test_composition_is_equation_3():
     composite, mask = net1.compose(feature, previous, flow, unexplained)
     warped = warp(previous, torch.ones(1, 2, 6, 8))
     torch.testing.assert_close(composite, (1 - mask) * feature + mask * warped)
-    assert mask.shape == (1, 1, 6, 8) and 0 < mask.min() and mask.max() < 1 - net1.refresh
+    assert mask.shape == (1, 1, 6, 8) and 0 < mask[..., :-1, :-1].min() and mask.max() < 1 - net1.refresh
     half, half_mask = net1.compose(feature, previous, flow, unexplained, coherence=0.5)
     torch.testing.assert_close(half_mask, mask / 2)
     torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
@@ -247,6 +247,21 @@ def test_what_moved_is_refreshed_and_what_stands_still_is_kept():
     _, mask = net1.compose(*parts)
     torch.testing.assert_close(refreshed[..., :4], mask[..., :4])
     torch.testing.assert_close(refreshed[..., 4:], 0.75 * mask[..., 4:])
+
+
+@torch.no_grad()
+def test_nothing_is_reused_from_beyond_the_frame():
+    flow = torch.zeros(1, 2, 6, 8)
+    flow[:, 0, 0], flow[:, 0, 1], flow[:, 1, :, 4] = -4, 2, 4.8
+    reach = within(flow / 4)
+    expected = torch.ones(6, 8)
+    expected[0, 0], expected[1, 7], expected[4:, 4] = 0, 0.5, torch.tensor([0.8, 0])
+    torch.testing.assert_close(reach[0, 0], expected)
+    net1 = Net1(flow_width=0.125, refresh=0, sharpen=0)
+    parts = torch.randn(1, 64, 6, 8), torch.randn(1, 64, 6, 8), flow, torch.rand(1, 3, 6, 8)
+    composite, mask = net1.compose(*parts)
+    assert (mask[0, 0] > 0).equal(expected > 0)
+    torch.testing.assert_close(composite[..., 0, 0], parts[0][..., 0, 0])
 
 
 @torch.no_grad()

@@ -429,9 +429,17 @@ typedef struct {
     int half;
 } Blend;
 
+/* How far before the first or behind the last of so many pixels a place lies. */
+static float beyond(float at, long size)
+{
+    float last = (float)(size - 1);
+    return at < 0 ? -at : at > last ? at - last : 0;
+}
+
 static void blend_part(const void *data, long y)
 {
     const Blend *job = data;
+    const float *across = job->flow, *down = across + job->height * job->width;
     for (long first = 0; first < job->width; first += LANES) {
         long count = remaining(first, job->width, LANES), start = y * job->width + first;
         float masks[LANES] = {0};
@@ -439,12 +447,14 @@ static void blend_part(const void *data, long y)
         store(masks, 0, sigmoid(load(masks, 0, 0)), 0);
         for (long x = 0; x < count; x++) {
             long at = start + x;
-            int moved = job->flow[at] != 0 || job->flow[job->height * job->width + at] != 0;
+            int moved = across[at] != 0 || down[at] != 0;
+            float aside = beyond((float)(first + x) + across[at] / STRIDE, job->width);
+            float above = beyond((float)y + down[at] / STRIDE, job->height), outside = aside > above ? aside : above;
             float mask = masks[x], held = 0;
             if (job->change && job->change[at] < job->still)
                 held = job->hold * (1 - job->change[at] / job->still);
             mask += (1 - mask) * mask * held;
-            mask *= job->coherence * (1 - job->refresh * (float)moved);
+            mask *= job->coherence * (1 - job->refresh * (float)moved) * (outside < 1 ? 1 - outside : 0);
             job->blended[at] = mask;
             job->blurred[at] = mask * (1 - held);
             for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {

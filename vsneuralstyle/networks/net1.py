@@ -15,7 +15,7 @@ from vsneuralstyle.networks.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.mask import MaskNet
 from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform import STRIDE, TransformNet
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.warp import warp, within
 
 REPEATED = 1.5 / 255
 """Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated frames and those before a
@@ -175,7 +175,8 @@ class Net1(nn.Module):
         mask = mask + (1 - mask) * mask * held
         mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
-        mask = mask * (1 - self.refresh * moved)
+        # What comes from beyond the frame's border was never drawn: the border's features would be drawn out, more so each frame.
+        mask = mask * (1 - self.refresh * moved) * within(flow / STRIDE)
         return self.sharpened(torch.lerp(feature, warped, mask), feature, mask * (1 - held)), mask
 
     def sharpened(self, composite: Tensor, feature: Tensor, blurred: Tensor) -> Tensor:
