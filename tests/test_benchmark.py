@@ -233,6 +233,15 @@ def test_hosts_in_turn_with_the_core(models, tmp_path):
     assert list(failed) == ["broken"] and "no paint" in failed["broken"]
 
 
+def test_frames_ahead_leave_the_threads_to_others(models):
+    stylizer = Stylizer("small", model_dir=models, device="cpu")
+    threads = torch.get_num_threads()
+    with closing(hosts.ahead(stylizer, pan(64, 48))) as stream:
+        times = list(islice(stream, 5))
+        assert torch.get_num_threads() == threads
+    assert times == sorted(times) and len(times) == 5
+
+
 def test_vspipe(run, models, tmp_path):
     pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
     host, clip = hosts.VapourSynth(), pan(64, 48)

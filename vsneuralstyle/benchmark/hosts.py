@@ -103,16 +103,17 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) ->
 def ahead(stylizer: Stylizer, clip: Clip) -> Iterator[float]:
     """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are begun before."""
     begun = []
-    with stylizer.aside():
-        try:
-            for frame in cycle(clip.frames(stylizer.device)):
+    try:
+        for frame in cycle(clip.frames(stylizer.device)):
+            with stylizer.aside():  # no longer than this: whoever asks for the frames measures others between them
                 begun.append(stylizer.begin(frame))
-                if len(begun) > AHEAD:
-                    begun.pop(0).result()
-                    synchronise(stylizer.device)
-                    yield time.monotonic()
-        finally:
-            wait(begun)
+                if len(begun) <= AHEAD:
+                    continue
+                begun.pop(0).result()
+                synchronise(stylizer.device)
+            yield time.monotonic()
+    finally:
+        wait(begun)
 
 
 def intervals(times: Sequence[float]) -> tuple[float, ...]:
