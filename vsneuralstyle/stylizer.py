@@ -222,10 +222,8 @@ class Stylizer:
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        before, glimpse = (
-            _glimpse(self.net1.quarter(pixels.upload(one, self.device).contiguous())) for one in (previous, frame)
-        )
-        return self._judged(before, glimpse, None)[0]
+        quarters = (self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame))
+        return self.scene_cut > 0 and scenecut.change(*quarters) > self.scene_cut
 
     def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
         """Whether a frame starts a scene, and how much of the style it shows. The host waits for the device here, and nowhere else.

@@ -159,7 +159,7 @@ def measure(
         for number in range(blocks):
             frames = rounds * (number + 1) // blocks - rounds * number // blocks
             before = WAITING if number else warm_up
-            for timing in in_turn(calls, frames, before, stylizer.device):
+            for timing in in_turn(calls, frames, min(before, warm_up), stylizer.device):
                 seconds[timing.name] = seconds.get(timing.name, ()) + timing.seconds
             for name, stream in streams.items():
                 if name in failed:

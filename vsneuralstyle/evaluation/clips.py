@@ -1,7 +1,6 @@
 """Clips to measure on: frames, and which pixel of one is which pixel of another."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -187,9 +186,5 @@ def flow_pair(function: FlowFunction, previous: Tensor, current: Tensor, cache: 
     backward, forward = function(b, a).cpu().half(), function(a, b).cpu().half()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when whole: an interrupted run leaves no broken entry. Of this process: others may fill the same cache.
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez_compressed(file, backward=backward.numpy(), forward=forward.numpy())
-        part.replace(path)
+        flowio.write_arrays(path, backward=backward.numpy(), forward=forward.numpy())
     return backward.float(), forward.float()

@@ -1,5 +1,7 @@
-"""Files of the flow benchmarks: Middlebury's .flo, and MPI Sintel's occlusion and invalid masks."""
+"""Files of the flow benchmarks: Middlebury's .flo, and MPI Sintel's occlusion and invalid masks; and those that keep what was
+measured."""
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -47,3 +49,11 @@ def read_mask(path: str | PathLike) -> Tensor:
     if mask is None:
         raise MediaError(f"{path}: no image that can be read; Sintel's masks are 8-bit PNG files")
     return torch.from_numpy(mask > 127).unsqueeze(0)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Writes a cache's entry, an .npz, as a whole or not at all; other processes may fill the same cache."""
+    part = path.with_suffix(f".{os.getpid()}.part")  # no .npz: one that was broken off is never taken for an entry
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    part.replace(path)

@@ -163,7 +163,8 @@ class Net1(nn.Module):
         Returns:
             F°_t (B, C, h, w) float32 and the mask M (B, 1, h, w), 0..1, 1 = reused.
         """
-        warped = warp(previous, flow / STRIDE, self.warp_mode)
+        offset = flow / STRIDE
+        warped = warp(previous, offset, self.warp_mode)
         feature = feature.float()
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
@@ -176,7 +177,7 @@ class Net1(nn.Module):
         mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
         # What comes from beyond the frame's border was never drawn: the border's features would be drawn out, more so each frame.
-        mask = mask * (1 - self.refresh * moved) * within(flow / STRIDE)
+        mask = mask * (1 - self.refresh * moved) * within(offset)
         return self.sharpened(torch.lerp(feature, warped, mask), feature, mask * (1 - held)), mask
 
     def sharpened(self, composite: Tensor, feature: Tensor, blurred: Tensor) -> Tensor:

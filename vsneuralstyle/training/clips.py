@@ -3,7 +3,6 @@
 The paper took DeepFlow2; here RAFT-small measures the flow, once, into a cache folder.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from vsneuralstyle import scenecut
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.evaluation import occlusion, raft
+from vsneuralstyle.evaluation import flowio, occlusion, raft
 
 FLAT = 5.0
 """Standard deviation, in code values, under which a sequence counts as flat."""
@@ -132,17 +131,12 @@ def prepare(
             backward, forward = raft.flow(network, current, previous), raft.flow(network, previous, current)
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
-        # No .npz: a run broken off here leaves nothing that is taken for a sequence. Of this process: others may fill the
-        # same cache.
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                frames=sequence,
-                flows=torch.cat(flows).half().cpu().numpy(),
-                traceable=torch.cat(masks).bool().cpu().numpy(),
-            )
-        part.replace(path)
+        flowio.write_arrays(
+            path,
+            frames=sequence,
+            flows=torch.cat(flows).half().cpu().numpy(),
+            traceable=torch.cat(masks).bool().cpu().numpy(),
+        )
         files.append((clip, index, path))
     return sorted(path for _, _, path in files)
 
