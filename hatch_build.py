@@ -1,6 +1,6 @@
 """Build hook: compiles the core's kernels, and the VapourSynth plugin, which goes where VapourSynth looks for plugins.
 
-The kernels know nothing of Python; on x86-64 there is a library for each of three levels of it. Without a C compiler the wheel
+The kernels know nothing of Python; on x86-64 there is a library for each of its levels. Without a C compiler the wheel
 comes without them, and the core is slower.
 
 The plugin uses Python's limited API of 3.12, so one wheel serves every Python. VapourSynth itself needs Python >= 3.12:
@@ -19,8 +19,8 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIMITED_API = "0x030C0000"  # Python 3.12
-LEVELS = ("-v4", "-v3", "-v2")
-"""Of x86-64, as the compiler and the kernels' libraries have them. Elsewhere there is one library, "kernels.so"."""
+LEVELS = {"-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16"], "-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"], "-v2": ["-march=x86-64-v2"]}
+"""Of x86-64: the ends of the libraries' names, and what the compiler is told. Elsewhere there is one library, "kernels.so"."""
 
 
 class Libraries(BuildHookInterface):
@@ -42,9 +42,8 @@ class Libraries(BuildHookInterface):
         if sys.platform != "linux":
             return
         folder = Path(self.root, "vsneuralstyle", "kernels")
-        for level in LEVELS if platform.machine() == "x86_64" else ("",):
+        for level, machine in LEVELS.items() if platform.machine() == "x86_64" else [("", [])]:
             library = (folder if beside_source else self.build) / f"kernels{level}.so"
-            machine = [f"-march=x86-64{level}"] if level else []
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
                 self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",

@@ -7,10 +7,10 @@
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 int pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
-int statistics(Fork, int, const void *, long, long, long, int, const float *, const float *, float, float *, int);
-int normalise(Fork, int, const void *, long, long, long, int, const float *, int, const void *, void *, long, int);
-int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const float *, const float *, long, float,
-             const float *, const float *, float, float *, void *, int, int);
+int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
+int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
+int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const void *, int, const float *, long,
+             float, const float *, const float *, float, float *, void *, int, int);
 int enter(Fork, int, const float *, long, long, long, long, const float *, const float *, const float *, const float *, float, float *,
           void *, int);
 int draw(Fork, int, const void *, long, long, const float *, const float *, float *, long, long, int);
@@ -64,21 +64,18 @@ int main(int count, char **arguments)
         void *x = samples(size, half, 50), *out = samples((height + 2 * pad) * (width + 2 * pad) * channels, half, 1);
         void *residual = samples(size, half, 1);
         float *weight = samples(channels, 0, 1), *bias = samples(channels, 0, 1), *scale = samples(2 * channels, 0, 1);
-        if (statistics(NULL, 1, x, height, width, channels, 0, on ? weight : NULL, on ? bias : NULL, 1e-5f, scale, half))
+        if (statistics(NULL, 1, x, height, width, channels, on ? weight : NULL, on ? bias : NULL, 1e-5f, scale, half))
             return 1;
-        normalise(NULL, 1, x, height, width, channels, 0, on ? scale : NULL, on, on ? residual : NULL, out, pad, half);
-        void *corners = samples((height + 1) * (width + 1) * 4 * channels, half, 5);
-        void *enlarged = samples((2 * height + 2 * pad) * (2 * width + 2 * pad) * channels, half, 1);
-        if (statistics(NULL, 1, corners, 2 * height, 2 * width, channels, 1, weight, bias, 1e-5f, scale, half))
-            return 1;
-        normalise(NULL, 1, corners, 2 * height, 2 * width, channels, 1, on ? scale : NULL, 1, NULL, enlarged, pad, half);
-
+        normalise(NULL, 1, x, height, width, channels, on ? scale : NULL, on, on ? residual : NULL, out, pad, half);
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
-        long tile = 4 + 2 * (n >> 2 & 1);
-        float *points = samples((tile + 2) * (tile + 2) * inputs * outputs, 0, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
-        void *convolved = samples(height * width * outputs, half_out, 1);
-        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, tile, points, biases, outputs, 0.1f, NULL, NULL,
-                     1e-4f, on ? NULL : norm, convolved, half, half_out))
+        const long reaches[] = {6, 8, 3, 5};
+        long reach = reaches[n >> 2 & 3];
+        int pairs = reach != 8 && n >> 4 & 1;
+        float *points = samples(reach * reach * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        void *convolved = samples((reach == 3 ? 4 * height * width : reach == 5 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
+                                  half_out, 1);
+        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, reach, points, pairs, biases, outputs, 0.1f,
+                     NULL, NULL, 1e-4f, on ? NULL : norm, convolved, half, half_out))
             return 1;
 
         float *nine = samples(25 * 9 * 3 * 16, 0, 1), *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
@@ -115,7 +112,7 @@ int main(int count, char **arguments)
             global_match(NULL, 1, scores, rows, columns, 0.2f, matched, half))
             return 1;
 
-        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, corners, enlarged, points, biases, norm, convolved,
+        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
                        nine, sixteen, both, entered, bordered, shown, flow,
                        warped, before, difference, mask, composite, blended, blurred, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

@@ -276,7 +276,7 @@ class Stylizer:
             self._follow(self._prepared(frame, quarter, glimpse), *verdict)
             for frame, quarter, glimpse, verdict in zip(singles, quarters, glimpses, judged)
         ]
-        return torch.cat(outputs) if outputs else frames
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else frames
 
     @torch.inference_mode()
     def prepare(self, frame: Tensor) -> Prepared:

@@ -97,7 +97,7 @@ def count(function: Callable, inputs: Sequence[Tensor]) -> Arithmetic:
     mapping = {operator: recorded(operator, formula) for operator, formula in flop_registry.items()}
     with FlopCounterMode(display=False, custom_mapping=mapping), kernels.counting() as products:
         outputs = function(*inputs)
-    layers += [Layer(p.operations, _bytes(p.weight), _bytes(p.read), _bytes(p.written), float32=True) for p in products]
+    layers += [Layer(p.operations, _bytes(p.weight), _bytes(p.read), _bytes(p.written), p.weight.dtype == torch.float32) for p in products]
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return Arithmetic(tuple(layers), sum(map(_bytes, inputs)), sum(map(_bytes, outputs)))
 

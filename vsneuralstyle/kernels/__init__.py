@@ -23,12 +23,15 @@ from torch.nn import functional as F
 
 from vsneuralstyle.cpu import openmp, units
 
-LEVELS = {"v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
+_V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+LEVELS = {"v4-bf16": _V4 | {"avx512_bf16"}, "v4": _V4, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
 """Channels come in multiples of this."""
 NINE_BORDER = 4
 """Of a 9x9 convolution."""
+ENLARGING, HALVING = 3, 5
+"""`reach` of `points` for a convolution of what is enlarged to twice its size by nearest neighbours, and for one of stride 2."""
 
 
 @cache
@@ -77,7 +80,7 @@ def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
 
 @dataclass(frozen=True)
 class Product:
-    """A convolution by a kernel: float32 multiplications and additions that were executed, and the tensors."""
+    """A convolution by a kernel: multiplications and additions that were executed, in the weight's precision, and the tensors."""
 
     operations: int
     weight: Tensor
@@ -125,20 +128,20 @@ def pack(frame: Tensor, height: int, width: int, dtype: torch.dtype, offset: flo
     return out
 
 
-def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, *, corners: bool = False) -> Tensor:
+def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Instance normalisation as a multiplication and a sum.
 
     Args:
-        x: the picture; or, with `corners`, what `UpsampledConv`'s rearranged convolution makes of one.
+        x: the picture.
         weight, bias: (C,) float32, or None.
         eps: added to the variance.
 
     Returns:
         (2, C) float32: what to multiply with, and then to add.
     """
-    channels, height, width = _size(x, corners)
+    channels, height, width = x.shape[1:]
     scale = torch.empty(2, channels)
-    _call("statistics", x, height, width, channels, corners, weight, bias, float(eps), scale, _half(x))
+    _call("statistics", x, height, width, channels, weight, bias, float(eps), scale, _half(x))
     return scale
 
 
@@ -146,34 +149,26 @@ def normalise(
     x: Tensor,
     scale: Tensor | None = None,
     *,
-    corners: bool = False,
     relu: bool = False,
     residual: Tensor | None = None,
     pad: int = 0,
-    repeats: bool = False,
 ) -> Tensor:
     """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
 
     Args:
-        x: the picture; or, with `corners`, what `UpsampledConv`'s rearranged convolution makes of one.
+        x: the picture.
         scale: of x, as `statistics` gives it; None: x as it is.
         relu: 0 for what is negative.
         residual: added at the end.
-        pad: width of the border.
-        repeats: the border is the edge repeated, else what lies within, reflected.
+        pad: width of the border, reflected.
 
     Returns:
         (1, C, H + 2 pad, W + 2 pad).
     """
-    channels, height, width = _size(x, corners)
-    out = _empty(x, channels, height + 2 * pad, width + 2 * pad)
-    _call("normalise", x, height, width, channels, corners, scale, relu, residual, out, pad, repeats, _half(x))
-    return out
-
-
-def _size(x: Tensor, corners: bool) -> tuple[int, int, int]:
     channels, height, width = x.shape[1:]
-    return (channels // 4, 2 * (height - 1), 2 * (width - 1)) if corners else (channels, height, width)
+    out = _empty(x, channels, height + 2 * pad, width + 2 * pad)
+    _call("normalise", x, height, width, channels, scale, relu, residual, out, pad, _half(x))
+    return out
 
 
 def whole(channels: int) -> int:
@@ -187,23 +182,37 @@ def _filtered(weight: Tensor, lines: list[list[int]], divisors: list[int]) -> Te
     return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
 
 
+def pairs(dtype: torch.dtype) -> bool:
+    """Whether `convolve` multiplies pairs of bfloat16: where the CPU does so, which is twice the work at a time."""
+    return dtype == torch.bfloat16 and "avx512_bf16" in units()
+
+
 _FILTERS = {
-    4: ([[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]], [4, 6, 6, 24, 24, 1]),
-    6: ([[1, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [4, 2, 1], [4, -2, 1], [0, 0, 1]], [1, 9, 9, 90, 90, 180, 180, 1]),
+    ENLARGING: ([[1, 0, 0], [1, 1, 1], [0, 0, 1]], [1, 1, 1]),
+    HALVING: ([[0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], [1, 1, 1, 1, 1]),
+    6: ([[64, 0, 0], [-128, -96, -72], [-128, 96, -72], [32, 48, 72], [32, -48, 72], [0, 0, 1]], [81, 243, 243, 243, 243, 1]),
+    8: ([[1, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [4, 2, 1], [4, -2, 1], [0, 0, 1]], [1, 9, 9, 90, 90, 180, 180, 1]),
 }
-"""G of Winograd's filtering by tiles of so many pixels: lines, and what each is divided by."""
+"""G of minimal filtering by tiles that reach over so many pixels: lines, and what each is divided by."""
 
 
-def points(weight: Tensor, tile: int = 4) -> Tensor:
-    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it, ((tile + 2)², inputs, whole(outputs)) float32.
+def points(weight: Tensor, reach: int = 6) -> Tensor:
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (reach², inputs, whole(outputs)) float32, or, of
+    `pairs`, (reach², inputs / 2 rounded up, whole(outputs), 2) bfloat16.
 
-    Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) or F(6x6, 3x3).
+    Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) and F(6x6, 3x3), the first at
+    points whose rounding is half of theirs; the others are ours.
 
     Args:
-        tile: 4 or 6. The larger one multiplies a fifth less and adds more: it pays where channels are many and pictures large.
+        reach: 6 or 8 for a stride of 1, of which the larger multiplies a fifth less and adds more: it pays where channels are many and
+            pictures large, and is float32; `ENLARGING`, or `HALVING`.
     """
-    transformed = _filtered(weight, *_FILTERS[tile]).flatten(0, 1).transpose(1, 2)
-    return F.pad(transformed, (0, whole(len(weight)) - len(weight))).float().contiguous()
+    transformed = _filtered(weight, *_FILTERS[reach]).flatten(0, 1).transpose(1, 2)
+    transformed = F.pad(transformed, (0, whole(len(weight)) - len(weight)))
+    if reach == 8 or not pairs(weight.dtype):
+        return transformed.float().contiguous()
+    transformed = F.pad(transformed, (0, 0, 0, transformed.shape[1] % 2))
+    return transformed.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16().contiguous()
 
 
 def nine_points(weight: Tensor) -> Tensor:
@@ -228,29 +237,30 @@ def convolve(
     norm: tuple[Tensor | None, Tensor | None, float] | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """A 3x3 convolution of stride 1.
+    """A 3x3 convolution, of stride 1, of stride 2, or of what is enlarged to twice its size.
 
     Args:
         x: the picture, of whole(inputs) channels, of which the last are 0.
         weight: as `points` makes it. bias: (whole(outputs),) float32.
         scale, relu: of x before the convolution, as `normalise` has them.
-        reflects: the border is x reflected, else 0.
+        reflects: the border is x reflected (or enlarged and reflected), else 0.
         slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
         norm: weight, bias and eps of what comes next, as `statistics` has them.
         dtype: of what comes out; None: x's.
 
     Returns:
-        (1, whole(outputs), H, W), and with `norm` the scale of it, as `statistics` gives it.
+        (1, whole(outputs), H, W), or of twice or half that size, and with `norm` the scale of it, as `statistics` gives it.
     """
     channels, height, width = x.shape[1:]
-    count, inputs, outputs = weight.shape
-    tile = math.isqrt(count) - 2
-    out = _empty(x, outputs, height, width, dtype)
+    in_pairs, reach, outputs = weight.dtype == torch.bfloat16, math.isqrt(len(weight)), weight.shape[2]
+    inputs = weight[0].numel() // outputs
+    size = [{ENLARGING: 2 * n, HALVING: -(-n // 2)}.get(reach, n) for n in (height, width)]
+    out = _empty(x, outputs, *size, dtype)
     following = None if norm is None else torch.empty(2, outputs)
     norm_weight, norm_bias, eps = norm or (None, None, 0.0)
-    _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, tile, weight, bias, outputs, float(slope), norm_weight,
-          norm_bias, float(eps), following, out, _half(x), _half(out))
-    _count(_tiles(height, width, tile) * weight.numel(), weight, x, out)
+    _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, reach, weight, in_pairs, bias, outputs, float(slope),
+          norm_weight, norm_bias, float(eps), following, out, _half(x), _half(out))
+    _count(_tiles(*size, 2 if reach in (ENLARGING, HALVING) else reach - 2) * weight.numel(), weight, x, out)
     return out, following
 
 

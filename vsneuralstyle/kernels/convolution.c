@@ -1,71 +1,117 @@
-/* 3x3 convolutions of stride 1 by Winograd's minimal filtering, F(4x4, 3x3) and F(6x6, 3x3): a quarter of the multiplications, and a fifth.
+/* 3x3 convolutions by Winograd's minimal filtering.
  *
- * Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). A tile of 4x4 outputs comes of 6x6 inputs,
- * which become 36 points, one of 6x6 of 8x8, 64 points; at each point the channels of many tiles are a matrix, which is multiplied
- * with the weights there. All of it is float32, so its rounding is far below bfloat16's. Larger tiles have more to add up before and after.
+ * Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). A tile of inputs becomes as many points, line by
+ * line and then column by column; at each point the channels of many tiles are a matrix, which is multiplied with the weights there;
+ * and of the products comes the tile of outputs. There are four kinds, told apart by the tile's reach, the inputs of a line of it:
+ *
+ *   6, 8  stride 1, F(4x4, 3x3) and F(6x6, 3x3): a quarter of the multiplications, and a fifth. Larger tiles have more to add up before and after.
+ *   3     of what is enlarged to twice its size by nearest neighbours: 2x2 outputs of 9 points, for 36 multiplications, or 16 where equal
+ *         inputs are counted once.
+ *   5     stride 2: 2x2 outputs of 25 points, for 36 multiplications.
+ *
+ * In float32 all of it rounds far less than bfloat16. A CPU that multiplies pairs of bfloat16 does twice the work: the points of reach 3 and 5,
+ * samples and differences of neighbours, bear it as a direct convolution does; those of reach 6 lose twice as many bits at the usual points,
+ * 1 and 2, as at 3/4 and 3/2 (an error of 1.2 % of what comes out, for 2.5 %).
  *
  * Pictures are as in kernels.c.
  */
 
 #include "kernels.h"
 
-enum { MOST_REACH = 6 + 2, MOST_POINTS = MOST_REACH * MOST_REACH };
+enum { ENLARGING = 3, HALVING = 5, MOST_REACH = 6 + 2, MOST_POINTS = MOST_REACH * MOST_REACH };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
 enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES };
 enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's cache holds what comes of them */
+enum { BLOCKS = 8 };                    /* of a part of the work, where tiles are small */
 
 typedef struct {
-    const void *x;
-    const float *scale, *weight, *bias;
+    const void *x, *weight;
+    const float *scale, *bias;
     void *out;
     double *sums;
-    const void *zeros;
-    long height, width, channels, inputs, outputs, across, count;
+    long height, width, full_height, full_width; /* of x; of what comes out */
+    long channels, inputs, outputs, across, count;
     float slope;
-    long tile;
-    int reflects, relu, half, half_out;
+    long reach;
+    int reflects, relu, half, half_out, pairs;
 } Convolve;
 
-/* B^T d for one line of tile + 2. */
-INLINE void to_points(Floats *d, long step, int tile)
+INLINE long step_of(long reach) /* inputs from a tile to the next */
 {
-    Floats d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-    if (tile == 4) {
-        Floats even = d4 - 4 * d2, odd = d3 - 4 * d1, near = d4 - d2, far = 2 * (d3 - d1);
-        d[0] = 4 * d0 - 5 * d2 + d4;
-        d[step] = even + odd;
-        d[2 * step] = even - odd;
-        d[3 * step] = near + far;
-        d[4 * step] = near - far;
-        d[5 * step] = 4 * d1 - 5 * d3 + d5;
+    return reach == ENLARGING ? 1 : reach == HALVING ? 4 : reach - 2;
+}
+
+INLINE long size_of(long reach) /* a tile's outputs in a line */
+{
+    return reach == ENLARGING || reach == HALVING ? 2 : reach - 2;
+}
+
+/* B^T d for one line of a tile. */
+INLINE void to_points(Floats *d, long reach)
+{
+    Floats d0 = d[0], d1 = d[1], d2 = d[2];
+    if (reach == ENLARGING) {
+        d[0] = d0 - d1;
+        d[2] = d1 - d2;
+        return;
+    }
+    Floats d3 = d[3], d4 = d[4];
+    if (reach == HALVING) { /* what meets the kernel's middle, and F(2, 2) of what meets its sides */
+        d[0] = d1;
+        d[1] = d3;
+        d[2] = d0 - d2;
+        d[3] = d2;
+        d[4] = d2 - d4;
+        return;
+    }
+    Floats d5 = d[5];
+    if (reach == 6) { /* at 0, 3/4, -3/4, 3/2, -3/2 */
+        Floats even = d4 - 2.25f * d2, odd = 0.75f * (d3 - 2.25f * d1), other_even = d4 - 0.5625f * d2, other_odd = 1.5f * (d3 - 0.5625f * d1);
+        d[0] = 1.265625f * d0 - 2.8125f * d2 + d4;
+        d[1] = even + odd;
+        d[2] = even - odd;
+        d[3] = other_even + other_odd;
+        d[4] = other_even - other_odd;
+        d[5] = 1.265625f * d1 - 2.8125f * d3 + d5;
     } else {
-        Floats d6 = d[6 * step], d7 = d[7 * step];
+        Floats d6 = d[6], d7 = d[7];
         Floats even = d2 - 4.25f * d4 + d6, odd = d1 - 4.25f * d3 + d5; /* at 1 and -1 */
         Floats twice_even = 0.25f * d2 - 1.25f * d4 + d6, twice_odd = 0.5f * d1 - 2.5f * d3 + 2 * d5; /* at 2 and -2 */
         Floats half_even = 4 * d2 - 5 * d4 + d6, half_odd = 2 * d1 - 2.5f * d3 + 0.5f * d5; /* at 1/2 and -1/2 */
         d[0] = d0 - d6 + 5.25f * (d4 - d2);
-        d[step] = even + odd;
-        d[2 * step] = even - odd;
-        d[3 * step] = twice_even + twice_odd;
-        d[4 * step] = twice_even - twice_odd;
-        d[5 * step] = half_even + half_odd;
-        d[6 * step] = half_even - half_odd;
-        d[7 * step] = d7 - d1 + 5.25f * (d3 - d5);
+        d[1] = even + odd;
+        d[2] = even - odd;
+        d[3] = twice_even + twice_odd;
+        d[4] = twice_even - twice_odd;
+        d[5] = half_even + half_odd;
+        d[6] = half_even - half_odd;
+        d[7] = d7 - d1 + 5.25f * (d3 - d5);
     }
 }
 
-/* A^T m for one line of tile + 2, of which `tile` are left. */
-INLINE void from_points(Floats *m, long step, int tile)
+/* A^T m for one line of a tile, of which its outputs are left. */
+INLINE void from_points(Floats *m, long step, long reach)
 {
-    Floats sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
-    Floats further = m[3 * step] + m[4 * step], opposite = m[3 * step] - m[4 * step];
-    if (tile == 4) {
+    Floats m1 = m[step], m2 = m[2 * step];
+    if (reach == ENLARGING) {
+        m[0] = m[0] + m1;
+        m[step] = m1 - m2;
+        return;
+    }
+    Floats m3 = m[3 * step], m4 = m[4 * step];
+    if (reach == HALVING) {
+        m[0] = m[0] + m2 + m3;
+        m[step] = m1 + m3 - m4;
+        return;
+    }
+    Floats sum = m1 + m2, difference = m1 - m2, further = m3 + m4, opposite = m3 - m4;
+    if (reach == 6) {
         Floats last = m[5 * step];
         m[0] = m[0] + sum + further;
-        m[step] = difference + 2 * opposite;
-        m[2 * step] = sum + 4 * further;
-        m[3 * step] = difference + 8 * opposite + last;
+        m[step] = 0.75f * difference + 1.5f * opposite;
+        m[2 * step] = 0.5625f * sum + 2.25f * further;
+        m[3 * step] = 0.421875f * difference + 3.375f * opposite + last;
     } else {
         Floats nearer = m[5 * step] + m[6 * step], other = m[5 * step] - m[6 * step], last = m[7 * step];
         m[0] = m[0] + sum + further + 32 * nearer;
@@ -77,45 +123,64 @@ INLINE void from_points(Floats *m, long step, int tile)
     }
 }
 
-/* A tile's inputs -> points[(tile + 2)^2][BLOCK][channels], of which this is one of BLOCK. */
-INLINE void transform(const Convolve *job, long number, float *points, int tile, int scaled, int half)
+/* Where a line of x is that is `place`; -1: beyond a border of 0. */
+INLINE long line_at(const Convolve *job, long place, long size, long reach)
 {
-    long top = number / job->across * tile - 1, left = number % job->across * tile - 1, channels = job->channels;
-    long reach = tile + 2, count = reach * reach;
-    long sample = half ? 2 : 4, line = job->width * channels * sample;
-    const char *from[MOST_POINTS], *x = job->x, *corner = x + top * line + left * channels * sample;
-    int within = top >= 0 && left >= 0 && top + reach <= job->height && left + reach <= job->width;
-    for (long i = 0; i < reach; i++)
-        for (long j = 0; j < reach; j++)
-            from[i * reach + j] = corner + i * line + j * channels * sample;
-    for (long n = 0; n < count && !within; n++) {
-        long row = top + n / reach, column = left + n % reach;
-        if (job->reflects) {
-            row = reflect(row, job->height - 1);
-            column = reflect(column, job->width - 1);
-        }
-        int inside = row >= 0 && row < job->height && column >= 0 && column < job->width;
-        from[n] = inside ? x + row * line + column * channels * sample : job->zeros;
+    if (job->reflects) /* of what is enlarged, the reflection is the edge repeated */
+        return reach == ENLARGING ? clamp(place, size - 1) : reflect(place, size - 1);
+    return place >= 0 && place < size ? place : -1;
+}
+
+/* A column of x from channel c on, in the rows that begin there (NULL: of a border of 0) -> the points down it. */
+INLINE void column_of(const Convolve *job, const char *const *rows, long place, long c, Floats scale, Floats shift, Floats *d, long reach,
+                      int scaled, int half)
+{
+    long column = line_at(job, place, job->width, reach);
+    Floats least = (Floats){0} + (job->relu ? 0 : -__builtin_inff());
+    for (long i = 0; i < reach; i++) {
+        d[i] = (Floats){0};
+        if (column < 0 || !rows[i])
+            continue;
+        d[i] = load(rows[i], column * job->channels + c, half);
+        if (scaled)
+            d[i] = maximum(d[i] * scale + shift, least);
+    }
+    to_points(d, reach);
+}
+
+/* `count` tiles side by side, of which `number` is the first -> points[reach^2][BLOCK][channels], of each BLOCK as many. */
+INLINE void transform(const Convolve *job, long number, long count, void *points, long reach, int pairs, int scaled, int half)
+{
+    long step = step_of(reach), channels = job->channels, shared = reach - step;
+    long top = number / job->across * step - 1, left = number % job->across * step - 1;
+    const char *rows[MOST_REACH];
+    for (long i = 0; i < reach; i++) {
+        long row = line_at(job, top + i, job->height, reach);
+        rows[i] = row < 0 ? NULL : (const char *)job->x + row * job->width * channels * (half ? 2 : 4);
     }
     for (long c = 0; c < channels; c += LANES) {
-        Floats d[MOST_POINTS], scale = {0}, shift = {0};
+        Floats scale = {0}, shift = {0}, d[MOST_REACH][MOST_REACH]; /* a tile's columns */
         if (scaled) {
             scale = load(job->scale, c, 0);
             shift = load(job->scale, channels + c, 0);
         }
+        for (long j = 0; j < shared; j++)
+            column_of(job, rows, left + j, c, scale, shift, d[j], reach, scaled, half);
         for (long n = 0; n < count; n++) {
-            d[n] = load(from[n], c, half);
-            if (scaled) {
-                Floats value = d[n] * scale + shift;
-                d[n] = job->relu ? select((Words)(value > 0), value, (Floats){0}) : value;
+            for (long j = shared; j < reach; j++)
+                column_of(job, rows, left + n * step + j, c, scale, shift, d[j], reach, scaled, half);
+            for (long i = 0; i < reach; i++) {
+                Floats line[MOST_REACH];
+                for (long j = 0; j < reach; j++)
+                    line[j] = d[j][i];
+                to_points(line, reach);
+                for (long j = 0; j < reach; j++)
+                    store(points, ((i * reach + j) * BLOCK + n) * channels + c, line[j], pairs);
             }
+            for (long j = 0; j < shared; j++)
+                for (long i = 0; i < reach; i++)
+                    d[j][i] = d[j + step][i];
         }
-        for (long n = 0; n < reach; n++)
-            to_points(d + n, reach, tile);
-        for (long n = 0; n < reach; n++)
-            to_points(d + n * reach, 1, tile);
-        for (long n = 0; n < count; n++)
-            store(points, n * BLOCK * channels + c, d[n], 0);
     }
 }
 
@@ -138,33 +203,113 @@ INLINE void multiply(const float *points, long channels, const float *weight, lo
             store(products, row * GROUP + v * LANES, sums[row][v], 0);
 }
 
-/* A tile's products[(tile + 2)^2][BLOCK][GROUP] -> its outputs from channel `first` on, and their sums. */
-INLINE void finish(const Convolve *job, long number, const float *products, long first, long vectors, double *sums, int tile, int half)
+/* As `multiply`, of pairs of bfloat16: (TILES, inputs) times (inputs / 2 rounded up, outputs, 2). */
+INLINE void multiply_pairs(const uint16_t *points, long channels, const uint32_t *weight, long outputs, long inputs, float *products,
+                           long vectors)
 {
-    long top = number / job->across * tile, left = number % job->across * tile, outputs = job->outputs, reach = tile + 2;
-    long rows = remaining(top, job->height, tile), columns = remaining(left, job->width, tile);
+    Floats sums[TILES][VECTORS] = {0};
+    for (long k = 0; 2 * k < inputs; k++) {
+        Words w[VECTORS];
+        for (long v = 0; v < vectors; v++)
+            memcpy(&w[v], weight + k * outputs + v * LANES, sizeof w[v]);
+        for (long row = 0; row < TILES; row++) {
+            uint32_t pair;
+            memcpy(&pair, points + row * channels + 2 * k, sizeof pair);
+            for (long v = 0; v < vectors; v++)
+                sums[row][v] = add_products(sums[row][v], pair, w[v]);
+        }
+    }
+    for (long row = 0; row < TILES; row++)
+        for (long v = 0; v < vectors; v++)
+            store(products, row * GROUP + v * LANES, sums[row][v], 0);
+}
+
+/* Products[reach^2][BLOCK][GROUP] of `count` tiles side by side -> their outputs from channel `first` on, and these's sums. */
+INLINE void finish(const Convolve *job, long number, long count, const float *products, long first, long vectors, double *sums, long reach,
+                   int half)
+{
+    long size = size_of(reach), top = number / job->across * size, left = number % job->across * size, outputs = job->outputs;
+    long rows = remaining(top, job->full_height, size), width = remaining(left, job->full_width, count * size);
     for (long v = 0; v < vectors; v++) {
         long c = first + v * LANES;
-        Floats m[MOST_POINTS], bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
-        for (long n = 0; n < reach * reach; n++)
-            m[n] = load(products, n * BLOCK * GROUP + v * LANES, 0);
-        for (long n = 0; n < reach; n++)
-            from_points(m + n, reach, tile);
-        for (long n = 0; n < tile; n++)
-            from_points(m + n * reach, 1, tile);
-        for (long i = 0; i < rows; i++)
-            for (long j = 0; j < columns; j++) {
-                Floats value = m[i * reach + j] + bias;
-                value = select((Words)(value > 0), value, value * job->slope);
-                store(job->out, ((top + i) * job->width + left + j) * outputs + c, value, half);
-                /* About the tile's first, so that a mean far from 0 leaves the variance its digits. */
-                if (i == 0 && j == 0)
-                    about = value;
-                sum += value - about;
-                square += (value - about) * (value - about);
-            }
+        Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
+        for (long n = 0; n < count; n++) {
+            Floats m[MOST_POINTS];
+            for (long point = 0; point < reach * reach; point++)
+                m[point] = load(products, (point * BLOCK + n) * GROUP + v * LANES, 0);
+            for (long j = 0; j < reach; j++)
+                from_points(m + j, reach, reach);
+            for (long i = 0; i < size; i++)
+                from_points(m + i * reach, 1, reach);
+            long columns = remaining(n * size, width, size);
+            for (long i = 0; i < rows; i++)
+                for (long j = 0; j < columns; j++) {
+                    Floats value = m[i * reach + j] + bias;
+                    value = maximum(value, value * job->slope);
+                    store(job->out, ((top + i) * job->full_width + left + n * size + j) * outputs + c, value, half);
+                    /* About the first, so that a mean far from 0 leaves the variance its digits. */
+                    if (n + i + j == 0)
+                        about = value;
+                    sum += value - about;
+                    square += (value - about) * (value - about);
+                }
+        }
         if (sums)
-            add_sums(sums + c, outputs, about, sum, square, rows * columns);
+            add_sums(sums + c, outputs, about, sum, square, rows * width);
+    }
+}
+
+/* How many of `count` tiles from `number` on are side by side. */
+INLINE long run_of(const Convolve *job, long number, long count)
+{
+    return remaining(number % job->across, job->across, count);
+}
+
+/* `count` tiles from `number` on; those that are multiplied at once are `size`, of which some may be nothing. */
+INLINE void block_of(const Convolve *job, long number, long count, long size, float *room, double *sums, long reach, int pairs)
+{
+    long all = reach * reach, sample = pairs ? 2 : 4;
+    char *points = (char *)room;
+    float *products = room + all * BLOCK * job->channels;
+    for (long n = 0, run; n < count; n += run) {
+        run = run_of(job, number + n, count - n);
+        void *to = points + n * job->channels * sample;
+        switch ((job->scale ? 2 : 0) + job->half) {
+        case 0: transform(job, number + n, run, to, reach, pairs, 0, 0); break;
+        case 1: transform(job, number + n, run, to, reach, pairs, 0, 1); break;
+        case 2: transform(job, number + n, run, to, reach, pairs, 1, 0); break;
+        case 3: transform(job, number + n, run, to, reach, pairs, 1, 1); break;
+        }
+    }
+    for (long point = 0; point < all && count < size; point++)
+        memset(points + (point * BLOCK + count) * job->channels * sample, 0, (size - count) * job->channels * sample);
+    for (long c = 0; c < job->outputs; c += GROUP) {
+        long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
+        for (long point = 0; point < all; point++)
+            for (long row = 0; row < count; row += TILES) {
+                long from = (point * BLOCK + row) * job->channels;
+                float *to = products + (point * BLOCK + row) * GROUP;
+                if (pairs) {
+                    const uint32_t *weight = (const uint32_t *)job->weight + point * ((job->inputs + 1) / 2) * job->outputs + c;
+                    if (vectors == VECTORS)
+                        multiply_pairs((const uint16_t *)points + from, job->channels, weight, job->outputs, job->inputs, to, VECTORS);
+                    else
+                        multiply_pairs((const uint16_t *)points + from, job->channels, weight, job->outputs, job->inputs, to, 1);
+                } else {
+                    const float *weight = (const float *)job->weight + point * job->inputs * job->outputs + c;
+                    if (vectors == VECTORS)
+                        multiply((const float *)points + from, job->channels, weight, job->outputs, job->inputs, to, VECTORS);
+                    else
+                        multiply((const float *)points + from, job->channels, weight, job->outputs, job->inputs, to, 1);
+                }
+            }
+        for (long n = 0, run; n < count; n += run) {
+            run = run_of(job, number + n, count - n);
+            if (job->half_out)
+                finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 1);
+            else
+                finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 0);
+        }
     }
 }
 
@@ -174,90 +319,70 @@ INLINE long large_blocks(long count)
     return count < SMALL ? 0 : count / BLOCK;
 }
 
-INLINE long blocks_of(long count)
+INLINE long parts_of(long count, long reach)
 {
+    if (reach < 6)
+        return (count + BLOCKS * BLOCK - 1) / (BLOCKS * BLOCK);
     long large = large_blocks(count);
     return large + (count - large * BLOCK + TILES - 1) / TILES;
 }
 
-INLINE void block_of(const Convolve *job, long block, float *points, float *products, int tile, int scaled, int half, int half_out)
+INLINE void convolve_tiles(const Convolve *job, long part, float *room, double *sums, long reach, int pairs)
 {
-    long large = large_blocks(job->count), all = (tile + 2) * (tile + 2);
-    long first = block < large ? block * BLOCK : large * BLOCK + (block - large) * TILES, size = block < large ? BLOCK : TILES;
-    long count = remaining(first, job->count, size);
-    double *sums = job->sums ? job->sums + block * 2 * job->outputs : NULL;
-    if (sums)
-        memset(sums, 0, 2 * job->outputs * sizeof *sums);
-    for (long n = 0; n < count; n++)
-        transform(job, first + n, points + n * job->channels, tile, scaled, half);
-    /* Rows that no tile fills are multiplied, too. */
-    for (long point = 0; point < all && count < size; point++)
-        memset(points + (point * BLOCK + count) * job->channels, 0, (size - count) * job->channels * sizeof *points);
-    for (long c = 0; c < job->outputs; c += GROUP) {
-        long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
-        for (long point = 0; point < all; point++) {
-            const float *weight = job->weight + point * job->inputs * job->outputs + c;
-            for (long row = 0; row < count; row += TILES) {
-                const float *from = points + (point * BLOCK + row) * job->channels;
-                float *to = products + (point * BLOCK + row) * GROUP;
-                if (vectors == VECTORS)
-                    multiply(from, job->channels, weight, job->outputs, job->inputs, to, VECTORS);
-                else
-                    multiply(from, job->channels, weight, job->outputs, job->inputs, to, 1);
-            }
-        }
-        for (long n = 0; n < count; n++)
-            finish(job, first + n, products + n * GROUP, c, vectors, sums, tile, half_out);
+    if (reach < 6) {
+        long first = part * BLOCKS * BLOCK, last = remaining(0, job->count, first + BLOCKS * BLOCK);
+        for (long number = first; number < last; number += BLOCK)
+            block_of(job, number, remaining(number, last, BLOCK), BLOCK, room, sums, reach, pairs);
+        return;
     }
+    long large = large_blocks(job->count);
+    long first = part < large ? part * BLOCK : large * BLOCK + (part - large) * TILES, size = part < large ? BLOCK : TILES;
+    block_of(job, first, remaining(first, job->count, size), size, room, sums, reach, pairs);
 }
 
-INLINE void convolve_block(const Convolve *job, long block, float *points, int tile)
-{
-    float *products = points + (tile + 2) * (tile + 2) * BLOCK * job->channels;
-    switch ((job->scale ? 4 : 0) + (job->half ? 2 : 0) + job->half_out) {
-    case 0: block_of(job, block, points, products, tile, 0, 0, 0); break;
-    case 2: block_of(job, block, points, products, tile, 0, 1, 0); break;
-    case 3: block_of(job, block, points, products, tile, 0, 1, 1); break;
-    case 4: block_of(job, block, points, products, tile, 1, 0, 0); break;
-    case 7: block_of(job, block, points, products, tile, 1, 1, 1); break;
-    }
-}
-
-static void convolve_part(const void *data, long block, float *points)
+static void convolve_part(const void *data, long part, float *room)
 {
     const Convolve copy = *(const Convolve *)data, *job = &copy; /* which no store of floats can change */
-    if (job->tile == 4)
-        convolve_block(job, block, points, 4);
-    else
-        convolve_block(job, block, points, 6);
+    double *sums = job->sums ? job->sums + part * 2 * job->outputs : NULL;
+    if (sums)
+        memset(sums, 0, 2 * job->outputs * sizeof *sums);
+    switch (job->reach * 2 + job->pairs) {
+    case 2 * ENLARGING: convolve_tiles(job, part, room, sums, ENLARGING, 0); break;
+    case 2 * ENLARGING + 1: convolve_tiles(job, part, room, sums, ENLARGING, 1); break;
+    case 2 * HALVING: convolve_tiles(job, part, room, sums, HALVING, 0); break;
+    case 2 * HALVING + 1: convolve_tiles(job, part, room, sums, HALVING, 1); break;
+    case 2 * 6: convolve_tiles(job, part, room, sums, 6, 0); break;
+    case 2 * 6 + 1: convolve_tiles(job, part, room, sums, 6, 1); break;
+    case 2 * 8: convolve_tiles(job, part, room, sums, 8, 0); break;
+    }
 }
 
-/* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out (height, width, outputs), outputs
- * a multiple of 16.
+/* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out, of that size, of twice of it (reach 3) or
+ * half of it, rounded up (reach 5), and `outputs` channels, a multiple of 16.
  *
  * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
- * reflects: the border is x reflected, else 0.
- * tile: 4 or 6. weight: ((tile + 2)^2, inputs, outputs), what `points` in __init__.py makes of the convolution's. bias: (outputs).
- * slope: what is below 0 is multiplied by it at the end.
+ * reflects: the border is x reflected, or enlarged and reflected, else 0.
+ * reach: of a tile, 3, 5, 6 or 8. weight: (reach^2, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
+ *     for reach 8, bfloat16, (reach^2, inputs / 2 rounded up, outputs, 2). bias: (outputs).
+ * slope: what is below 0 is multiplied by it at the end, 0 to 1.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
  *     then norm_weight and norm_bias, which may be NULL; without `norm` none.
- * half, half_out: of x and out; out alone can't be. */
+ * half, half_out: of x and out. */
 EXPORT int convolve(Fork fork, int threads, const void *x, long height, long width, long channels, long inputs, const float *scale, int relu,
-                    int reflects, long tile, const float *weight, const float *bias, long outputs, float slope, const float *norm_weight,
-                    const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)
+                    int reflects, long reach, const void *weight, int pairs, const float *bias, long outputs, float slope,
+                    const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)
 {
-    long across = (width + tile - 1) / tile, count = across * ((height + tile - 1) / tile), blocks = blocks_of(count);
-    float *zeros = calloc(channels, sizeof *zeros);
-    double *sums = norm ? malloc(blocks * 2 * outputs * sizeof *sums) : NULL;
-    int result = zeros && (sums || !norm) ? 0 : -1;
-    if (!result) {
-        Convolve job = {x, scale, weight, bias, out, sums, zeros, height, width, channels, inputs, outputs, across, count, slope,
-                        tile, reflects, relu, half, half_out};
-        result = share_in_room(fork, threads, convolve_part, &job, blocks, (tile + 2) * (tile + 2) * BLOCK * (channels + GROUP));
-        if (norm && !result)
-            normalising(sums, blocks, outputs, (double)height * width, norm_weight, norm_bias, eps, norm);
-    }
-    free(zeros);
+    long full_height = reach == ENLARGING ? 2 * height : reach == HALVING ? (height + 1) / 2 : height;
+    long full_width = reach == ENLARGING ? 2 * width : reach == HALVING ? (width + 1) / 2 : width, size = size_of(reach);
+    long across = (full_width + size - 1) / size, count = across * ((full_height + size - 1) / size), parts = parts_of(count, reach);
+    double *sums = norm ? malloc(parts * 2 * outputs * sizeof *sums) : NULL;
+    if (norm && !sums)
+        return -1;
+    Convolve job = {x, weight, scale, bias, out, sums, height, width, full_height, full_width, channels, inputs, outputs, across, count, slope,
+                    reach, reflects, relu, half, half_out, pairs};
+    int result = share_in_room(fork, threads, convolve_part, &job, parts, reach * reach * BLOCK * (channels + GROUP));
+    if (norm && !result)
+        normalising(sums, parts, outputs, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
     free(sums);
     return result;
 }

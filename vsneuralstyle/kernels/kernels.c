@@ -83,18 +83,10 @@ typedef struct {
     const void *x, *residual;
     void *out;
     long height, width, channels, pad;
-    int half, corners, relu, repeats;
+    int half, relu;
     double *sums;       /* of each part, then of each of both, channels */
     const float *scale; /* channels scales, then channels shifts; NULL: as they are */
 } Normalise;
-
-INLINE long pixel(const Normalise *job, long y, long x)
-{
-    if (!job->corners)
-        return (y * job->width + x) * job->channels;
-    long corner = ((y + 1) >> 1) * ((job->width >> 1) + 1) + ((x + 1) >> 1);
-    return (corner * 4 + ((y + 1) & 1) * 2 + ((x + 1) & 1)) * job->channels;
-}
 
 INLINE void sum_rows(const Normalise *job, long part, int half)
 {
@@ -103,9 +95,9 @@ INLINE void sum_rows(const Normalise *job, long part, int half)
     for (long y = part * ROWS; y < last_row(part, job->height); y++)
         for (long c = 0; c < job->channels; c += LANES) {
             /* About the row's first pixel, so that a mean far from 0 leaves the variance its digits. */
-            Floats about = load(job->x, pixel(job, y, 0) + c, half), sum[2] = {0}, square[2] = {0};
+            Floats about = load(job->x, y * job->width * job->channels + c, half), sum[2] = {0}, square[2] = {0};
             for (long x = 0; x < job->width; x++) {
-                Floats value = load(job->x, pixel(job, y, x) + c, half) - about;
+                Floats value = load(job->x, (y * job->width + x) * job->channels + c, half) - about;
                 sum[x & 1] += value;
                 square[x & 1] += value * value;
             }
@@ -123,15 +115,12 @@ static void sum_part(const void *data, long part)
 }
 
 /* x (height, width, channels) -> scale: the scales and shifts, (2 channels), that bring each channel to mean 0 and variance 1, then to weight
- * and bias, (channels), which may be NULL.
- *
- * corners: x is (height / 2 + 1, width / 2 + 1, 2, 2, channels), four pixels about each corner of a picture of half the size, and those
- *     outside are left out. */
-EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *weight,
+ * and bias, (channels), which may be NULL. */
+EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight,
                       const float *bias, float eps, float *scale, int half)
 {
     long parts = parts_of(height);
-    Normalise job = {.x = x, .height = height, .width = width, .channels = channels, .corners = corners, .half = half};
+    Normalise job = {.x = x, .height = height, .width = width, .channels = channels, .half = half};
     job.sums = malloc(parts * 2 * channels * sizeof *job.sums);
     if (!job.sums)
         return -1;
@@ -141,12 +130,11 @@ EXPORT int statistics(Fork fork, int threads, const void *x, long height, long w
     return 0;
 }
 
-INLINE void write_rows(Normalise job, long part, int corners, int half)
+INLINE void write_rows(Normalise job, long part, int half)
 {
     long channels = job.channels, pad = job.pad, columns = job.width + 2 * pad, sample = half ? 2 : 4;
-    job.corners = corners;
     for (long row = part * ROWS; row < last_row(part, job.height + 2 * pad); row++) {
-        long y = job.repeats ? clamp(row - pad, job.height - 1) : reflect(row - pad, job.height - 1);
+        long y = reflect(row - pad, job.height - 1);
         char *line = (char *)job.out + row * columns * channels * sample;
         for (long c = 0; c < channels; c += LANES) {
             Floats scale = (Floats){0} + 1, shift = {0}, least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
@@ -155,15 +143,15 @@ INLINE void write_rows(Normalise job, long part, int corners, int half)
                 shift = load(job.scale, channels + c, 0);
             }
             for (long x = 0; x < job.width; x++) {
-                Floats value = load(job.x, pixel(&job, y, x) + c, half) * scale + shift;
-                value = select((Words)(value > least), value, least);
+                Floats value = load(job.x, (y * job.width + x) * channels + c, half) * scale + shift;
+                value = maximum(value, least);
                 if (job.residual)
                     value += load(job.residual, (y * job.width + x) * channels + c, half);
                 store(line, (x + pad) * channels + c, value, half);
             }
         }
         for (long n = 1; n <= pad; n++) {
-            long size = channels * sample, last = job.width - 1, inwards = job.repeats ? 0 : clamp(n, last);
+            long size = channels * sample, last = job.width - 1, inwards = clamp(n, last);
             memcpy(line + (pad - n) * size, line + (pad + inwards) * size, size);
             memcpy(line + (pad + last + n) * size, line + (pad + last - inwards) * size, size);
         }
@@ -173,24 +161,21 @@ INLINE void write_rows(Normalise job, long part, int corners, int half)
 static void write_part(const void *data, long part)
 {
     const Normalise *job = data;
-    switch ((job->corners ? 2 : 0) + job->half) {
-    case 0: write_rows(*job, part, 0, 0); break;
-    case 1: write_rows(*job, part, 0, 1); break;
-    case 2: write_rows(*job, part, 1, 0); break;
-    case 3: write_rows(*job, part, 1, 1); break;
-    }
+    if (job->half)
+        write_rows(*job, part, 1);
+    else
+        write_rows(*job, part, 0);
 }
 
-/* x (height, width, channels), or corners as `statistics` has them, -> out (height + 2 pad, width + 2 pad, channels), with its border
- * reflected, or its edge repeated.
+/* x (height, width, channels) -> out (height + 2 pad, width + 2 pad, channels), with its border reflected.
  *
  * scale: x times the first `channels` of these plus the others; NULL: x as it is.
  * relu: what is below 0 becomes 0.
  * residual: added at the end, (height, width, channels); may be NULL. */
-EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, int corners, const float *scale,
-                      int relu, const void *residual, void *out, long pad, int repeats, int half)
+EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale,
+                      int relu, const void *residual, void *out, long pad, int half)
 {
-    Normalise job = {x, residual, out, height, width, channels, pad, half, corners, relu, repeats, NULL, scale};
+    Normalise job = {x, residual, out, height, width, channels, pad, half, relu, NULL, scale};
     share(fork, threads, write_part, &job, parts_of(height + 2 * pad));
     return 0;
 }
@@ -665,7 +650,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
             }
             for (long dx = 0; dx < across; dx++) {
                 Floats product = sums[dx] * (1 / (float)channels);
-                values[dy * across + dx] = select((Words)(product > 0), product, product * 0.1f);
+                values[dy * across + dx] = maximum(product, product * 0.1f);
             }
         }
         for (long n = 0; n < volume; n += LANES)

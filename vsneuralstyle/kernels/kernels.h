@@ -7,6 +7,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
@@ -137,13 +140,31 @@ INLINE Floats load(const void *samples, long at, int half)
 INLINE void store(void *samples, long at, Floats values, int half)
 {
     if (half) {
+#if defined(__AVX512BF16__)
+        __m256bh halves = _mm512_cvtneps_pbh((__m512)values);
+#else
         Words words;
         memcpy(&words, &values, sizeof words);
         Halves halves = __builtin_convertvector((words + 0x7fff + (words >> 16 & 1)) >> 16, Halves);
+#endif
         memcpy((uint16_t *)samples + at, &halves, sizeof halves);
     } else {
         memcpy((float *)samples + at, &values, sizeof values);
     }
+}
+
+/* Adds to each lane the product of the first of a pair of bfloat16 with that lane's, and that of the second. */
+INLINE Floats add_products(Floats sum, uint32_t pair, Words pairs)
+{
+#if defined(__AVX512BF16__)
+    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)pairs);
+#else
+    Words first = pairs << 16, second = pairs & 0xffff0000;
+    Floats a, b;
+    memcpy(&a, &first, sizeof a);
+    memcpy(&b, &second, sizeof b);
+    return sum + from_half((uint16_t)pair) * a + from_half((uint16_t)(pair >> 16)) * b;
+#endif
 }
 
 INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */
@@ -154,6 +175,15 @@ INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all b
     a = (condition & a) | (~condition & b);
     memcpy(&yes, &a, sizeof yes);
     return yes;
+}
+
+INLINE Floats maximum(Floats a, Floats b) /* b where a is no number */
+{
+#if defined(__AVX512F__)
+    return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return select((Words)(a > b), a, b);
+#endif
 }
 
 INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */

@@ -13,7 +13,7 @@ from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, L
 from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
-from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock
+from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock, UpsampledConv
 
 
 def fastest(net1: Net1) -> "Net1 | FusedNet1":
@@ -40,49 +40,36 @@ def _served(net1: Net1) -> bool:
     )
 
 
-def _conv(convolution: nn.Conv2d, padded: Tensor) -> Tensor:
-    """The convolution of what has its border already."""
-    return F.conv2d(padded, convolution.weight, convolution.bias, convolution.stride)
-
-
 def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
     """Of an `InstanceNorm` what `kernels.statistics` takes; of none, None."""
     return (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps) if isinstance(norm, InstanceNorm) else None
 
 
-class _Norm:
-    """An `InstanceNorm`, or none, and a ReLU."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        self.arguments = _arguments(norm)
-
-    def __call__(self, x: Tensor, pad: int, corners: bool = False, repeats: bool = False) -> Tensor:
-        scale = kernels.statistics(x, *self.arguments, corners=corners) if self.arguments else None
-        return kernels.normalise(x, scale, corners=corners, relu=True, pad=pad, repeats=repeats)
-
-
 class _Convolution:
-    """A 3x3 convolution of stride 1, by `kernels.convolve`, or by PyTorch where that is faster.
+    """A 3x3 convolution by `kernels.convolve`, or by PyTorch where that is faster.
 
     Args:
-        convolution: its border is reflected or 0.
+        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected or 0.
         slope: what is negative is multiplied by it in the end.
         norm: weight, bias and eps of the normalisation of what comes out.
-        tile: of `kernels.points`.
+        reach: of `kernels.points`, for a stride of 1 in float32.
     """
 
-    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, tile: int = 6) -> None:
-        self.reflects = convolution.padding_mode == "reflect"
+    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, reach: int = 8) -> None:
+        enlarges = isinstance(convolution, UpsampledConv)
+        self.reflects = enlarges or convolution.padding_mode == "reflect"
         self.slope, self.norm = slope, norm
         outputs, inputs = convolution.weight.shape[:2]
         self.bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(outputs) - outputs))
-        self.direct = _direct_is_faster(convolution.weight.dtype)
+        halves, dtype = convolution.stride[0] == 2, convolution.weight.dtype
+        self.direct = not enlarges and not halves and _direct_is_faster(dtype)
         if self.direct:
             spare = 0, 0, 0, 0, 0, kernels.whole(inputs) - inputs, 0, kernels.whole(outputs) - outputs
             self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
             self.bias = self.bias.to(self.weight.dtype)
         else:
-            self.weight = kernels.points(convolution.weight, tile)
+            reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
+            self.weight = kernels.points(convolution.weight, reach)
 
     def __call__(
         self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
@@ -104,9 +91,15 @@ def _direct_is_faster(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and "amx_bf16" in units()
 
 
-def _tile(halvings: int) -> int:
+def _reach(halvings: int) -> int:
     """For pictures of a frame's size, so many times halved: large tiles are slower than small ones where they are few."""
-    return 6 if halvings <= 3 else 4
+    return 8 if halvings <= 3 else 6
+
+
+def _block(block: ConvBlock) -> _Convolution:
+    """A `ConvBlock`, whose ReLU, where it normalises, is left to who takes the scale."""
+    norm = _arguments(block[1])
+    return _Convolution(block[0], 1.0 if norm else 0.0, norm)
 
 
 def _found(scores: Tensor) -> Tensor:
@@ -117,8 +110,8 @@ def _found(scores: Tensor) -> Tensor:
 class _Chain:
     """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
-    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, tile: int = 6) -> None:
-        self.layers = [_Convolution(*layer, tile=tile) for layer in layers]
+    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, reach: int = 8) -> None:
+        self.layers = [_Convolution(*layer, reach=reach) for layer in layers]
         self.last = kernels.few_weights(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -154,17 +147,6 @@ class _Bank:
         return self.blocks(kernels.normalise(*self.convolution(x)))
 
 
-class _Up:
-    """An upsampling `ConvBlock`: a picture in, its edge repeated by 1, and one of twice its size out, padded."""
-
-    def __init__(self, block: ConvBlock) -> None:
-        self.weight, self.bias = block[0].rearranged()
-        self.norm = _Norm(block[1])
-
-    def __call__(self, x: Tensor, pad: int, repeats: bool) -> Tensor:
-        return self.norm(F.conv2d(x, self.weight, self.bias), pad, corners=True, repeats=repeats)
-
-
 class FusedNet1:
     """`Net1`'s methods, for one frame at a time and without gradients.
 
@@ -178,19 +160,23 @@ class FusedNet1:
         self.net1, self.flow = net1, net1.flow
         self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
         if isinstance(self.flow, LitePWCNet):
-            # Of each level a convolution that halves, and one more; the first one's feature nobody looks at.
-            self.features = [
-                (halving, _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS) if n else None, _tile(n + 1)))
-                for n, (halving, second) in enumerate(self.flow.features)
+            # Of each level a convolution that halves, and one more; the first level's feature nobody looks at, and the first of all
+            # sees colors, 3 channels.
+            halvings, seconds = zip(*self.flow.features)
+            self.colors = halvings[0]
+            self.halvings = [_Convolution(layer[0], layer[1].negative_slope) for layer in halvings[1:]]
+            self.seconds = [
+                _Convolution(layer[0], layer[1].negative_slope, (None, None, NORM_EPS) if n else None, _reach(n + 1))
+                for n, layer in enumerate(seconds)
             ]
             self.estimators = [
-                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _tile(len(CHANNELS) - n))
+                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _reach(len(CHANNELS) - n))
                 for n, (estimator, predict) in enumerate(zip(self.flow.estimators, self.flow.predicts))
             ]
         self.dtype = net1.mask[0].weight.dtype
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
-        self.down = [(block[0], _Norm(block[1])) for block in halving]
+        self.down = [_block(block) for block in halving]
         cut = BLOCKS_BEFORE_BANK if isinstance(style, StyleBankNet) else style.encoder_blocks
         end = None if isinstance(style, StyleBankNet) else style.encoder_blocks
         self.before, self.after = _Blocks(style.residual[:cut]), _Blocks(style.residual[cut:end])
@@ -202,17 +188,16 @@ class FusedNet1:
         elif isinstance(bank, Bank):
             self.banks = [(1.0, _Bank(bank))]
         *ups, last = style.up
-        self.ups = [_Up(block) for block in ups]
+        self.ups = [_block(block) for block in ups]
         self.last = kernels.nine_points(last.weight), last.bias.detach().float()
 
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
         x, scale = kernels.enter(frame, height, width, *self.first, self.dtype)
-        x = kernels.normalise(x, scale, relu=True, pad=1)
-        for n, (convolution, norm) in enumerate(self.down):
-            x = norm(_conv(convolution, x), pad=1 if n + 1 < len(self.down) else 0)
-        x = self.before(x)
+        for block in self.down:
+            x, scale = block(x, scale, relu=True)
+        x = self.before(kernels.normalise(x, scale, relu=True))
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
         elif self.banks:
@@ -221,12 +206,12 @@ class FusedNet1:
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
-        x = self.rest(feature.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        x = kernels.normalise(x, pad=1, repeats=True)
-        for n, up in enumerate(self.ups):
-            last = n + 1 == len(self.ups)
-            x = up(x, pad=kernels.NINE_BORDER if last else 1, repeats=not last)
-        return kernels.draw(x, height, width, *self.last)
+        x, scale = feature.contiguous(memory_format=torch.channels_last), None
+        if self.rest.blocks:
+            x = self.rest(x.to(self.dtype))
+        for block in self.ups:
+            x, scale = block(x, scale, relu=True, dtype=self.dtype)
+        return kernels.draw(kernels.normalise(x, scale, relu=True, pad=kernels.NINE_BORDER), height, width, *self.last)
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""
@@ -236,12 +221,12 @@ class FusedNet1:
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x = kernels.pack(frame, height, width, self.dtype, mean, 4.0)
+        x = self.colors(kernels.pack(frame, height, width, self.dtype, mean, 4.0))
+        x, _ = self.seconds[0](x)
         features = []
-        for halving, second in self.features:
-            x, scale = second(halving(x))
-            if scale is not None:
-                features.append(kernels.normalise(x, scale))
+        for halving, second in zip(self.halvings, self.seconds[1:]):
+            x, scale = second(halving(x)[0])
+            features.append(kernels.normalise(x, scale))
         return tuple(features)
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
