@@ -11,9 +11,9 @@ int statistics(Fork, int, const void *, long, long, long, const float *, const f
 int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const void *, int, const float *, long,
              float, const float *, const float *, float, float *, void *, int, int);
-int enter(Fork, int, const float *, long, long, long, long, const float *, const float *, const float *, const float *, float, float *,
+int enter(Fork, int, const float *, long, long, long, long, const void *, int, const float *, const float *, const float *, float, float *,
           void *, int);
-int draw(Fork, int, const void *, long, long, const float *, const float *, float *, long, long, int);
+int draw(Fork, int, const void *, long, long, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float *);
 int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
@@ -80,11 +80,11 @@ int main(int count, char **arguments)
 
         float *nine = samples(25 * 9 * 3 * 16, 0, 1), *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
         void *entered = samples(full_height * full_width * 16, half, 1);
-        if (enter(NULL, 1, frame, height, width, full_height, full_width, nine, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
+        if (enter(NULL, 1, frame, height, width, full_height, full_width, nine, pairs, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
             return 1;
         void *bordered = samples((full_height + 8) * (full_width + 8) * 16, half, 3);
         float *shown = samples(3 * height * width, 0, 1);
-        if (draw(NULL, 1, bordered, full_height, full_width, nine, sixteen, shown, height, width, half))
+        if (draw(NULL, 1, bordered, full_height, full_width, nine, pairs, sixteen, shown, height, width, half))
             return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);

@@ -216,13 +216,22 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
 
 
 def nine_points(weight: Tensor) -> Tensor:
-    """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it, (25, 3, inputs, 3, outputs) float32.
+    """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it: (25, 3, inputs, 3, outputs) float32, or, of
+    `pairs`, bfloat16, of inputs where they are even, (25, 3, inputs / 2, 3, outputs, 2), else of columns and one of 0, (25, 3, inputs,
+    2, outputs, 2).
 
-    Source: as `points`, F(3x3, 3x3) of the nine 3x3 kernels in it.
+    Source: as `points`, F(3x3, 3x3) of the nine 3x3 kernels in it, at points that bear rounding.
     """
-    lines = [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [0, 0, 1]]
+    lines = [[-16, -8, -4], [16, -8, 4], [32, 40, 50], [-32, 40, -50], [0, 0, 1]]
     kernels = weight.unflatten(2, (3, 3)).unflatten(4, (3, 3)).transpose(3, 4)  # (outputs, inputs, 3, 3 kernels, 3, 3)
-    return _filtered(kernels, lines, [2, 2, 6, 6, 1]).flatten(0, 1).permute(0, 3, 2, 4, 1).float().contiguous()
+    transformed = _filtered(kernels, lines, [21, 21, 105, 105, 1]).flatten(0, 1).permute(0, 3, 2, 4, 1)
+    if not pairs(weight.dtype):
+        return transformed.float().contiguous()
+    if weight.shape[1] % 2:
+        transformed = F.pad(transformed, (0, 0, 0, 1)).unflatten(3, (2, 2)).transpose(4, 5)
+    else:
+        transformed = transformed.unflatten(2, (-1, 2)).permute(0, 1, 2, 4, 5, 3)
+    return transformed.bfloat16().contiguous()
 
 
 def convolve(
@@ -300,7 +309,7 @@ def enter(
     """
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
-    _call("enter", frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    _call("enter", frame, *frame.shape[2:], height, width, weight, weight.dtype == torch.bfloat16, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
     _count(_tiles(height, width, 3) * weight.numel(), weight, frame, out)
     return out, scale
 
@@ -313,7 +322,7 @@ def draw(x: Tensor, height: int, width: int, weight: Tensor, bias: Tensor) -> Te
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
     out, full = torch.empty((1, 3, height, width)), [size - 2 * NINE_BORDER for size in x.shape[2:]]
-    _call("draw", x, *full, weight, bias, out, height, width, _half(x))
+    _call("draw", x, *full, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
     _count(_tiles(*full, 3) * weight.numel(), weight, x, out)
     return out
 

@@ -284,28 +284,29 @@ typedef struct {
     float weight[4];
 } Taps;
 
-INLINE Taps bilinear(float place, long size)
+INLINE void bilinear(Taps *taps, float place, long size)
 {
     place = bounded(place, 0, (float)(size - 1));
     long left = (long)place;
     float t = place - (float)left;
-    return (Taps){{left, clamp(left + 1, size - 1)}, {1 - t, t}};
+    taps->at[0] = left;
+    taps->at[1] = clamp(left + 1, size - 1);
+    taps->weight[0] = 1 - t;
+    taps->weight[1] = t;
 }
 
-INLINE Taps bicubic(float place, long size) /* Keys's kernel, a = -0.75, as PyTorch's */
+INLINE void bicubic(Taps *taps, float place, long size) /* Keys's kernel, a = -0.75, as PyTorch's */
 {
     const float a = -0.75f;
     place = bounded(place, -2, (float)size + 1); /* further out all is border */
     long left = (long)(place + 2) - 2;
     float t = place - (float)left, s = 1 - t;
-    Taps taps;
     for (long n = 0; n < 4; n++)
-        taps.at[n] = clamp(left - 1 + n, size - 1);
-    taps.weight[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
-    taps.weight[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
-    taps.weight[2] = ((a + 2) * s - (a + 3)) * s * s + 1;
-    taps.weight[3] = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
-    return taps;
+        taps->at[n] = clamp(left - 1 + n, size - 1);
+    taps->weight[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
+    taps->weight[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
+    taps->weight[2] = ((a + 2) * s - (a + 3)) * s * s + 1;
+    taps->weight[3] = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
 }
 
 INLINE Floats sample(const void *source, long width, long channels, const Taps *y, const Taps *x, long taps, long c, int half)
@@ -332,8 +333,9 @@ static void unexplained_part(const void *data, long y)
     long plane = job->height * job->width;
     for (long x = 0; x < job->width; x++) {
         long at = y * job->width + x;
-        Taps columns = bilinear((float)x + job->flow[at] / STRIDE, job->width);
-        Taps rows = bilinear((float)y + job->flow[plane + at] / STRIDE, job->height);
+        Taps columns, rows;
+        bilinear(&columns, (float)x + job->flow[at] / STRIDE, job->width);
+        bilinear(&rows, (float)y + job->flow[plane + at] / STRIDE, job->height);
         const float *upper = job->previous + rows.at[0] * job->width, *lower = job->previous + rows.at[1] * job->width;
         for (long c = 0; c < 3 * plane; c += plane) {
             float above = columns.weight[0] * upper[c + columns.at[0]] + columns.weight[1] * upper[c + columns.at[1]];
@@ -368,8 +370,14 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
     for (long x = 0; x < width; x++) {
         long at = y * width + x;
         float to_x = (float)x + job->flow[at] / STRIDE, to_y = (float)y + job->flow[plane + at] / STRIDE;
-        Taps columns = cubic ? bicubic(to_x, width) : bilinear(to_x, width);
-        Taps rows = cubic ? bicubic(to_y, job->height) : bilinear(to_y, job->height);
+        Taps columns, rows;
+        if (cubic) {
+            bicubic(&columns, to_x, width);
+            bicubic(&rows, to_y, job->height);
+        } else {
+            bilinear(&columns, to_x, width);
+            bilinear(&rows, to_y, job->height);
+        }
         for (long c = 0; c < channels; c += LANES) {
             Floats warped = sample(job->previous, width, channels, &rows, &columns, cubic ? 4 : 2, c, 0);
             Floats apart = load(job->feature, at * channels + c, half) - warped;
@@ -603,10 +611,13 @@ INLINE void warp_row(const Match *job, long y, int half)
     float *warped = job->planes + (y + job->radius) * job->columns + job->radius, *own = job->lines + y * channels * line;
     for (long first = 0; first < job->width; first += LANES) {
         long count = remaining(first, job->width, LANES), start = y * job->width + first;
+        float across[LANES] = {0}, down[LANES] = {0};
+        memcpy(across, job->flow + start, count * sizeof *across);
+        memcpy(down, job->flow + plane + start, count * sizeof *down);
         Taps columns[LANES], rows[LANES];
-        for (long n = 0; n < count; n++) {
-            columns[n] = bilinear((float)(first + n) + job->flow[start + n] * job->pixels, job->width);
-            rows[n] = bilinear((float)y + job->flow[plane + start + n] * job->pixels, job->height);
+        for (long n = 0; n < LANES; n++) {
+            bilinear(&columns[n], (float)(first + n) + across[n] * job->pixels, job->width);
+            bilinear(&rows[n], (float)y + down[n] * job->pixels, job->height);
         }
         for (long c = 0; c < channels; c += LANES) {
             Floats there[LANES] = {0}, here[LANES] = {0};
@@ -656,14 +667,19 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
         for (long n = 0; n < volume; n += LANES)
             transpose(values + n);
         for (long x = first; x < first + LANES && x < job->width; x++) {
-            long at = y * job->width + x, size = half ? 2 : 4;
-            for (long n = 0; n < volume; n += LANES) /* the last ones reach into what is written next */
+            /* Vectors reach into what is written next, but for a row's last pixel, since another worker may be at the next row. */
+            long at = y * job->width + x, size = half ? 2 : 4, next = at * all + volume;
+            for (long n = 0; n < volume; n += LANES)
                 store(job->known, at * all + n, values[n + x - first], half);
-            memcpy((char *)job->known + (at * all + volume) * size, (const char *)job->here + at * channels * size, channels * size);
-            for (long n = 0; n < 2; n++)
-                set(job->known, at * all + volume + channels + n, job->flow[n * plane + at], half);
-            for (long n = volume + channels + 2; n < all; n++)
-                set(job->known, at * all + n, 0, half);
+            for (long c = 0; c < channels; c += LANES, next += LANES)
+                memcpy((char *)job->known + next * size, (const char *)job->here + (at * channels + c) * size, LANES * size);
+            float rest[2 * LANES > 16 ? 2 * LANES : 16] = {job->flow[at], job->flow[plane + at]};
+            if (x + 1 < job->width)
+                for (long n = 0; n < 16; n += LANES)
+                    store(job->known, next + n, load(rest, n, 0), half);
+            else
+                for (long n = 0; next + n < (at + 1) * all; n++)
+                    set(job->known, next + n, rest[n], half);
         }
     }
 }

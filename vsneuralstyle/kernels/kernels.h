@@ -207,9 +207,9 @@ INLINE Floats sigmoid(Floats x)
     return 1 / (1 + exponential(-x));
 }
 
-/* Of a square of vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this but
- * the shuffles is constant. */
-INLINE void exchange(Floats *v, int s)
+/* Of `count` vectors, a power of 2, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this
+ * but the shuffles is constant. */
+INLINE void exchange(Floats *v, int count, int s)
 {
     Words low, high;
 #pragma GCC unroll 16
@@ -218,7 +218,7 @@ INLINE void exchange(Floats *v, int s)
         high[lane] = (uint32_t)(lane & s ? LANES + lane : lane + s);
     }
 #pragma GCC unroll 16
-    for (int n = 0; n < LANES; n++)
+    for (int n = 0; n < count; n++)
         if (!(n & s)) {
             Floats a = v[n], b = v[n + s];
             v[n] = __builtin_shuffle(a, b, low);
@@ -230,13 +230,32 @@ INLINE void exchange(Floats *v, int s)
 INLINE void transpose(Floats *v)
 {
 #if LANES == 16
-    exchange(v, 8);
+    exchange(v, LANES, 8);
 #endif
 #if LANES >= 8
-    exchange(v, 4);
+    exchange(v, LANES, 4);
 #endif
-    exchange(v, 2);
-    exchange(v, 1);
+    exchange(v, LANES, 2);
+    exchange(v, LANES, 1);
+}
+
+/* LANES vectors -> half as many lines of pairs of bfloat16, `step` apart: a line has lanes 2n and 2n + 1 of each vector. */
+INLINE void pair_up(const Floats *rows, uint32_t *lines, long step)
+{
+#if defined(__AVX512BF16__)
+    Floats v[LANES / 2];
+    for (int n = 0; n < LANES / 2; n++)
+        v[n] = (Floats)_mm512_cvtne2ps_pbh((__m512)rows[n + LANES / 2], (__m512)rows[n]);
+    exchange(v, LANES / 2, 4);
+    exchange(v, LANES / 2, 2);
+    exchange(v, LANES / 2, 1);
+    for (long n = 0; n < LANES / 2; n++)
+        store(lines, n * step, v[n], 0);
+#else
+    for (long row = 0; row < LANES; row++)
+        for (long n = 0; n < LANES / 2; n++)
+            lines[n * step + row] = to_half(rows[row][2 * n]) | (uint32_t)to_half(rows[row][2 * n + 1]) << 16;
+#endif
 }
 
 /* Of LANES vectors, each one's sum of its lanes. */

@@ -1,7 +1,9 @@
 /* 9x9 convolutions of stride 1, a style network's first and last layer, by Winograd's minimal filtering: a third of the multiplications.
  *
  * A 9x9 kernel is 3x3 kernels of 3x3, each of which F(3x3, 3x3) (Lavin, Gray, CVPR 2016) applies to tiles of 5x5 inputs, 3 apart: so
- * the tiles of all nine are the same ones, moved, and their products add up before they become outputs. All of it is float32.
+ * the tiles of all nine are the same ones, moved, and their products add up before they become outputs. At its points, 1/2, -1/2, 5/4 and -5/4,
+ * bfloat16 loses half as much as at the usual ones, 0, 1, -1 and 2 (0.7 % for 1.4 % of what comes out); a CPU that multiplies pairs of it does
+ * twice the work. Otherwise all of it is float32.
  *
  * Pictures are as in kernels.c.
  */
@@ -16,30 +18,32 @@ enum { CHANNELS = 16, COLORS = 3, TILES = LANES == 16 ? 16 : 4 };
 INLINE void to_points(Floats *d, long step)
 {
     Floats d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
-    d[0] = 2 * (d0 - d2) - d1 + d3;
-    d[step] = d3 - d2 - 2 * d1;
-    d[2 * step] = 2 * d1 - 3 * d2 + d3;
-    d[3 * step] = d3 - d1;
-    d[4 * step] = 2 * (d1 - d3) - d2 + d4;
+    Floats odd = d3 - 1.5625f * d1, even = 0.5f * (d2 - 1.5625f * d0), other_odd = d3 - 0.25f * d1, other_even = 1.25f * (d2 - 0.25f * d0);
+    d[0] = odd + even;
+    d[step] = odd - even;
+    d[2 * step] = other_odd + other_even;
+    d[3 * step] = other_odd - other_even;
+    d[4 * step] = d4 - 1.8125f * d2 + 0.390625f * d0;
 }
 
 /* A^T m for one line of five, of which three are left. */
 INLINE void from_points(Floats *m, long step)
 {
-    Floats sum = m[step] + m[2 * step], difference = m[step] - m[2 * step], third = m[3 * step], last = m[4 * step];
-    m[0] = m[0] + sum + third;
-    m[step] = difference + 2 * third;
-    m[2 * step] = sum + 4 * third + last;
+    Floats m0 = m[0], m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], last = m[4 * step];
+    Floats sum = m0 + m1, difference = m0 - m1, further = m2 + m3, opposite = m2 - m3;
+    m[0] = sum + further;
+    m[step] = 0.5f * difference + 1.25f * opposite;
+    m[2 * step] = 0.25f * sum + 1.5625f * further + last;
 }
 
 typedef struct {
-    const void *x;
-    const float *weight, *bias;
+    const void *x, *weight;
+    const float *bias;
     void *out;
     double *sums;
     long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
     long across, down, parts;                    /* tiles; parts of the work */
-    int half;
+    int half, pairs;
 } Nine;
 
 /* A part of the work: tiles from (row, column) on. */
@@ -72,8 +76,8 @@ INLINE void rows_of(float *ring, long size, long row, float **rows)
 
 /* --- the first layer: colors to channels --------------------------------------------------------------------------- */
 
-/* A row of tiles -> points[POINTS][COLORS][COLUMNS]. */
-INLINE void enter_row(const Nine *job, long row, Part part, float *points)
+/* A row of tiles, and one more -> points[POINTS][COLORS][COLUMNS]. */
+INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pairs)
 {
     long height = job->height, width = job->width, left = part.column * STEP - PAD, tiles = part.columns + KERNELS - 1;
     for (long c = 0; c < COLORS; c++) {
@@ -85,21 +89,26 @@ INLINE void enter_row(const Nine *job, long row, Part part, float *points)
         for (long tile = 0; tile <= tiles; tile++)
             for (long n = 0; n < STEP; n++) {
                 long x = clamp(reflect(left + tile * STEP + n, job->full_width - 1), width - 1);
-                float d0 = from[0][x], d1 = from[1][x], d2 = from[2][x], d3 = from[3][x], d4 = from[4][x];
-                lines[0][n][tile] = 2 * (d0 - d2) - d1 + d3;
-                lines[1][n][tile] = d3 - d2 - 2 * d1;
-                lines[2][n][tile] = 2 * d1 - 3 * d2 + d3;
-                lines[3][n][tile] = d3 - d1;
-                lines[4][n][tile] = 2 * (d1 - d3) - d2 + d4;
+                for (long m = 0; m < REACH; m++)
+                    lines[m][n][tile] = from[m][x];
+            }
+        for (long n = 0; n < STEP; n++)
+            for (long tile = 0; tile <= tiles; tile += LANES) {
+                Floats d[REACH];
+                for (long m = 0; m < REACH; m++)
+                    d[m] = load(lines[m][n], tile, 0);
+                to_points(d, 1);
+                for (long m = 0; m < REACH; m++)
+                    store(lines[m][n], tile, d[m], 0);
             }
         for (long n = 0; n < REACH; n++)
-            for (long tile = 0; tile < tiles; tile += LANES) {
+            for (long tile = 0; tile <= tiles; tile += LANES) {
                 Floats d[REACH];
                 for (long m = 0; m < REACH; m++)
                     d[m] = load(lines[n][m % STEP], tile + m / STEP, 0);
                 to_points(d, 1);
                 for (long m = 0; m < REACH; m++)
-                    store(points, ((n * REACH + m) * COLORS + c) * COLUMNS + tile, d[m], 0);
+                    store(points, ((n * REACH + m) * COLORS + c) * COLUMNS + tile, d[m], pairs);
             }
     }
 }
@@ -121,6 +130,31 @@ INLINE void enter_multiply(float *const *rows, long point, long tile, const floa
                     Floats spread = points[n + j] - (Floats){0};
                     for (long v = 0; v < WIDE; v++)
                         sums[n][v] += spread * w[v];
+                }
+            }
+        }
+    for (long n = 0; n < TILES; n++)
+        for (long v = 0; v < WIDE; v++)
+            store(products, n * CHANNELS + v * LANES, sums[n][v], 0);
+}
+
+/* As `enter_multiply`, of pairs of bfloat16, tiles side by side. weight[KERNELS][COLORS][2][CHANNELS], whose last pair has a 0. */
+INLINE void enter_multiply_pairs(float *const *rows, long point, long tile, const uint32_t *weight, float *products)
+{
+    enum { WIDE = CHANNELS / LANES };
+    Floats sums[TILES][WIDE] = {0};
+    for (long i = 0; i < KERNELS; i++)
+        for (long c = 0; c < COLORS; c++) {
+            const uint16_t *points = (const uint16_t *)rows[i] + (point * COLORS + c) * COLUMNS + tile;
+            for (long j = 0; j < KERNELS; j += 2, weight += CHANNELS) {
+                Words w[WIDE];
+                for (long v = 0; v < WIDE; v++)
+                    memcpy(&w[v], weight + v * LANES, sizeof w[v]);
+                for (long n = 0; n < TILES; n++) {
+                    uint32_t pair;
+                    memcpy(&pair, points + n + j, sizeof pair);
+                    for (long v = 0; v < WIDE; v++)
+                        sums[n][v] = add_products(sums[n][v], pair, w[v]);
                 }
             }
         }
@@ -154,24 +188,27 @@ INLINE void enter_finish(const Nine *job, long row, long column, const float *pr
     }
 }
 
-static void enter_part(const void *data, long n, float *ring)
+INLINE void enter_tiles(const Nine *job, long n, float *ring, int pairs)
 {
-    const Nine copy = *(const Nine *)data, *job = &copy;
     long size = POINTS * COLORS * COLUMNS;
     float *products = ring + KERNELS * size, *rows[KERNELS];
     Part part = part_at(job, n);
     double *sums = job->sums + n * 2 * CHANNELS;
     memset(sums, 0, 2 * CHANNELS * sizeof *sums);
     for (long row = 0; row < part.rows + KERNELS - 1; row++) {
-        enter_row(job, part.row + row, part, ring + row % KERNELS * size);
+        enter_row(job, part.row + row, part, ring + row % KERNELS * size, pairs);
         long done = row - (KERNELS - 1);
         if (done < 0)
             continue;
         rows_of(ring, size, done, rows);
         for (long tile = 0; tile < part.columns; tile += TILES) {
-            for (long point = 0; point < POINTS; point++)
-                enter_multiply(rows, point, tile, job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS,
-                               products + point * TILES * CHANNELS);
+            for (long point = 0; point < POINTS; point++) {
+                float *to = products + point * TILES * CHANNELS;
+                if (pairs)
+                    enter_multiply_pairs(rows, point, tile, (const uint32_t *)job->weight + point * KERNELS * COLORS * 2 * CHANNELS, to);
+                else
+                    enter_multiply(rows, point, tile, (const float *)job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS, to);
+            }
             for (long i = 0; i < TILES && tile + i < part.columns; i++)
                 if (job->half)
                     enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
@@ -181,15 +218,25 @@ static void enter_part(const void *data, long n, float *ring)
     }
 }
 
+static void enter_part(const void *data, long n, float *ring)
+{
+    const Nine copy = *(const Nine *)data, *job = &copy;
+    if (job->pairs)
+        enter_tiles(job, n, ring, 1);
+    else
+        enter_tiles(job, n, ring, 0);
+}
+
 /* frame (3, height, width) float32, its border repeated to the full size and reflected beyond -> out (full_height, full_width, 16).
  *
- * weight: (25, 3, 3 colors, 3, 16), what `nine_points` in __init__.py makes of the convolution's. bias: (16).
+ * weight: (25, 3, 3 colors, 3, 16), what `nine_points` in __init__.py makes of the convolution's; with `pairs`, bfloat16, (25, 3, 3 colors, 2,
+ *     16, 2), the last of the four columns 0. bias: (16).
  * norm_weight, norm_bias, eps, norm: as `convolve` has them. */
-EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const float *weight,
-                 const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
+EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const void *weight,
+                 int pairs, const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
 {
     Nine job = {.x = frame, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half};
+                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs};
     count_parts(&job);
     job.sums = malloc(job.parts * 2 * CHANNELS * sizeof *job.sums);
     if (!job.sums)
@@ -204,8 +251,8 @@ EXPORT int enter(Fork fork, int threads, const float *frame, long height, long w
 
 /* --- the last layer: channels to colors ---------------------------------------------------------------------------- */
 
-/* A row of tiles -> points[POINTS][CHANNELS][COLUMNS]. */
-INLINE void draw_row(const Nine *job, long row, Part part, float *points, int half)
+/* A row of tiles -> points[POINTS][CHANNELS][COLUMNS], or pairs of channels. */
+INLINE void draw_row(const Nine *job, long row, Part part, float *points, int half, int pairs)
 {
     long columns = job->full_width + 2 * PAD, tiles = part.columns + KERNELS - 1;
     const char *from[REACH];
@@ -230,6 +277,10 @@ INLINE void draw_row(const Nine *job, long row, Part part, float *points, int ha
                         all[n * REACH + m][lane] = d[m];
                 }
             for (long point = 0; point < POINTS; point++) {
+                if (pairs) {
+                    pair_up(all[point], (uint32_t *)points + (point * CHANNELS + c) / 2 * COLUMNS + tile, COLUMNS);
+                    continue;
+                }
                 transpose(all[point]);
                 for (long lane = 0; lane < LANES; lane++)
                     store(points, (point * CHANNELS + c + lane) * COLUMNS + tile, all[point][lane], 0);
@@ -255,6 +306,27 @@ INLINE void draw_multiply(float *const *rows, long point, const float *weight, f
                         sums[color][v] += values * spread[color];
                 }
             }
+        }
+    for (long color = 0; color < COLORS; color++)
+        for (long v = 0; v < VECTORS; v++)
+            store(products, color * ACROSS + v * LANES, sums[color][v], 0);
+}
+
+/* As `draw_multiply`, of pairs of channels in bfloat16. weight[KERNELS][CHANNELS / 2][KERNELS][COLORS]. */
+INLINE void draw_multiply_pairs(float *const *rows, long point, const uint32_t *weight, float *products)
+{
+    Floats sums[COLORS][VECTORS] = {0};
+    for (long i = 0; i < KERNELS; i++)
+        for (long c = 0; c < CHANNELS / 2; c++) {
+            const uint32_t *points = (const uint32_t *)rows[i] + (point * CHANNELS / 2 + c) * COLUMNS;
+            for (long j = 0; j < KERNELS; j++, weight += COLORS)
+                for (long v = 0; v < VECTORS; v++) {
+                    Words values;
+                    memcpy(&values, points + j + v * LANES, sizeof values);
+                    KEEP(values);
+                    for (long color = 0; color < COLORS; color++)
+                        sums[color][v] = add_products(sums[color][v], weight[color], values);
+                }
         }
     for (long color = 0; color < COLORS; color++)
         for (long v = 0; v < VECTORS; v++)
@@ -292,36 +364,50 @@ INLINE void draw_finish(const Nine *job, long row, Part part, const float *produ
     }
 }
 
-static void draw_part(const void *data, long n, float *ring)
+INLINE void draw_tiles(const Nine *job, long n, float *ring, int pairs)
 {
-    const Nine copy = *(const Nine *)data, *job = &copy;
-    long size = POINTS * CHANNELS * COLUMNS;
+    long size = POINTS * CHANNELS * COLUMNS, weights = KERNELS * CHANNELS * KERNELS * COLORS;
     float *products = ring + KERNELS * size, *rows[KERNELS];
     Part part = part_at(job, n);
     for (long row = 0; row < part.rows + KERNELS - 1; row++) {
         if (job->half)
-            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 1);
+            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 1, pairs);
         else
-            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 0);
+            draw_row(job, part.row + row, part, ring + row % KERNELS * size, 0, pairs);
         long done = row - (KERNELS - 1);
         if (done < 0)
             continue;
         rows_of(ring, size, done, rows);
-        for (long point = 0; point < POINTS; point++)
-            draw_multiply(rows, point, job->weight + point * KERNELS * CHANNELS * KERNELS * COLORS, products + point * COLORS * ACROSS);
+        for (long point = 0; point < POINTS; point++) {
+            float *to = products + point * COLORS * ACROSS;
+            if (pairs)
+                draw_multiply_pairs(rows, point, (const uint32_t *)job->weight + point * weights / 2, to);
+            else
+                draw_multiply(rows, point, (const float *)job->weight + point * weights, to);
+        }
         draw_finish(job, part.row + done, part, products);
     }
+}
+
+static void draw_part(const void *data, long n, float *ring)
+{
+    const Nine copy = *(const Nine *)data, *job = &copy;
+    if (job->pairs)
+        draw_tiles(job, n, ring, 1);
+    else
+        draw_tiles(job, n, ring, 0);
 }
 
 /* x (full_height + 8, full_width + 8, 16), with its border -> the picture (3, height, width) float32, 0..1: tanh of the convolution, from
  * -1..1.
  *
- * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's. bias: (3). */
-EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const float *weight, const float *bias, float *out,
-                long height, long width, int half)
+ * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's; with `pairs`, bfloat16, (25, 3, 8, 3,
+ *     3 colors, 2). bias: (3). */
+EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const void *weight, int pairs, const float *bias,
+                float *out, long height, long width, int half)
 {
     Nine job = {.x = x, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half};
+                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs};
     count_parts(&job);
     return share_in_room(fork, threads, draw_part, &job, job.parts, KERNELS * POINTS * CHANNELS * COLUMNS + POINTS * COLORS * ACROSS);
 }
