@@ -59,7 +59,7 @@ def openmp() -> ctypes.CDLL | None:
     for path in dict.fromkeys(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", maps)):
         try:
             runtime = ctypes.CDLL(path)
-            runtime.GOMP_parallel, runtime.omp_set_num_threads  # noqa: B018 (whether it has them)
+            runtime.GOMP_parallel, runtime.omp_get_thread_num, runtime.omp_set_num_threads  # noqa: B018 (whether it has them)
         except (OSError, AttributeError):
             continue
         return runtime

@@ -45,7 +45,10 @@ def library() -> ctypes.CDLL | None:
     for file in names:
         path = Path(__file__).with_name(file)
         if path.is_file():
-            return ctypes.CDLL(str(path))
+            found = ctypes.CDLL(str(path))
+            if openmp():
+                found.count_workers(openmp().omp_get_thread_num)
+            return found
     return None
 
 

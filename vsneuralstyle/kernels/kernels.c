@@ -7,6 +7,14 @@
 
 #include "kernels.h"
 
+int (*worker_number)(void);
+
+/* number: omp_get_thread_num of the runtime whose GOMP_parallel the kernels get. Without it they compute by the calling thread alone. */
+EXPORT void count_workers(int (*number)(void))
+{
+    worker_number = number;
+}
+
 #define ROWS 8 /* of a part */
 
 INLINE long parts_of(long rows)

@@ -20,56 +20,73 @@
  * too; NULL: this thread alone. */
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 
+/* omp_get_thread_num of that runtime; NULL: there is none. */
+extern int (*worker_number)(void);
+
+enum { MOST_WORKERS = 64 };
+
+/* Parts in order, a range of them for each worker: what a worker made of a picture's rows is in its own core's caches for the next layer. Who
+ * has done his own takes of the others'. */
 typedef struct {
     void (*part)(const void *, long);
+    void (*part_in_room)(const void *, long, float *); /* or this, with room of `size` floats for each worker */
     const void *job;
-    long parts;
-    atomic_long next;
+    float *room;
+    long parts, size;
+    int workers;
+    struct {
+        _Alignas(64) atomic_long next;
+    } ranges[MOST_WORKERS];
 } Work;
 
 static inline void drain(void *data)
 {
     Work *work = data;
-    for (long n; (n = atomic_fetch_add(&work->next, 1)) < work->parts;)
-        work->part(work->job, n);
+    int number = work->workers > 1 ? worker_number() : 0;
+    for (int n = 0; n < work->workers; n++) {
+        int range = (number + n) % work->workers;
+        long end = work->parts * (range + 1) / work->workers;
+        for (long part; (part = atomic_fetch_add(&work->ranges[range].next, 1)) < end;)
+            if (work->part_in_room)
+                work->part_in_room(work->job, part, work->room + number * work->size);
+            else
+                work->part(work->job, part);
+    }
+}
+
+static inline int workers_for(Fork fork, int threads, long parts)
+{
+    int most = threads < MOST_WORKERS ? threads : MOST_WORKERS;
+    return !fork || !worker_number || most < 2 || parts < 2 ? 1 : most < parts ? most : (int)parts;
+}
+
+static inline void run(Fork fork, Work *work)
+{
+    for (int n = 0; n < work->workers; n++)
+        atomic_init(&work->ranges[n].next, work->parts * n / work->workers);
+    if (work->workers > 1)
+        fork(drain, work, (unsigned)work->workers, 0);
+    else
+        drain(work);
 }
 
 static inline void share(Fork fork, int threads, void (*part)(const void *, long), const void *job, long parts)
 {
-    Work work = {.part = part, .job = job, .parts = parts};
-    atomic_init(&work.next, 0);
-    if (fork && threads > 1 && parts > 1)
-        fork(drain, &work, (unsigned)threads, 0);
-    else
-        drain(&work);
-}
-
-typedef struct {
-    void (*part)(const void *, long, float *);
-    const void *job;
-    float *room;
-    long parts, size;
-    atomic_long next;
-} Roomy;
-
-static inline void drain_in_room(const void *data, long worker)
-{
-    Roomy *work = (Roomy *)data;
-    for (long n; (n = atomic_fetch_add(&work->next, 1)) < work->parts;)
-        work->part(work->job, n, work->room + worker * work->size);
+    Work work = {.part = part, .job = job, .parts = parts, .workers = workers_for(fork, threads, parts)};
+    run(fork, &work);
 }
 
 /* As `share`, and each worker has room for `size` floats, where its parts begin with what the last one left. Returns 0, or -1 without
  * memory. */
 static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *), const void *job, long parts, long size)
 {
-    long workers = !fork ? 1 : threads < parts ? threads : parts;
-    Roomy work = {.part = part, .job = job, .room = aligned_alloc(64, (workers * size * sizeof(float) + 63) / 64 * 64), .parts = parts,
-                  .size = size};
+    int workers = workers_for(fork, threads, parts);
+    long padded = (size + 15) / 16 * 16; /* to lines of a cache */
+    Work work = {.part_in_room = part, .job = job, .parts = parts, .size = padded, .workers = workers,
+                 .room = aligned_alloc(64, (size_t)(workers * padded) * sizeof(float))};
     if (!work.room)
         return -1;
-    atomic_init(&work.next, 0);
-    share(fork, threads, drain_in_room, &work, workers);
+    run(fork, &work);
     free(work.room);
     return 0;
 }
