@@ -681,7 +681,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
                 store(job->known, at * all + n, values[n + x - first], half);
             for (long c = 0; c < channels; c += LANES, next += LANES)
                 memcpy((char *)job->known + next * size, (const char *)job->here + (at * channels + c) * size, LANES * size);
-            float rest[2 * LANES > 16 ? 2 * LANES : 16] = {job->flow[at], job->flow[plane + at]};
+            float rest[16] = {job->flow[at], job->flow[plane + at]};
             if (x + 1 < job->width)
                 for (long n = 0; n < 16; n += LANES)
                     store(job->known, next + n, load(rest, n, 0), half);
