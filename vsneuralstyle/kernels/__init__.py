@@ -186,7 +186,7 @@ def _filtered(weight: Tensor, lines: list[list[int]], divisors: list[int]) -> Te
 
 
 def pairs(dtype: torch.dtype) -> bool:
-    """Whether `convolve` multiplies pairs of bfloat16: where the CPU does so, which is twice the work at a time."""
+    """Whether convolutions multiply pairs of bfloat16: where the CPU does so, which is twice the work at a time."""
     return dtype == torch.bfloat16 and "avx512_bf16" in units()
 
 

@@ -26,7 +26,8 @@ enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's 
 enum { BLOCKS = 8 };                    /* of a part of the work, where tiles are small */
 
 typedef struct {
-    const void *x, *weight;
+    const void *x;
+    const uint32_t *weight; /* float32, or pairs of bfloat16 */
     const float *scale, *bias;
     void *out;
     double *sums;
@@ -184,40 +185,19 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     }
 }
 
-/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight` -> products, whose rows are GROUP long. */
-INLINE void multiply(const float *points, long channels, const float *weight, long outputs, long inputs, float *products, long vectors)
+/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight` -> products, whose rows are GROUP long. Words of points and of
+ * weight are float32, or pairs of bfloat16, for two inputs each. */
+INLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long outputs, long inputs, float *products, long vectors,
+                     int pairs)
 {
     Floats sums[TILES][VECTORS] = {0};
     for (long k = 0; k < inputs; k++) {
-        Floats w[VECTORS];
-        for (long v = 0; v < vectors; v++)
-            w[v] = load(weight, k * outputs + v * LANES, 0);
-        for (long row = 0; row < TILES; row++) {
-            Floats point = points[row * channels + k] - (Floats){0}; /* a sum would cost one: it turns -0 into 0 */
-            for (long v = 0; v < vectors; v++)
-                sums[row][v] += point * w[v];
-        }
-    }
-    for (long row = 0; row < TILES; row++)
-        for (long v = 0; v < vectors; v++)
-            store(products, row * GROUP + v * LANES, sums[row][v], 0);
-}
-
-/* As `multiply`, of pairs of bfloat16: (TILES, inputs) times (inputs / 2 rounded up, outputs, 2). */
-INLINE void multiply_pairs(const uint16_t *points, long channels, const uint32_t *weight, long outputs, long inputs, float *products,
-                           long vectors)
-{
-    Floats sums[TILES][VECTORS] = {0};
-    for (long k = 0; 2 * k < inputs; k++) {
         Words w[VECTORS];
         for (long v = 0; v < vectors; v++)
-            memcpy(&w[v], weight + k * outputs + v * LANES, sizeof w[v]);
-        for (long row = 0; row < TILES; row++) {
-            uint32_t pair;
-            memcpy(&pair, points + row * channels + 2 * k, sizeof pair);
+            w[v] = load_words(weight + k * outputs + v * LANES);
+        for (long row = 0; row < TILES; row++)
             for (long v = 0; v < vectors; v++)
-                sums[row][v] = add_products(sums[row][v], pair, w[v]);
-        }
+                sums[row][v] = add_products(sums[row][v], points + row * channels + k, w[v], pairs);
     }
     for (long row = 0; row < TILES; row++)
         for (long v = 0; v < vectors; v++)
@@ -269,6 +249,7 @@ INLINE long run_of(const Convolve *job, long number, long count)
 INLINE void block_of(const Convolve *job, long number, long count, long size, float *room, double *sums, long reach, int pairs)
 {
     long all = reach * reach, sample = pairs ? 2 : 4;
+    long channels = pairs ? job->channels / 2 : job->channels, inputs = pairs ? (job->inputs + 1) / 2 : job->inputs; /* in words */
     char *points = (char *)room;
     float *products = room + all * BLOCK * job->channels;
     for (long n = 0, run; n < count; n += run) {
@@ -287,21 +268,13 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
         long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
         for (long point = 0; point < all; point++)
             for (long row = 0; row < count; row += TILES) {
-                long from = (point * BLOCK + row) * job->channels;
+                const uint32_t *from = (const uint32_t *)points + (point * BLOCK + row) * channels;
+                const uint32_t *weight = job->weight + point * inputs * job->outputs + c;
                 float *to = products + (point * BLOCK + row) * GROUP;
-                if (pairs) {
-                    const uint32_t *weight = (const uint32_t *)job->weight + point * ((job->inputs + 1) / 2) * job->outputs + c;
-                    if (vectors == VECTORS)
-                        multiply_pairs((const uint16_t *)points + from, job->channels, weight, job->outputs, job->inputs, to, VECTORS);
-                    else
-                        multiply_pairs((const uint16_t *)points + from, job->channels, weight, job->outputs, job->inputs, to, 1);
-                } else {
-                    const float *weight = (const float *)job->weight + point * job->inputs * job->outputs + c;
-                    if (vectors == VECTORS)
-                        multiply((const float *)points + from, job->channels, weight, job->outputs, job->inputs, to, VECTORS);
-                    else
-                        multiply((const float *)points + from, job->channels, weight, job->outputs, job->inputs, to, 1);
-                }
+                if (vectors == VECTORS)
+                    multiply(from, channels, weight, job->outputs, inputs, to, VECTORS, pairs);
+                else
+                    multiply(from, channels, weight, job->outputs, inputs, to, 1, pairs);
             }
         for (long n = 0, run; n < count; n += run) {
             run = run_of(job, number + n, count - n);

@@ -170,18 +170,34 @@ INLINE void store(void *samples, long at, Floats values, int half)
     }
 }
 
-/* Adds to each lane the product of the first of a pair of bfloat16 with that lane's, and that of the second. */
-INLINE Floats add_products(Floats sum, uint32_t pair, Words pairs)
+/* To each lane, the product of the float32 at `word` with that lane of `words`; of `pairs`, those of the two bfloat16 there with the lane's two. */
+INLINE Floats add_products(Floats sum, const void *word, Words words, int pairs)
 {
+    if (!pairs) {
+        float value;
+        Floats values;
+        memcpy(&value, word, sizeof value);
+        memcpy(&values, &words, sizeof values);
+        return sum + (value - (Floats){0}) * values; /* a sum would cost one: it turns -0 into 0 */
+    }
+    uint32_t pair;
+    memcpy(&pair, word, sizeof pair);
 #if defined(__AVX512BF16__)
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)pairs);
+    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)words);
 #else
-    Words first = pairs << 16, second = pairs & 0xffff0000;
+    Words first = words << 16, second = words & 0xffff0000;
     Floats a, b;
     memcpy(&a, &first, sizeof a);
     memcpy(&b, &second, sizeof b);
     return sum + from_half((uint16_t)pair) * a + from_half((uint16_t)(pair >> 16)) * b;
 #endif
+}
+
+INLINE Words load_words(const uint32_t *words)
+{
+    Words vector;
+    memcpy(&vector, words, sizeof vector);
+    return vector;
 }
 
 INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */

@@ -37,7 +37,8 @@ INLINE void from_points(Floats *m, long step)
 }
 
 typedef struct {
-    const void *x, *weight;
+    const void *x;
+    const uint32_t *weight; /* float32, or pairs of bfloat16 */
     const float *bias;
     void *out;
     double *sums;
@@ -114,48 +115,22 @@ INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pa
 }
 
 /* TILES tiles side by side, from `tile` on, at one point -> products[TILES][CHANNELS]. rows: the points of three rows of tiles.
- * weight[KERNELS][COLORS][KERNELS][CHANNELS]. */
-INLINE void enter_multiply(float *const *rows, long point, long tile, const float *weight, float *products)
+ * weight[KERNELS][COLORS][KERNELS][CHANNELS]; of `pairs`, which are of tiles side by side, [KERNELS][COLORS][2][CHANNELS], the last with a 0. */
+INLINE void enter_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
 {
     enum { WIDE = CHANNELS / LANES };
+    long sample = pairs ? 2 : 4;
     Floats sums[TILES][WIDE] = {0};
     for (long i = 0; i < KERNELS; i++)
         for (long c = 0; c < COLORS; c++) {
-            const float *points = rows[i] + (point * COLORS + c) * COLUMNS + tile;
-            for (long j = 0; j < KERNELS; j++, weight += CHANNELS) {
-                Floats w[WIDE];
-                for (long v = 0; v < WIDE; v++)
-                    w[v] = load(weight, v * LANES, 0);
-                for (long n = 0; n < TILES; n++) {
-                    Floats spread = points[n + j] - (Floats){0};
-                    for (long v = 0; v < WIDE; v++)
-                        sums[n][v] += spread * w[v];
-                }
-            }
-        }
-    for (long n = 0; n < TILES; n++)
-        for (long v = 0; v < WIDE; v++)
-            store(products, n * CHANNELS + v * LANES, sums[n][v], 0);
-}
-
-/* As `enter_multiply`, of pairs of bfloat16, tiles side by side. weight[KERNELS][COLORS][2][CHANNELS], whose last pair has a 0. */
-INLINE void enter_multiply_pairs(float *const *rows, long point, long tile, const uint32_t *weight, float *products)
-{
-    enum { WIDE = CHANNELS / LANES };
-    Floats sums[TILES][WIDE] = {0};
-    for (long i = 0; i < KERNELS; i++)
-        for (long c = 0; c < COLORS; c++) {
-            const uint16_t *points = (const uint16_t *)rows[i] + (point * COLORS + c) * COLUMNS + tile;
-            for (long j = 0; j < KERNELS; j += 2, weight += CHANNELS) {
+            const char *points = (const char *)rows[i] + ((point * COLORS + c) * COLUMNS + tile) * sample;
+            for (long j = 0; j < KERNELS; j += pairs ? 2 : 1, weight += CHANNELS) {
                 Words w[WIDE];
                 for (long v = 0; v < WIDE; v++)
-                    memcpy(&w[v], weight + v * LANES, sizeof w[v]);
-                for (long n = 0; n < TILES; n++) {
-                    uint32_t pair;
-                    memcpy(&pair, points + n + j, sizeof pair);
+                    w[v] = load_words(weight + v * LANES);
+                for (long n = 0; n < TILES; n++)
                     for (long v = 0; v < WIDE; v++)
-                        sums[n][v] = add_products(sums[n][v], pair, w[v]);
-                }
+                        sums[n][v] = add_products(sums[n][v], points + (n + j) * sample, w[v], pairs);
             }
         }
     for (long n = 0; n < TILES; n++)
@@ -190,7 +165,7 @@ INLINE void enter_finish(const Nine *job, long row, long column, const float *pr
 
 INLINE void enter_tiles(const Nine *job, long n, float *ring, int pairs)
 {
-    long size = POINTS * COLORS * COLUMNS;
+    long size = POINTS * COLORS * COLUMNS, weights = KERNELS * COLORS * (pairs ? 2 : KERNELS) * CHANNELS;
     float *products = ring + KERNELS * size, *rows[KERNELS];
     Part part = part_at(job, n);
     double *sums = job->sums + n * 2 * CHANNELS;
@@ -202,13 +177,8 @@ INLINE void enter_tiles(const Nine *job, long n, float *ring, int pairs)
             continue;
         rows_of(ring, size, done, rows);
         for (long tile = 0; tile < part.columns; tile += TILES) {
-            for (long point = 0; point < POINTS; point++) {
-                float *to = products + point * TILES * CHANNELS;
-                if (pairs)
-                    enter_multiply_pairs(rows, point, tile, (const uint32_t *)job->weight + point * KERNELS * COLORS * 2 * CHANNELS, to);
-                else
-                    enter_multiply(rows, point, tile, (const float *)job->weight + point * KERNELS * COLORS * KERNELS * CHANNELS, to);
-            }
+            for (long point = 0; point < POINTS; point++)
+                enter_multiply(rows, point, tile, job->weight + point * weights, products + point * TILES * CHANNELS, pairs);
             for (long i = 0; i < TILES && tile + i < part.columns; i++)
                 if (job->half)
                     enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
@@ -288,44 +258,21 @@ INLINE void draw_row(const Nine *job, long row, Part part, float *points, int ha
         }
 }
 
-/* A row of tiles at one point -> products[COLORS][ACROSS]. weight[KERNELS][CHANNELS][KERNELS][COLORS]. */
-INLINE void draw_multiply(float *const *rows, long point, const float *weight, float *products)
+/* A row of tiles at one point -> products[COLORS][ACROSS]. weight[KERNELS][CHANNELS][KERNELS][COLORS]; of `pairs`, which are of channels,
+ * half as many. */
+INLINE void draw_multiply(float *const *rows, long point, const uint32_t *weight, float *products, int pairs)
 {
+    long channels = pairs ? CHANNELS / 2 : CHANNELS;
     Floats sums[COLORS][VECTORS] = {0};
     for (long i = 0; i < KERNELS; i++)
-        for (long c = 0; c < CHANNELS; c++) {
-            const float *points = rows[i] + (point * CHANNELS + c) * COLUMNS;
-            for (long j = 0; j < KERNELS; j++, weight += COLORS) {
-                Floats spread[COLORS];
-                for (long color = 0; color < COLORS; color++)
-                    spread[color] = weight[color] - (Floats){0};
-                for (long v = 0; v < VECTORS; v++) {
-                    Floats values = load(points, j + v * LANES, 0);
-                    KEEP(values);
-                    for (long color = 0; color < COLORS; color++)
-                        sums[color][v] += values * spread[color];
-                }
-            }
-        }
-    for (long color = 0; color < COLORS; color++)
-        for (long v = 0; v < VECTORS; v++)
-            store(products, color * ACROSS + v * LANES, sums[color][v], 0);
-}
-
-/* As `draw_multiply`, of pairs of channels in bfloat16. weight[KERNELS][CHANNELS / 2][KERNELS][COLORS]. */
-INLINE void draw_multiply_pairs(float *const *rows, long point, const uint32_t *weight, float *products)
-{
-    Floats sums[COLORS][VECTORS] = {0};
-    for (long i = 0; i < KERNELS; i++)
-        for (long c = 0; c < CHANNELS / 2; c++) {
-            const uint32_t *points = (const uint32_t *)rows[i] + (point * CHANNELS / 2 + c) * COLUMNS;
+        for (long c = 0; c < channels; c++) {
+            const uint32_t *points = (const uint32_t *)rows[i] + (point * channels + c) * COLUMNS;
             for (long j = 0; j < KERNELS; j++, weight += COLORS)
                 for (long v = 0; v < VECTORS; v++) {
-                    Words values;
-                    memcpy(&values, points + j + v * LANES, sizeof values);
+                    Words values = load_words(points + j + v * LANES);
                     KEEP(values);
                     for (long color = 0; color < COLORS; color++)
-                        sums[color][v] = add_products(sums[color][v], weight[color], values);
+                        sums[color][v] = add_products(sums[color][v], weight + color, values, pairs);
                 }
         }
     for (long color = 0; color < COLORS; color++)
@@ -366,7 +313,7 @@ INLINE void draw_finish(const Nine *job, long row, Part part, const float *produ
 
 INLINE void draw_tiles(const Nine *job, long n, float *ring, int pairs)
 {
-    long size = POINTS * CHANNELS * COLUMNS, weights = KERNELS * CHANNELS * KERNELS * COLORS;
+    long size = POINTS * CHANNELS * COLUMNS, weights = KERNELS * CHANNELS * KERNELS * COLORS / (pairs ? 2 : 1);
     float *products = ring + KERNELS * size, *rows[KERNELS];
     Part part = part_at(job, n);
     for (long row = 0; row < part.rows + KERNELS - 1; row++) {
@@ -378,13 +325,8 @@ INLINE void draw_tiles(const Nine *job, long n, float *ring, int pairs)
         if (done < 0)
             continue;
         rows_of(ring, size, done, rows);
-        for (long point = 0; point < POINTS; point++) {
-            float *to = products + point * COLORS * ACROSS;
-            if (pairs)
-                draw_multiply_pairs(rows, point, (const uint32_t *)job->weight + point * weights / 2, to);
-            else
-                draw_multiply(rows, point, (const float *)job->weight + point * weights, to);
-        }
+        for (long point = 0; point < POINTS; point++)
+            draw_multiply(rows, point, job->weight + point * weights, products + point * COLORS * ACROSS, pairs);
         draw_finish(job, part.row + done, part, products);
     }
 }
