@@ -144,20 +144,17 @@ INLINE void write_rows(Normalise job, long part, int half)
     for (long row = part * ROWS; row < last_row(part, job.height + 2 * pad); row++) {
         long y = reflect(row - pad, job.height - 1);
         char *line = (char *)job.out + row * columns * channels * sample;
-        for (long c = 0; c < channels; c += LANES) {
-            Floats scale = (Floats){0} + 1, shift = {0}, least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
-            if (job.scale) {
-                scale = load(job.scale, c, 0);
-                shift = load(job.scale, channels + c, 0);
-            }
-            for (long x = 0; x < job.width; x++) {
-                Floats value = load(job.x, (y * job.width + x) * channels + c, half) * scale + shift;
+        Floats least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
+        for (long x = 0; x < job.width; x++)
+            for (long c = 0; c < channels; c += LANES) {
+                Floats value = load(job.x, (y * job.width + x) * channels + c, half);
+                if (job.scale)
+                    value = value * load(job.scale, c, 0) + load(job.scale, channels + c, 0);
                 value = maximum(value, least);
                 if (job.residual)
                     value += load(job.residual, (y * job.width + x) * channels + c, half);
                 store(line, (x + pad) * channels + c, value, half);
             }
-        }
         for (long n = 1; n <= pad; n++) {
             long size = channels * sample, last = job.width - 1, inwards = clamp(n, last);
             memcpy(line + (pad - n) * size, line + (pad + inwards) * size, size);
@@ -317,14 +314,28 @@ INLINE void bicubic(Taps *taps, float place, long size) /* Keys's kernel, a = -0
     taps->weight[3] = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
 }
 
-INLINE Floats sample(const void *source, long width, long channels, const Taps *y, const Taps *x, long taps, long c, int half)
+/* Where taps of a row and of a column meet, in samples. */
+typedef struct {
+    long at[4][4];
+    const Taps *rows, *columns;
+} Meeting;
+
+INLINE void meet(Meeting *meeting, const Taps *rows, const Taps *columns, long taps, long width, long channels)
+{
+    meeting->rows = rows, meeting->columns = columns;
+    for (long i = 0; i < taps; i++)
+        for (long j = 0; j < taps; j++)
+            meeting->at[i][j] = (rows->at[i] * width + columns->at[j]) * channels;
+}
+
+INLINE Floats sample(const void *source, const Meeting *meeting, long taps, long c, int half)
 {
     Floats value = {0};
     for (long i = 0; i < taps; i++) {
         Floats row = {0};
         for (long j = 0; j < taps; j++)
-            row += x->weight[j] * load(source, (y->at[i] * width + x->at[j]) * channels + c, half);
-        value += y->weight[i] * row;
+            row += meeting->columns->weight[j] * load(source, meeting->at[i][j] + c, half);
+        value += meeting->rows->weight[i] * row;
     }
     return value;
 }
@@ -386,8 +397,10 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
             bilinear(&columns, to_x, width);
             bilinear(&rows, to_y, job->height);
         }
+        Meeting meeting;
+        meet(&meeting, &rows, &columns, cubic ? 4 : 2, width, channels);
         for (long c = 0; c < channels; c += LANES) {
-            Floats warped = sample(job->previous, width, channels, &rows, &columns, cubic ? 4 : 2, c, 0);
+            Floats warped = sample(job->previous, &meeting, cubic ? 4 : 2, c, 0);
             Floats apart = load(job->feature, at * channels + c, half) - warped;
             store(job->warped, at * channels + c, warped, 0);
             store(job->difference, at * all + c, select((Words)(apart < 0), -apart, apart), half);
@@ -402,7 +415,7 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
 
 static void follow_part(const void *data, long y)
 {
-    const Follow *job = data;
+    const Follow copy = *(const Follow *)data, *job = &copy;
     if (job->cubic && job->half)
         follow_row(job, y, 1, 1);
     else if (job->cubic)
@@ -439,7 +452,7 @@ static float beyond(float at, long size)
 
 static void blend_part(const void *data, long y)
 {
-    const Blend *job = data;
+    const Blend copy = *(const Blend *)data, *job = &copy;
     const float *across = job->flow, *down = across + job->height * job->width;
     for (long first = 0; first < job->width; first += LANES) {
         long count = remaining(first, job->width, LANES), start = y * job->width + first;
@@ -488,40 +501,51 @@ typedef struct {
     int half;
 } Sharpen;
 
-enum { FAR = 4, STRETCH = 32 }; /* a multiple of LANES */
+enum { FAR = 4, STRETCH = 32 };
 
-/* The differences of a row's pixels from their means of 3x3, for LANES channels from c on: detail[width]. */
-INLINE void detail_of(const Sharpen *job, const void *picture, long y, long first, long count, long c, Floats *detail, int half)
+/* Of each channel in a column the sum of three rows' pixels, about row y. */
+INLINE void sum_column(const Sharpen *job, const void *picture, long y, long x, float *sums, int half)
 {
-    long width = job->width, channels = job->channels, rows[3];
+    long channels = job->channels, rows[3];
     for (long i = 0; i < 3; i++)
-        rows[i] = clamp(y + i - 1, job->height - 1) * width * channels + c;
-    Floats here[2] = {0}, sums[3] = {0}; /* of columns, the one before, this one and the next */
-    for (long x = first - 1; x <= first + count; x++) {
-        long at = clamp(x, width - 1) * channels;
-        Floats middle = load(picture, rows[1] + at, half);
-        sums[0] = sums[1], sums[1] = sums[2];
-        sums[2] = load(picture, rows[0] + at, half) + middle + load(picture, rows[2] + at, half);
-        here[0] = here[1], here[1] = middle;
-        if (x > first)
-            detail[x - 1 - first] = here[0] - (sums[0] + sums[1] + sums[2]) * (1.0f / 9);
-    }
+        rows[i] = (clamp(y + i - 1, job->height - 1) * job->width + clamp(x, job->width - 1)) * channels;
+    for (long c = 0; c < channels; c += LANES)
+        store(sums, c, load(picture, rows[0] + c, half) + load(picture, rows[1] + c, half) + load(picture, rows[2] + c, half), 0);
 }
 
-INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, float *line, int half)
+/* From the sums of a pixel's column and of those beside it to the next pixel's: all channels of a pixel are read before the next one's, as they lie
+ * in memory. */
+INLINE void next_column(const Sharpen *job, const void *picture, long y, long x, float **columns, int half)
 {
-    long width = job->width;
-    line += FAR;
-    for (long first = 0; first < width; first += STRETCH) {
-        long count = remaining(first, width, STRETCH);
-        Floats squares[STRETCH] = {0}, detail[STRETCH];
-        for (long c = 0; c < job->channels; c += LANES) {
-            detail_of(job, picture, y, first, count, c, detail, half);
-            for (long x = 0; x < count; x++)
-                squares[x] += detail[x] * detail[x];
+    float *oldest = columns[0];
+    columns[0] = columns[1], columns[1] = columns[2], columns[2] = oldest;
+    sum_column(job, picture, y, x + 1, oldest, half);
+}
+
+/* A pixel's difference from the mean of the 3x3 about it. */
+INLINE Floats detail_of(Floats pixel, float *const *columns, long c)
+{
+    return pixel - (load(columns[0], c, 0) + load(columns[1], c, 0) + load(columns[2], c, 0)) * (1.0f / 9);
+}
+
+INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, float *room, int half)
+{
+    long width = job->width, channels = job->channels;
+    float *columns[] = {room, room + channels, room + 2 * channels}, *line = room + 3 * channels + FAR;
+    next_column(job, picture, y, -2, columns, half);
+    next_column(job, picture, y, -1, columns, half);
+    for (long first = 0; first < width; first += LANES) {
+        Floats squares[LANES] = {0};
+        for (long x = 0; x < LANES && first + x < width; x++) {
+            Floats sum = {0};
+            next_column(job, picture, y, first + x, columns, half);
+            for (long c = 0; c < channels; c += LANES) {
+                Floats detail = detail_of(load(picture, (y * width + first + x) * channels + c, half), columns, c);
+                sum += detail * detail;
+            }
+            squares[x] = sum;
         }
-        for (long x = 0; x < STRETCH; x += LANES)
-            store(line, first + x, totals(squares + x), 0);
+        store(line, first, totals(squares), 0);
     }
     for (long n = 1; n <= FAR; n++) {
         line[-n] = line[0];
@@ -535,17 +559,17 @@ INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *o
     }
 }
 
-static void energy_part(const void *data, long y, float *line)
+static void energy_part(const void *data, long y, float *room)
 {
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
-    energy_row(job, y, job->composite, job->energy, line, 0);
+    energy_row(job, y, job->composite, job->energy, room, 0);
     if (job->half)
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, line, 1);
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, room, 1);
     else
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, line, 0);
+        energy_row(job, y, job->feature, job->energy + job->height * job->width, room, 0);
 }
 
-static void sharpen_part(const void *data, long y)
+static void sharpen_part(const void *data, long y, float *room)
 {
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
     long width = job->width, plane = job->height * width, channels = job->channels;
@@ -564,13 +588,19 @@ static void sharpen_part(const void *data, long y)
             gain[x] = bounded(more, 0, job->sharpen * job->blurred[y * width + first + x]);
             most = larger(gain[x], most);
         }
-        for (long c = 0; c < channels; c += LANES) {
-            Floats detail[STRETCH] = {0};
-            if (most > 0)
-                detail_of(job, job->composite, y, first, count, c, detail, 0);
-            for (long x = 0; x < count; x++) {
-                long at = (y * width + first + x) * channels + c;
-                store(job->out, at, load(job->composite, at, 0) + gain[x] * detail[x], 0);
+        long at = (y * width + first) * channels;
+        if (most == 0) {
+            memcpy(job->out + at, job->composite + at, count * channels * sizeof *job->out);
+            continue;
+        }
+        float *columns[] = {room, room + channels, room + 2 * channels};
+        next_column(job, job->composite, y, first - 2, columns, 0);
+        next_column(job, job->composite, y, first - 1, columns, 0);
+        for (long x = 0; x < count; x++) {
+            next_column(job, job->composite, y, first + x, columns, 0);
+            for (long c = 0; c < channels; c += LANES, at += LANES) {
+                Floats pixel = load(job->composite, at, 0);
+                store(job->out, at, pixel + gain[x] * detail_of(pixel, columns, c), 0);
             }
         }
     }
@@ -585,9 +615,9 @@ EXPORT int sharpened(Fork fork, int threads, const float *composite, const void 
     if (!energy)
         return -1;
     Sharpen job = {composite, blurred, feature, energy, out, height, width, channels, sharpen, half};
-    int result = share_in_room(fork, threads, energy_part, &job, height, FAR + (width + STRETCH - 1) / STRETCH * STRETCH + FAR);
+    int result = share_in_room(fork, threads, energy_part, &job, height, 3 * channels + FAR + whole(width) + FAR);
     if (!result)
-        share(fork, threads, sharpen_part, &job, height);
+        result = share_in_room(fork, threads, sharpen_part, &job, height, 3 * channels);
     free(energy);
     return result;
 }
@@ -600,8 +630,8 @@ typedef struct {
     const void *here, *there;
     const float *flow;
     void *known;
-    float *planes; /* there, warped: (channels, height + 2 radius, columns), 0 around */
-    float *lines;  /* a row of here for each of the rows: (height, channels, lanes of width) */
+    float *lines_there; /* there, warped: (height + 2 radius, channels, columns), 0 around */
+    float *lines_here;  /* (height, channels, lanes of width) */
     long height, width, channels, radius, columns;
     float pixels;
     int half;
@@ -612,60 +642,65 @@ INLINE long lanes(long width)
     return (width + LANES - 1) / LANES * LANES;
 }
 
-INLINE void warp_row(const Match *job, long y, int half)
+INLINE void warp_row(const Match *job, long row, int half)
 {
-    long channels = job->channels, plane = job->height * job->width, line = lanes(job->width);
-    long stride = (job->height + 2 * job->radius) * job->columns;
-    float *warped = job->planes + (y + job->radius) * job->columns + job->radius, *own = job->lines + y * channels * line;
+    long channels = job->channels, plane = job->height * job->width, line = lanes(job->width), y = row - job->radius;
+    float *warped = job->lines_there + row * channels * job->columns;
+    memset(warped, 0, channels * job->columns * sizeof *warped);
+    if (y < 0 || y >= job->height)
+        return;
+    float *own = job->lines_here + y * channels * line;
     for (long first = 0; first < job->width; first += LANES) {
         long count = remaining(first, job->width, LANES), start = y * job->width + first;
         float across[LANES] = {0}, down[LANES] = {0};
         memcpy(across, job->flow + start, count * sizeof *across);
         memcpy(down, job->flow + plane + start, count * sizeof *down);
         Taps columns[LANES], rows[LANES];
+        Meeting meetings[LANES];
         for (long n = 0; n < LANES; n++) {
             bilinear(&columns[n], (float)(first + n) + across[n] * job->pixels, job->width);
             bilinear(&rows[n], (float)y + down[n] * job->pixels, job->height);
+            meet(&meetings[n], &rows[n], &columns[n], 2, job->width, channels);
         }
         for (long c = 0; c < channels; c += LANES) {
             Floats there[LANES] = {0}, here[LANES] = {0};
             for (long n = 0; n < count; n++) {
-                there[n] = sample(job->there, job->width, channels, &rows[n], &columns[n], 2, c, half);
+                there[n] = sample(job->there, &meetings[n], 2, c, half);
                 here[n] = load(job->here, (start + n) * channels + c, half);
             }
             transpose(there);
             transpose(here);
             for (long lane = 0; lane < LANES; lane++) {
-                store(warped, (c + lane) * stride + first, there[lane], 0);
+                store(warped, (c + lane) * job->columns + job->radius + first, there[lane], 0);
                 store(own, (c + lane) * line + first, here[lane], 0);
             }
         }
     }
 }
 
-static void warp_part(const void *data, long y)
+static void warp_part(const void *data, long row)
 {
-    const Match *job = data;
+    const Match copy = *(const Match *)data, *job = &copy;
     if (job->half)
-        warp_row(job, y, 1);
+        warp_row(job, row, 1);
     else
-        warp_row(job, y, 0);
+        warp_row(job, row, 0);
 }
 
 INLINE void volume_row(const Match *job, long y, long radius, int half)
 {
     long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
-    long stride = (job->height + 2 * radius) * job->columns, plane = job->height * job->width, line = lanes(job->width);
+    long plane = job->height * job->width, line = lanes(job->width);
     for (long first = 0; first < job->width; first += LANES) {
         Floats values[MOST_DISPLACEMENTS] = {0};
-        const float *own = job->lines + y * channels * line + first;
+        const float *own = job->lines_here + y * channels * line + first;
         for (long dy = 0; dy < across; dy++) {
-            const float *warped = job->planes + (y + dy) * job->columns + first;
+            const float *warped = job->lines_there + (y + dy) * channels * job->columns + first;
             Floats sums[MOST_ACROSS] = {0};
             for (long c = 0; c < channels; c++) {
                 Floats here = load(own, c * line, 0);
                 for (long dx = 0; dx < across; dx++)
-                    sums[dx] += here * load(warped, c * stride + dx, 0);
+                    sums[dx] += here * load(warped, c * job->columns + dx, 0);
             }
             for (long dx = 0; dx < across; dx++) {
                 Floats product = sums[dx] * (1 / (float)channels);
@@ -694,7 +729,7 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
 
 static void volume_part(const void *data, long y)
 {
-    const Match *job = data;
+    const Match copy = *(const Match *)data, *job = &copy;
     switch (job->radius * 2 + job->half) {
     case 4: volume_row(job, y, 2, 0); break;
     case 5: volume_row(job, y, 2, 1); break;
@@ -710,16 +745,16 @@ EXPORT int match(Fork fork, int threads, const void *here, const void *there, co
                  long channels, long radius, void *known, int half)
 {
     long columns = lanes(width) + 2 * radius;
-    float *planes = calloc(channels * (height + 2 * radius) * columns, sizeof *planes);
-    float *lines = malloc(height * channels * lanes(width) * sizeof *lines);
-    if (planes && lines) {
-        Match job = {here, there, flow, known, planes, lines, height, width, channels, radius, columns, pixels, half};
-        share(fork, threads, warp_part, &job, height);
+    float *there_lines = malloc((height + 2 * radius) * channels * columns * sizeof *there_lines);
+    float *here_lines = malloc(height * channels * lanes(width) * sizeof *here_lines);
+    int result = there_lines && here_lines ? 0 : -1;
+    if (!result) {
+        Match job = {here, there, flow, known, there_lines, here_lines, height, width, channels, radius, columns, pixels, half};
+        share(fork, threads, warp_part, &job, height + 2 * radius);
         share(fork, threads, volume_part, &job, height);
     }
-    int result = planes && lines ? 0 : -1;
-    free(planes);
-    free(lines);
+    free(there_lines);
+    free(here_lines);
     return result;
 }
 

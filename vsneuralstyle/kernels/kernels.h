@@ -7,12 +7,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 /* --- threads ------------------------------------------------------------------------------------------------------- */
 
@@ -214,6 +215,10 @@ INLINE Floats maximum(Floats a, Floats b) /* b where a is no number */
 {
 #if defined(__AVX512F__)
     return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE__)
+    return (Floats)_mm_max_ps((__m128)a, (__m128)b);
 #else
     return select((Words)(a > b), a, b);
 #endif
