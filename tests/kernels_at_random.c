@@ -13,7 +13,7 @@ int convolve(Fork, int, const void *, long, long, long, long, const float *, int
              float, const float *, const float *, float, float *, void *, int, int);
 int enter(Fork, int, const float *, long, long, long, long, const void *, int, const float *, const float *, const float *, float, float *,
           void *, int);
-int draw(Fork, int, const void *, long, long, const void *, int, const float *, float *, long, long, int);
+int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float *);
 int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
@@ -71,7 +71,7 @@ int main(int count, char **arguments)
         const long reaches[] = {6, 8, 3, 5};
         long reach = reaches[n >> 2 & 3];
         int pairs = reach != 8 && n >> 4 & 1;
-        float *points = samples(reach * reach * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        float *points = samples((reach == 3 ? 25 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
         void *convolved = samples((reach == 3 ? 4 * height * width : reach == 5 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
                                   half_out, 1);
         if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, reach, points, pairs, biases, outputs, 0.1f,
@@ -82,9 +82,9 @@ int main(int count, char **arguments)
         void *entered = samples(full_height * full_width * 16, half, 1);
         if (enter(NULL, 1, frame, height, width, full_height, full_width, nine, pairs, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
             return 1;
-        void *bordered = samples((full_height + 8) * (full_width + 8) * 16, half, 3);
+        void *drawn = samples(full_height * full_width * 16, half, 3);
         float *shown = samples(3 * height * width, 0, 1);
-        if (draw(NULL, 1, bordered, full_height, full_width, nine, pairs, sixteen, shown, height, width, half))
+        if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, nine, pairs, sixteen, shown, height, width, half))
             return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);
@@ -113,7 +113,7 @@ int main(int count, char **arguments)
             return 1;
 
         void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
-                       nine, sixteen, both, entered, bordered, shown, flow,
+                       nine, sixteen, both, entered, drawn, shown, flow,
                        warped, before, difference, mask, composite, blended, blurred, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

@@ -75,7 +75,7 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, input
     net, norm = torch.nn.Conv2d(inputs, outputs, 3, padding=1), random_norm(kernels.whole(outputs))
     x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
     bias = F.pad(net.bias.detach(), (0, kernels.whole(outputs) - outputs))
-    ours, scale = kernels.convolve(x, kernels.points(net.weight, reach), bias, slope=0.1, norm=(norm.weight, norm.bias, norm.eps))
+    ours, scale = kernels.convolve(x, kernels.points(net.weight, reach), bias, reach, slope=0.1, norm=(norm.weight, norm.bias, norm.eps))
     theirs = F.leaky_relu(net(x[:, :inputs].float()), 0.1)
     assert ours.dtype == precision
     torch.testing.assert_close(ours[:, :outputs].float(), theirs, **CLOSE[precision])
@@ -85,7 +85,7 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, input
         return
     scale = torch.randn(2, kernels.whole(inputs))
     scale[:, inputs:] = 0
-    ours, _ = kernels.convolve(x, kernels.points(net.weight, reach), bias, scale=scale, relu=True, reflects=True, dtype=precision)
+    ours, _ = kernels.convolve(x, kernels.points(net.weight, reach), bias, reach, scale=scale, relu=True, reflects=True, dtype=precision)
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()[:, :inputs]
     torch.testing.assert_close(ours[:, :outputs].float(), F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), net.weight, net.bias),
                                **CLOSE[precision])
@@ -112,12 +112,12 @@ def test_convolve_enlarges_halves_and_multiplies_pairs(monkeypatch, pairs, preci
     for border in ["reflect"] if reach == kernels.ENLARGING else ["zeros", "reflect"]:
         net.padding_mode = border  # which `UpsampledConv` doesn't look at
         how = {"reflects": border == "reflect", "slope": 0.1, "norm": (norm.weight, norm.bias, norm.eps)}
-        plain, following = kernels.convolve(x, weight, bias, **how)
-        after, _ = kernels.convolve(x, weight, bias, scale=scale, relu=True, **how)
+        plain, following = kernels.convolve(x, weight, bias, reach, **how)
+        after, _ = kernels.convolve(x, weight, bias, reach, scale=scale, relu=True, **how)
         for ours, theirs in (plain, F.leaky_relu(net(x.float()), 0.1)), (after, F.leaky_relu(net(scaled), 0.1)):
             assert ours.shape == theirs.shape and ours.dtype == precision
             apart = relative(ours.float(), theirs)
-            limits = (0.05, 0.005) if precision == torch.bfloat16 else (3e-5, 2e-6)
+            limits = (0.08, 0.005) if precision == torch.bfloat16 else (3e-5, 2e-6)
             limits = (0.15, 0.02) if reach == 6 and dtype == torch.bfloat16 else limits
             assert apart.max() < limits[0] and apart.mean() < limits[1], (apart.max(), apart.mean())
         if height > 5:  # of a few samples, what rounding took away is normalised, too
@@ -133,7 +133,7 @@ def test_first_and_last_layer(monkeypatch, pairs, precision, height, width):
     monkeypatch.setattr(kernels, "units", lambda: {"avx512_bf16"} if pairs else set())
     first, last, norm = torch.nn.Conv2d(3, 16, 9).to(precision), torch.nn.Conv2d(16, 3, 9).to(precision), random_norm(16)
     full_height, full_width = -(-height // 4) * 4, -(-width // 4) * 4
-    frame, border = torch.rand(1, 3, height, width), (kernels.NINE_BORDER,) * 4
+    frame, border = torch.rand(1, 3, height, width), (4, 4, 4, 4)
     weights, (first, last) = [kernels.nine_points(one.weight) for one in (first, last)], (first.float(), last.float())
     in_pairs = weights[0].dtype == torch.bfloat16
     assert in_pairs == (pairs and precision == torch.bfloat16)
@@ -145,9 +145,10 @@ def test_first_and_last_layer(monkeypatch, pairs, precision, height, width):
     else:
         torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
         torch.testing.assert_close(kernels.normalise(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2)
-    x = lasting(torch.randn(1, 16, full_height + 8, full_width + 8), precision)
-    ours = kernels.draw(x, height, width, weights[1], last.bias.detach())
-    theirs = last(x.float())[..., :height, :width]
+    x, scale = lasting(torch.randn(1, 16, full_height, full_width), precision), torch.randn(2, 16)
+    ours = kernels.draw(x, scale, height, width, weights[1], last.bias.detach())
+    x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
+    theirs = last(F.pad(x, border, mode="reflect"))[..., :height, :width]
     if in_pairs:
         assert relative(torch.atanh(2 * ours - 1), theirs).mean() < 0.01
     else:

@@ -8,7 +8,6 @@ Pictures are (1, C, H, W), channels last, float32 or bfloat16.
 """
 
 import ctypes
-import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,8 +27,6 @@ LEVELS = {"v4-bf16": _V4 | {"avx512_bf16"}, "v4": _V4, "v3": {"avx2", "bmi2", "f
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
 """Channels come in multiples of this."""
-NINE_BORDER = 4
-"""Of a 9x9 convolution."""
 ENLARGING, HALVING = 3, 5
 """`reach` of `points` for a convolution of what is enlarged to twice its size by nearest neighbours, and for one of stride 2."""
 
@@ -191,17 +188,18 @@ def pairs(dtype: torch.dtype) -> bool:
 
 
 _FILTERS = {
-    ENLARGING: ([[1, 0, 0], [1, 1, 1], [0, 0, 1]], [1, 1, 1]),
+    ENLARGING: ([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1]], [1, 1, 1, 1, 1]),
     HALVING: ([[0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], [1, 1, 1, 1, 1]),
     6: ([[64, 0, 0], [-128, -96, -72], [-128, 96, -72], [32, 48, 72], [32, -48, 72], [0, 0, 1]], [81, 243, 243, 243, 243, 1]),
     8: ([[1, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [4, 2, 1], [4, -2, 1], [0, 0, 1]], [1, 9, 9, 90, 90, 180, 180, 1]),
 }
-"""G of minimal filtering by tiles that reach over so many pixels: lines, and what each is divided by."""
+"""G of minimal filtering by tiles that reach over so many pixels: lines, and what each is divided by. A line of weights for each of a tile's
+products: of what is enlarged there are more than points, for there are two kernels."""
 
 
 def points(weight: Tensor, reach: int = 6) -> Tensor:
-    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (reach², inputs, whole(outputs)) float32, or, of
-    `pairs`, (reach², inputs / 2 rounded up, whole(outputs), 2) bfloat16.
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (P, inputs, whole(outputs)) float32, or, of `pairs`,
+    (P, inputs / 2 rounded up, whole(outputs), 2) bfloat16, of P = reach², for `ENLARGING` 25.
 
     Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) and F(6x6, 3x3), the first at
     points whose rounding is half of theirs; the others are ours.
@@ -212,10 +210,11 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
     """
     transformed = _filtered(weight, *_FILTERS[reach]).flatten(0, 1).transpose(1, 2)
     transformed = F.pad(transformed, (0, whole(len(weight)) - len(weight)))
+    transformed = transformed.unflatten(2, (-1, MULTIPLE)).transpose(1, 2)
     if reach == 8 or not pairs(weight.dtype):
         return transformed.float().contiguous()
-    transformed = F.pad(transformed, (0, 0, 0, transformed.shape[1] % 2))
-    return transformed.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16().contiguous()
+    transformed = F.pad(transformed, (0, 0, 0, transformed.shape[2] % 2))
+    return transformed.unflatten(2, (-1, 2)).transpose(3, 4).bfloat16().contiguous()
 
 
 def nine_points(weight: Tensor) -> Tensor:
@@ -241,6 +240,7 @@ def convolve(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
+    reach: int,
     *,
     scale: Tensor | None = None,
     relu: bool = False,
@@ -253,7 +253,7 @@ def convolve(
 
     Args:
         x: the picture, of whole(inputs) channels, of which the last are 0.
-        weight: as `points` makes it. bias: (whole(outputs),) float32.
+        weight: as `points` makes it, for that reach. bias: (whole(outputs),) float32.
         scale, relu: of x before the convolution, as `normalise` has them.
         reflects: the border is x reflected (or enlarged and reflected), else 0.
         slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
@@ -264,7 +264,7 @@ def convolve(
         (1, whole(outputs), H, W), or of twice or half that size, and with `norm` the scale of it, as `statistics` gives it.
     """
     channels, height, width = x.shape[1:]
-    in_pairs, reach, outputs = weight.dtype == torch.bfloat16, math.isqrt(len(weight)), weight.shape[2]
+    in_pairs, outputs = weight.dtype == torch.bfloat16, weight.shape[1] * MULTIPLE
     inputs = weight[0].numel() // outputs
     size = [{ENLARGING: 2 * n, HALVING: -(-n // 2)}.get(reach, n) for n in (height, width)]
     out = _empty(x, outputs, *size, dtype)
@@ -272,7 +272,8 @@ def convolve(
     norm_weight, norm_bias, eps = norm or (None, None, 0.0)
     _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, reach, weight, in_pairs, bias, outputs, float(slope),
           norm_weight, norm_bias, float(eps), following, out, _half(x), _half(out))
-    _count(_tiles(*size, 2 if reach in (ENLARGING, HALVING) else reach - 2) * weight.numel(), weight, x, out)
+    tiles = _tiles(*(n + 1 for n in size), 4) if reach == ENLARGING else _tiles(*size, 2 if reach == HALVING else reach - 2)
+    _count(tiles * weight.numel(), weight, x, out)
     return out, following
 
 
@@ -317,16 +318,17 @@ def enter(
     return out, scale
 
 
-def draw(x: Tensor, height: int, width: int, weight: Tensor, bias: Tensor) -> Tensor:
+def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tensor, bias: Tensor) -> Tensor:
     """A 9x9 convolution of 16 channels, and tanh to 0..1: (1, 3, height, width) float32, contiguous.
 
     Args:
-        x: with a border of 4, at least that size.
+        x: of at least that size; its border is reflected.
+        scale: of x before the convolution, as `normalise` has it; then there is a ReLU.
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
-    out, full = torch.empty((1, 3, height, width)), [size - 2 * NINE_BORDER for size in x.shape[2:]]
-    _call("draw", x, *full, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
-    _count(_tiles(*full, 3) * weight.numel(), weight, x, out)
+    out = torch.empty((1, 3, height, width))
+    _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
+    _count(_tiles(*x.shape[2:], 3) * weight.numel(), weight, x, out)
     return out
 
 

@@ -5,12 +5,13 @@
  * and of the products comes the tile of outputs. There are four kinds, told apart by the tile's reach, the inputs of a line of it:
  *
  *   6, 8  stride 1, F(4x4, 3x3) and F(6x6, 3x3): a quarter of the multiplications, and a fifth. Larger tiles have more to add up before and after.
- *   3     of what is enlarged to twice its size by nearest neighbours: 2x2 outputs of 9 points, for 36 multiplications, or 16 where equal
- *         inputs are counted once.
+ *   3     of what is enlarged to twice its size by nearest neighbours: 4x4 outputs by 25 multiplications, for 144, or 64 where equal inputs are
+ *         counted once. A line's odd outputs are a kernel of two of its inputs, the even ones another; of each F(2, 2) takes three points, the
+ *         same ones of the inputs, and at the one in the middle both kernels are the sum of all.
  *   5     stride 2: 2x2 outputs of 25 points, for 36 multiplications.
  *
  * In float32 all of it rounds far less than bfloat16. A CPU that multiplies pairs of bfloat16 does twice the work: the points of reach 3 and 5,
- * samples and differences of neighbours, bear it as a direct convolution does; those of reach 6 lose twice as many bits at the usual points,
+ * samples and differences of neighbours, bear it nearly as a direct convolution does (0.3 % for 0.2); those of reach 6 lose twice as many bits at the usual points,
  * 1 and 2, as at 3/4 and 3/2 (an error of 1.2 % of what comes out, for 2.5 %).
  *
  * Pictures are as in kernels.c.
@@ -18,12 +19,14 @@
 
 #include "kernels.h"
 
-enum { ENLARGING = 3, HALVING = 5, MOST_REACH = 6 + 2, MOST_POINTS = MOST_REACH * MOST_REACH };
+enum { ENLARGING = 3, HALVING = 5, MOST_REACH = 6 + 2, MOST_SIZE = 6 };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
-enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES };
+enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES, OUTPUTS = 16 };
 enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's cache holds what comes of them */
-enum { BLOCKS = 8 };                    /* of a part of the work, where tiles are small */
+/* Samples between the matrix of a point's tiles and the next one's: a tile's points would otherwise be a multiple of 512 bytes apart, and of such
+ * a cache has room for a few only. */
+enum { APART = 16 };
 
 typedef struct {
     const void *x;
@@ -40,19 +43,39 @@ typedef struct {
 
 INLINE long step_of(long reach) /* inputs from a tile to the next */
 {
-    return reach == ENLARGING ? 1 : reach == HALVING ? 4 : reach - 2;
+    return reach == HALVING ? 4 : reach == ENLARGING ? 2 : reach - 2;
 }
 
 INLINE long size_of(long reach) /* a tile's outputs in a line */
 {
-    return reach == ENLARGING || reach == HALVING ? 2 : reach - 2;
+    return reach == HALVING ? 2 : reach == ENLARGING ? 4 : reach - 2;
+}
+
+INLINE long before(long reach) /* outputs of a line's first tile that lie before the picture */
+{
+    return reach == ENLARGING;
+}
+
+INLINE long products_of(long reach) /* a tile's in a line */
+{
+    return reach == ENLARGING ? 5 : reach;
+}
+
+INLINE long point_of(long product, long reach) /* which of a line's points it is of */
+{
+    return reach == ENLARGING ? (product + (product > 2)) / 2 : product;
+}
+
+INLINE long tiles_of(long outputs, long reach) /* of a line */
+{
+    return (outputs + before(reach) + size_of(reach) - 1) / size_of(reach);
 }
 
 /* B^T d for one line of a tile. */
 INLINE void to_points(Floats *d, long reach)
 {
     Floats d0 = d[0], d1 = d[1], d2 = d[2];
-    if (reach == ENLARGING) {
+    if (reach == ENLARGING) { /* F(2, 2) */
         d[0] = d0 - d1;
         d[2] = d1 - d2;
         return;
@@ -92,35 +115,36 @@ INLINE void to_points(Floats *d, long reach)
 }
 
 /* A^T m for one line of a tile, of which its outputs are left. */
-INLINE void from_points(Floats *m, long step, long reach)
+INLINE void from_points(Floats *m, long reach)
 {
-    Floats m1 = m[step], m2 = m[2 * step];
-    if (reach == ENLARGING) {
-        m[0] = m[0] + m1;
-        m[step] = m1 - m2;
+    Floats m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4];
+    if (reach == ENLARGING) { /* an odd output, which is the last of a pixel, and the next one's even one */
+        m[0] = m[0] + m2;
+        m[1] = m1 + m2;
+        m[2] = m2 - m3;
+        m[3] = m2 - m4;
         return;
     }
-    Floats m3 = m[3 * step], m4 = m[4 * step];
     if (reach == HALVING) {
         m[0] = m[0] + m2 + m3;
-        m[step] = m1 + m3 - m4;
+        m[1] = m1 + m3 - m4;
         return;
     }
     Floats sum = m1 + m2, difference = m1 - m2, further = m3 + m4, opposite = m3 - m4;
     if (reach == 6) {
-        Floats last = m[5 * step];
+        Floats last = m[5];
         m[0] = m[0] + sum + further;
-        m[step] = 0.75f * difference + 1.5f * opposite;
-        m[2 * step] = 0.5625f * sum + 2.25f * further;
-        m[3 * step] = 0.421875f * difference + 3.375f * opposite + last;
+        m[1] = 0.75f * difference + 1.5f * opposite;
+        m[2] = 0.5625f * sum + 2.25f * further;
+        m[3] = 0.421875f * difference + 3.375f * opposite + last;
     } else {
-        Floats nearer = m[5 * step] + m[6 * step], other = m[5 * step] - m[6 * step], last = m[7 * step];
+        Floats nearer = m[5] + m[6], other = m[5] - m[6], last = m[7];
         m[0] = m[0] + sum + further + 32 * nearer;
-        m[step] = difference + 2 * opposite + 16 * other;
-        m[2 * step] = sum + 4 * further + 8 * nearer;
-        m[3 * step] = difference + 8 * opposite + 4 * other;
-        m[4 * step] = sum + 16 * further + 2 * nearer;
-        m[5 * step] = difference + 32 * opposite + other + last;
+        m[1] = difference + 2 * opposite + 16 * other;
+        m[2] = sum + 4 * further + 8 * nearer;
+        m[3] = difference + 8 * opposite + 4 * other;
+        m[4] = sum + 16 * further + 2 * nearer;
+        m[5] = difference + 32 * opposite + other + last;
     }
 }
 
@@ -149,7 +173,12 @@ INLINE void column_of(const Convolve *job, const char *const *rows, long place, 
     to_points(d, reach);
 }
 
-/* `count` tiles side by side, of which `number` is the first -> points[reach^2][BLOCK][channels], of each BLOCK as many. */
+INLINE long matrix_size(long columns) /* of BLOCK tiles, in samples, and what is between it and the next one */
+{
+    return BLOCK * columns + APART;
+}
+
+/* `count` tiles side by side, of which `number` is the first -> rows of their points' matrices, with `channels` columns. */
 INLINE void transform(const Convolve *job, long number, long count, void *points, long reach, int pairs, int scaled, int half)
 {
     long step = step_of(reach), channels = job->channels, shared = reach - step;
@@ -176,7 +205,7 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
                     line[j] = d[j][i];
                 to_points(line, reach);
                 for (long j = 0; j < reach; j++)
-                    store(points, ((i * reach + j) * BLOCK + n) * channels + c, line[j], pairs);
+                    store(points, (i * reach + j) * matrix_size(channels) + n * channels + c, line[j], pairs);
             }
             for (long j = 0; j < shared; j++)
                 for (long i = 0; i < reach; i++)
@@ -187,55 +216,78 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
 
 /* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight` -> products, whose rows are GROUP long. Words of points and of
  * weight are float32, or pairs of bfloat16, for two inputs each. */
-INLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long outputs, long inputs, float *products, long vectors,
-                     int pairs)
+INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
 {
-    Floats sums[TILES][VECTORS] = {0};
-    for (long k = 0; k < inputs; k++) {
+    Floats sums[TILES][VECTORS];
+    for (long row = 0; row < TILES; row++)
+        for (long v = 0; v < vectors; v++)
+            sums[row][v] = (Floats){0};
+    long k = 0;
+    do { /* at least once, or GCC would have the sums in memory before and after */
         Words w[VECTORS];
         for (long v = 0; v < vectors; v++)
-            w[v] = load_words(weight + k * outputs + v * LANES);
+            w[v] = load_words(weight + v * LANES / OUTPUTS * OUTPUTS * inputs + k * OUTPUTS + v * LANES % OUTPUTS);
         for (long row = 0; row < TILES; row++)
             for (long v = 0; v < vectors; v++)
                 sums[row][v] = add_products(sums[row][v], points + row * channels + k, w[v], pairs);
-    }
+    } while (++k < inputs);
     for (long row = 0; row < TILES; row++)
         for (long v = 0; v < vectors; v++)
             store(products, row * GROUP + v * LANES, sums[row][v], 0);
 }
 
-/* Products[reach^2][BLOCK][GROUP] of `count` tiles side by side -> their outputs from channel `first` on, and these's sums. */
+/* A function of its own, so that all registers are the sums': with one of them in memory it takes twice as long. */
+static NOINLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
+{
+    switch ((vectors == VECTORS ? 2 : 0) + pairs) {
+    case 0: multiply_vectors(points, channels, weight, inputs, products, 1, 0); break;
+    case 1: multiply_vectors(points, channels, weight, inputs, products, 1, 1); break;
+    case 2: multiply_vectors(points, channels, weight, inputs, products, VECTORS, 0); break;
+    case 3: multiply_vectors(points, channels, weight, inputs, products, VECTORS, 1); break;
+    }
+}
+
+/* Rows of the products' matrices, with GROUP columns, of `count` tiles side by side, of which `number` is the first -> their outputs from channel
+ * `first` on, and these's sums. */
 INLINE void finish(const Convolve *job, long number, long count, const float *products, long first, long vectors, double *sums, long reach,
                    int half)
 {
-    long size = size_of(reach), top = number / job->across * size, left = number % job->across * size, outputs = job->outputs;
+    long size = size_of(reach), line = products_of(reach), outputs = job->outputs;
+    long top = number / job->across * size - before(reach), left = number % job->across * size - before(reach);
+    long above = top < 0 ? -top : 0, beside = left < 0 ? -left : 0; /* outputs beyond the picture */
     long rows = remaining(top, job->full_height, size), width = remaining(left, job->full_width, count * size);
     for (long v = 0; v < vectors; v++) {
         long c = first + v * LANES;
         Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
         for (long n = 0; n < count; n++) {
-            Floats m[MOST_POINTS];
-            for (long point = 0; point < reach * reach; point++)
-                m[point] = load(products, (point * BLOCK + n) * GROUP + v * LANES, 0);
-            for (long j = 0; j < reach; j++)
-                from_points(m + j, reach, reach);
+            Floats m[MOST_SIZE][MOST_REACH];
+            for (long j = 0; j < line; j++) {
+                Floats d[MOST_REACH];
+                for (long i = 0; i < line; i++)
+                    d[i] = load(products, (i * line + j) * matrix_size(GROUP) + n * GROUP + v * LANES, 0);
+                from_points(d, reach);
+                for (long i = 0; i < size; i++)
+                    m[i][j] = d[i];
+            }
             for (long i = 0; i < size; i++)
-                from_points(m + i * reach, 1, reach);
-            long columns = remaining(n * size, width, size);
-            for (long i = 0; i < rows; i++)
-                for (long j = 0; j < columns; j++) {
-                    Floats value = m[i * reach + j] + bias;
+                from_points(m[i], reach);
+            long columns = remaining(n * size, width, size), from = n ? 0 : beside;
+            for (long i = 0; i < size; i++)
+                for (long j = 0; j < size; j++) {
+                    if (i < above || i >= rows || j < from || j >= columns)
+                        continue;
+                    Floats value = m[i][j] + bias;
                     value = maximum(value, value * job->slope);
                     store(job->out, ((top + i) * job->full_width + left + n * size + j) * outputs + c, value, half);
                     /* About the first, so that a mean far from 0 leaves the variance its digits. */
-                    if (n + i + j == 0)
+                    if (n == 0 && i == above && j == beside)
                         about = value;
                     sum += value - about;
                     square += (value - about) * (value - about);
                 }
         }
         if (sums)
-            add_sums(sums + c, outputs, about, sum, square, rows * width);
+            add_sums(sums + c, outputs, about, sum, square, (rows - above) * (width - beside));
     }
 }
 
@@ -248,13 +300,13 @@ INLINE long run_of(const Convolve *job, long number, long count)
 /* `count` tiles from `number` on; those that are multiplied at once are `size`, of which some may be nothing. */
 INLINE void block_of(const Convolve *job, long number, long count, long size, float *room, double *sums, long reach, int pairs)
 {
-    long all = reach * reach, sample = pairs ? 2 : 4;
-    long channels = pairs ? job->channels / 2 : job->channels, inputs = pairs ? (job->inputs + 1) / 2 : job->inputs; /* in words */
-    char *points = (char *)room;
-    float *products = room + all * BLOCK * job->channels;
+    long all = reach * reach, line = products_of(reach), channels = job->channels, words = pairs ? 2 : 1; /* samples in one */
+    long inputs = (job->inputs + words - 1) / words, next = matrix_size(channels) / words;
+    uint32_t *points = (uint32_t *)room;
+    float *products = room + all * matrix_size(channels);
     for (long n = 0, run; n < count; n += run) {
         run = run_of(job, number + n, count - n);
-        void *to = points + n * job->channels * sample;
+        uint32_t *to = points + n * channels / words;
         switch ((job->scale ? 2 : 0) + job->half) {
         case 0: transform(job, number + n, run, to, reach, pairs, 0, 0); break;
         case 1: transform(job, number + n, run, to, reach, pairs, 0, 1); break;
@@ -263,19 +315,16 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
         }
     }
     for (long point = 0; point < all && count < size; point++)
-        memset(points + (point * BLOCK + count) * job->channels * sample, 0, (size - count) * job->channels * sample);
+        memset(points + point * next + count * channels / words, 0, (size - count) * channels / words * sizeof *points);
     for (long c = 0; c < job->outputs; c += GROUP) {
         long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
-        for (long point = 0; point < all; point++)
-            for (long row = 0; row < count; row += TILES) {
-                const uint32_t *from = (const uint32_t *)points + (point * BLOCK + row) * channels;
-                const uint32_t *weight = job->weight + point * inputs * job->outputs + c;
-                float *to = products + (point * BLOCK + row) * GROUP;
-                if (vectors == VECTORS)
-                    multiply(from, channels, weight, job->outputs, inputs, to, VECTORS, pairs);
-                else
-                    multiply(from, channels, weight, job->outputs, inputs, to, 1, pairs);
-            }
+        for (long product = 0; product < line * line; product++) {
+            const uint32_t *from = points + (point_of(product / line, reach) * reach + point_of(product % line, reach)) * next;
+            const uint32_t *weight = job->weight + (product * job->outputs + c / OUTPUTS * OUTPUTS) * inputs + c % OUTPUTS;
+            float *to = products + product * matrix_size(GROUP);
+            for (long n = 0; n < count; n += TILES)
+                multiply(from + n * channels / words, channels / words, weight, inputs, to + n * GROUP, vectors, pairs);
+        }
         for (long n = 0, run; n < count; n += run) {
             run = run_of(job, number + n, count - n);
             if (job->half_out)
@@ -292,10 +341,15 @@ INLINE long large_blocks(long count)
     return count < SMALL ? 0 : count / BLOCK;
 }
 
+INLINE long tiles_of_part(long reach) /* where tiles are small, some blocks */
+{
+    return (reach == ENLARGING ? 2 : 8) * BLOCK;
+}
+
 INLINE long parts_of(long count, long reach)
 {
     if (reach < 6)
-        return (count + BLOCKS * BLOCK - 1) / (BLOCKS * BLOCK);
+        return (count + tiles_of_part(reach) - 1) / tiles_of_part(reach);
     long large = large_blocks(count);
     return large + (count - large * BLOCK + TILES - 1) / TILES;
 }
@@ -303,7 +357,7 @@ INLINE long parts_of(long count, long reach)
 INLINE void convolve_tiles(const Convolve *job, long part, float *room, double *sums, long reach, int pairs)
 {
     if (reach < 6) {
-        long first = part * BLOCKS * BLOCK, last = remaining(0, job->count, first + BLOCKS * BLOCK);
+        long first = part * tiles_of_part(reach), last = remaining(0, job->count, first + tiles_of_part(reach));
         for (long number = first; number < last; number += BLOCK)
             block_of(job, number, remaining(number, last, BLOCK), BLOCK, room, sums, reach, pairs);
         return;
@@ -335,8 +389,8 @@ static void convolve_part(const void *data, long part, float *room)
  *
  * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
- * reach: of a tile, 3, 5, 6 or 8. weight: (reach^2, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
- *     for reach 8, bfloat16, (reach^2, inputs / 2 rounded up, outputs, 2). bias: (outputs).
+ * reach: of a tile, 3, 5, 6 or 8. weight: (reach^2, but 25 for reach 3, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
+ *     for reach 8, bfloat16, (as many, inputs / 2 rounded up, outputs, 2). bias: (outputs).
  * slope: what is below 0 is multiplied by it at the end, 0 to 1.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
  *     then norm_weight and norm_bias, which may be NULL; without `norm` none.
@@ -346,14 +400,15 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
                     const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)
 {
     long full_height = reach == ENLARGING ? 2 * height : reach == HALVING ? (height + 1) / 2 : height;
-    long full_width = reach == ENLARGING ? 2 * width : reach == HALVING ? (width + 1) / 2 : width, size = size_of(reach);
-    long across = (full_width + size - 1) / size, count = across * ((full_height + size - 1) / size), parts = parts_of(count, reach);
+    long full_width = reach == ENLARGING ? 2 * width : reach == HALVING ? (width + 1) / 2 : width;
+    long across = tiles_of(full_width, reach), count = across * tiles_of(full_height, reach), parts = parts_of(count, reach);
+    long size = reach * reach * matrix_size(channels) + products_of(reach) * products_of(reach) * matrix_size(GROUP);
     double *sums = norm ? malloc(parts * 2 * outputs * sizeof *sums) : NULL;
     if (norm && !sums)
         return -1;
     Convolve job = {x, weight, scale, bias, out, sums, height, width, full_height, full_width, channels, inputs, outputs, across, count, slope,
                     reach, reflects, relu, half, half_out, pairs};
-    int result = share_in_room(fork, threads, convolve_part, &job, parts, reach * reach * BLOCK * (channels + GROUP));
+    int result = share_in_room(fork, threads, convolve_part, &job, parts, size);
     if (norm && !result)
         normalising(sums, parts, outputs, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
     free(sums);

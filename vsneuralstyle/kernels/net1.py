@@ -68,8 +68,8 @@ class _Convolution:
             self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
             self.bias = self.bias.to(self.weight.dtype)
         else:
-            reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
-            self.weight = kernels.points(convolution.weight, reach)
+            self.reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
+            self.weight = kernels.points(convolution.weight, self.reach)
 
     def __call__(
         self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
@@ -77,7 +77,8 @@ class _Convolution:
         """As `kernels.convolve`."""
         if not self.direct:
             return kernels.convolve(
-                x, self.weight, self.bias, scale=scale, relu=relu, reflects=self.reflects, slope=self.slope, norm=self.norm, dtype=dtype
+                x, self.weight, self.bias, self.reach, scale=scale, relu=relu, reflects=self.reflects, slope=self.slope, norm=self.norm,
+                dtype=dtype
             )
         if self.reflects:
             x = kernels.normalise(x, scale, relu=relu, pad=1)
@@ -211,7 +212,7 @@ class FusedNet1:
             x = self.rest(x.to(self.dtype))
         for block in self.ups:
             x, scale = block(x, scale, relu=True, dtype=self.dtype)
-        return kernels.draw(kernels.normalise(x, scale, relu=True, pad=kernels.NINE_BORDER), height, width, *self.last)
+        return kernels.draw(x, scale, height, width, *self.last)
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""

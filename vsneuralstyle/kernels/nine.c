@@ -11,35 +11,37 @@
 #include "kernels.h"
 
 enum { STEP = 3, REACH = STEP + 2, POINTS = REACH * REACH, KERNELS = 3, PAD = 4 };
-enum { VECTORS = 4, ACROSS = VECTORS * LANES, COLUMNS = ACROSS + LANES, DOWN = 12 }; /* tiles of a part; of a row in memory */
-enum { CHANNELS = 16, COLORS = 3, TILES = LANES == 16 ? 16 : 4 };
+enum { ACROSS = 64, COLUMNS = ACROSS + LANES, DOWN = 12 }; /* tiles of a part; of a row in memory */
+enum { CHANNELS = 16, COLORS = 3 };
+/* Of the matrix products: tiles at once, whose sums fill the CPU's registers; vectors of them. */
+enum { TILES = LANES == 16 ? 16 : LANES == 8 ? 6 : 3, VECTORS = 4 };
 
 /* B^T d for one line of five. */
-INLINE void to_points(Floats *d, long step)
+INLINE void to_points(Floats *d)
 {
-    Floats d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    Floats d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4];
     Floats odd = d3 - 1.5625f * d1, even = 0.5f * (d2 - 1.5625f * d0), other_odd = d3 - 0.25f * d1, other_even = 1.25f * (d2 - 0.25f * d0);
     d[0] = odd + even;
-    d[step] = odd - even;
-    d[2 * step] = other_odd + other_even;
-    d[3 * step] = other_odd - other_even;
-    d[4 * step] = d4 - 1.8125f * d2 + 0.390625f * d0;
+    d[1] = odd - even;
+    d[2] = other_odd + other_even;
+    d[3] = other_odd - other_even;
+    d[4] = d4 - 1.8125f * d2 + 0.390625f * d0;
 }
 
 /* A^T m for one line of five, of which three are left. */
-INLINE void from_points(Floats *m, long step)
+INLINE void from_points(Floats *m)
 {
-    Floats m0 = m[0], m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], last = m[4 * step];
+    Floats m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], last = m[4];
     Floats sum = m0 + m1, difference = m0 - m1, further = m2 + m3, opposite = m2 - m3;
     m[0] = sum + further;
-    m[step] = 0.5f * difference + 1.25f * opposite;
-    m[2 * step] = 0.25f * sum + 1.5625f * further + last;
+    m[1] = 0.5f * difference + 1.25f * opposite;
+    m[2] = 0.25f * sum + 1.5625f * further + last;
 }
 
 typedef struct {
     const void *x;
     const uint32_t *weight; /* float32, or pairs of bfloat16 */
-    const float *bias;
+    const float *scale, *bias;
     void *out;
     double *sums;
     long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
@@ -98,7 +100,7 @@ INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pa
                 Floats d[REACH];
                 for (long m = 0; m < REACH; m++)
                     d[m] = load(lines[m][n], tile, 0);
-                to_points(d, 1);
+                to_points(d);
                 for (long m = 0; m < REACH; m++)
                     store(lines[m][n], tile, d[m], 0);
             }
@@ -107,7 +109,7 @@ INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pa
                 Floats d[REACH];
                 for (long m = 0; m < REACH; m++)
                     d[m] = load(lines[n][m % STEP], tile + m / STEP, 0);
-                to_points(d, 1);
+                to_points(d);
                 for (long m = 0; m < REACH; m++)
                     store(points, ((n * REACH + m) * COLORS + c) * COLUMNS + tile, d[m], pairs);
             }
@@ -116,14 +118,18 @@ INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pa
 
 /* TILES tiles side by side, from `tile` on, at one point -> products[TILES][CHANNELS]. rows: the points of three rows of tiles.
  * weight[KERNELS][COLORS][KERNELS][CHANNELS]; of `pairs`, which are of tiles side by side, [KERNELS][COLORS][2][CHANNELS], the last with a 0. */
-INLINE void enter_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
+INLINE void enter_product(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
 {
     enum { WIDE = CHANNELS / LANES };
     long sample = pairs ? 2 : 4;
-    Floats sums[TILES][WIDE] = {0};
+    Floats sums[TILES][WIDE];
+    for (long n = 0; n < TILES; n++)
+        for (long v = 0; v < WIDE; v++)
+            sums[n][v] = (Floats){0};
     for (long i = 0; i < KERNELS; i++)
         for (long c = 0; c < COLORS; c++) {
             const char *points = (const char *)rows[i] + ((point * COLORS + c) * COLUMNS + tile) * sample;
+#pragma GCC unroll 1
             for (long j = 0; j < KERNELS; j += pairs ? 2 : 1, weight += CHANNELS) {
                 Words w[WIDE];
                 for (long v = 0; v < WIDE; v++)
@@ -138,28 +144,47 @@ INLINE void enter_multiply(float *const *rows, long point, long tile, const uint
             store(products, n * CHANNELS + v * LANES, sums[n][v], 0);
 }
 
-INLINE void enter_finish(const Nine *job, long row, long column, const float *products, double *sums, int half)
+/* A function of its own, as `multiply` in convolution.c. */
+static NOINLINE void enter_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
+{
+    if (pairs)
+        enter_product(rows, point, tile, weight, products, 1);
+    else
+        enter_product(rows, point, tile, weight, products, 0);
+}
+
+/* Products[POINTS][TILES][CHANNELS] of `count` tiles side by side, of which the first is in that row and column -> their outputs, and these's sums. */
+INLINE void enter_finish(const Nine *job, long row, long column, long count, const float *products, double *sums, int half)
 {
     long top = row * STEP, left = column * STEP;
-    long rows = remaining(top, job->full_height, STEP);
-    long columns = remaining(left, job->full_width, STEP);
+    long rows = remaining(top, job->full_height, STEP), width = remaining(left, job->full_width, count * STEP);
     for (long c = 0; c < CHANNELS; c += LANES) {
-        Floats m[POINTS], bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
-        for (long n = 0; n < POINTS; n++)
-            m[n] = load(products, n * TILES * CHANNELS + c, 0);
-        for (long n = 0; n < REACH; n++)
-            from_points(m + n, REACH);
-        for (long n = 0; n < STEP; n++)
-            from_points(m + n * REACH, 1);
-        about = m[0] + bias;
-        for (long i = 0; i < rows; i++)
-            for (long j = 0; j < columns; j++) {
-                Floats value = m[i * REACH + j] + bias;
-                store(job->out, ((top + i) * job->full_width + left + j) * CHANNELS + c, value, half);
-                sum += value - about;
-                square += (value - about) * (value - about);
+        Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
+        for (long n = 0; n < count; n++) {
+            Floats m[STEP][REACH];
+            for (long j = 0; j < REACH; j++) {
+                Floats d[REACH];
+                for (long i = 0; i < REACH; i++)
+                    d[i] = load(products, ((i * REACH + j) * TILES + n) * CHANNELS + c, 0);
+                from_points(d);
+                for (long i = 0; i < STEP; i++)
+                    m[i][j] = d[i];
             }
-        add_sums(sums + c, CHANNELS, about, sum, square, rows * columns);
+            for (long i = 0; i < STEP; i++)
+                from_points(m[i]);
+            if (n == 0)
+                about = m[0][0] + bias;
+            for (long i = 0; i < STEP; i++)
+                for (long j = 0; j < STEP; j++) {
+                    if (i >= rows || n * STEP + j >= width)
+                        continue;
+                    Floats value = m[i][j] + bias;
+                    store(job->out, ((top + i) * job->full_width + left + n * STEP + j) * CHANNELS + c, value, half);
+                    sum += value - about;
+                    square += (value - about) * (value - about);
+                }
+        }
+        add_sums(sums + c, CHANNELS, about, sum, square, rows * width);
     }
 }
 
@@ -179,11 +204,11 @@ INLINE void enter_tiles(const Nine *job, long n, float *ring, int pairs)
         for (long tile = 0; tile < part.columns; tile += TILES) {
             for (long point = 0; point < POINTS; point++)
                 enter_multiply(rows, point, tile, job->weight + point * weights, products + point * TILES * CHANNELS, pairs);
-            for (long i = 0; i < TILES && tile + i < part.columns; i++)
-                if (job->half)
-                    enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 1);
-                else
-                    enter_finish(job, part.row + done, part.column + tile + i, products + i * CHANNELS, sums, 0);
+            long count = remaining(tile, part.columns, TILES);
+            if (job->half)
+                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 1);
+            else
+                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 0);
         }
     }
 }
@@ -224,25 +249,30 @@ EXPORT int enter(Fork fork, int threads, const float *frame, long height, long w
 /* A row of tiles -> points[POINTS][CHANNELS][COLUMNS], or pairs of channels. */
 INLINE void draw_row(const Nine *job, long row, Part part, float *points, int half, int pairs)
 {
-    long columns = job->full_width + 2 * PAD, tiles = part.columns + KERNELS - 1;
+    long width = job->full_width, tiles = part.columns + KERNELS - 1;
     const char *from[REACH];
     for (long n = 0; n < REACH; n++)
-        from[n] = (const char *)job->x + clamp(row * STEP + n, job->full_height + 2 * PAD - 1) * columns * CHANNELS * (half ? 2 : 4);
+        from[n] = (const char *)job->x + reflect(row * STEP - PAD + n, job->full_height - 1) * width * CHANNELS * (half ? 2 : 4);
     for (long tile = 0; tile < tiles; tile += LANES)
         for (long c = 0; c < CHANNELS; c += LANES) {
             Floats down[LANES * STEP + 2][REACH], all[POINTS][LANES];
+            Floats scale = (Floats){0} + 1, shift = {0};
+            if (job->scale) {
+                scale = load(job->scale, c, 0);
+                shift = load(job->scale, CHANNELS + c, 0);
+            }
             for (long x = 0; x < LANES * STEP + 2; x++) {
-                long at = clamp((part.column + tile) * STEP + x, columns - 1) * CHANNELS + c;
+                long at = reflect((part.column + tile) * STEP - PAD + x, width - 1) * CHANNELS + c;
                 for (long n = 0; n < REACH; n++)
-                    down[x][n] = load(from[n], at, half);
-                to_points(down[x], 1);
+                    down[x][n] = maximum(load(from[n], at, half) * scale + shift, (Floats){0});
+                to_points(down[x]);
             }
             for (long lane = 0; lane < LANES; lane++)
                 for (long n = 0; n < REACH; n++) {
                     Floats d[REACH];
                     for (long m = 0; m < REACH; m++)
                         d[m] = down[lane * STEP + m][n];
-                    to_points(d, 1);
+                    to_points(d);
                     for (long m = 0; m < REACH; m++)
                         all[n * REACH + m][lane] = d[m];
                 }
@@ -258,15 +288,19 @@ INLINE void draw_row(const Nine *job, long row, Part part, float *points, int ha
         }
 }
 
-/* A row of tiles at one point -> products[COLORS][ACROSS]. weight[KERNELS][CHANNELS][KERNELS][COLORS]; of `pairs`, which are of channels,
- * half as many. */
-INLINE void draw_multiply(float *const *rows, long point, const uint32_t *weight, float *products, int pairs)
+/* VECTORS of a row's tiles at one point, from `tile` on -> products[COLORS][ACROSS]. weight[KERNELS][CHANNELS][KERNELS][COLORS]; of `pairs`, which
+ * are of channels, half as many. */
+INLINE void draw_product(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
 {
     long channels = pairs ? CHANNELS / 2 : CHANNELS;
-    Floats sums[COLORS][VECTORS] = {0};
+    Floats sums[COLORS][VECTORS];
+    for (long color = 0; color < COLORS; color++)
+        for (long v = 0; v < VECTORS; v++)
+            sums[color][v] = (Floats){0};
     for (long i = 0; i < KERNELS; i++)
         for (long c = 0; c < channels; c++) {
-            const uint32_t *points = (const uint32_t *)rows[i] + (point * channels + c) * COLUMNS;
+            const uint32_t *points = (const uint32_t *)rows[i] + (point * channels + c) * COLUMNS + tile;
+#pragma GCC unroll 1
             for (long j = 0; j < KERNELS; j++, weight += COLORS)
                 for (long v = 0; v < VECTORS; v++) {
                     Words values = load_words(points + j + v * LANES);
@@ -277,25 +311,38 @@ INLINE void draw_multiply(float *const *rows, long point, const uint32_t *weight
         }
     for (long color = 0; color < COLORS; color++)
         for (long v = 0; v < VECTORS; v++)
-            store(products, color * ACROSS + v * LANES, sums[color][v], 0);
+            store(products, color * ACROSS + tile + v * LANES, sums[color][v], 0);
 }
 
-/* A row of tiles' products[POINTS][COLORS][ACROSS] -> the picture. */
+/* A function of its own, as `multiply` in convolution.c. */
+static NOINLINE void draw_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
+{
+    if (pairs)
+        draw_product(rows, point, tile, weight, products, 1);
+    else
+        draw_product(rows, point, tile, weight, products, 0);
+}
+
+/* Products[POINTS][COLORS][ACROSS] of a row of tiles -> the picture. */
 INLINE void draw_finish(const Nine *job, long row, Part part, const float *products)
 {
     long top = row * STEP, rows = remaining(top, job->height, STEP);
     for (long color = 0; color < COLORS; color++) {
         float lines[STEP][STEP][ACROSS];
-        for (long v = 0; v < VECTORS; v++) {
-            Floats m[POINTS];
-            for (long n = 0; n < POINTS; n++)
-                m[n] = load(products, (n * COLORS + color) * ACROSS + v * LANES, 0);
-            for (long n = 0; n < REACH; n++)
-                from_points(m + n, REACH);
+        for (long tile = 0; tile < part.columns; tile += LANES) {
+            Floats m[STEP][REACH];
+            for (long j = 0; j < REACH; j++) {
+                Floats d[REACH];
+                for (long i = 0; i < REACH; i++)
+                    d[i] = load(products, ((i * REACH + j) * COLORS + color) * ACROSS + tile, 0);
+                from_points(d);
+                for (long i = 0; i < STEP; i++)
+                    m[i][j] = d[i];
+            }
             for (long i = 0; i < STEP; i++) {
-                from_points(m + i * REACH, 1);
+                from_points(m[i]);
                 for (long j = 0; j < STEP; j++)
-                    store(lines[i][j], v * LANES, sigmoid(2 * (m[i * REACH + j] + job->bias[color])), 0);
+                    store(lines[i][j], tile, sigmoid(2 * (m[i][j] + job->bias[color])), 0);
             }
         }
         long left = part.column * STEP, columns = remaining(left, job->width, part.columns * STEP);
@@ -326,7 +373,8 @@ INLINE void draw_tiles(const Nine *job, long n, float *ring, int pairs)
             continue;
         rows_of(ring, size, done, rows);
         for (long point = 0; point < POINTS; point++)
-            draw_multiply(rows, point, job->weight + point * weights, products + point * COLORS * ACROSS, pairs);
+            for (long tile = 0; tile < part.columns; tile += VECTORS * LANES)
+                draw_multiply(rows, point, tile, job->weight + point * weights, products + point * COLORS * ACROSS, pairs);
         draw_finish(job, part.row + done, part, products);
     }
 }
@@ -340,15 +388,15 @@ static void draw_part(const void *data, long n, float *ring)
         draw_tiles(job, n, ring, 0);
 }
 
-/* x (full_height + 8, full_width + 8, 16), with its border -> the picture (3, height, width) float32, 0..1: tanh of the convolution, from
- * -1..1.
+/* x (full_height, full_width, 16) -> the picture (3, height, width) float32, 0..1: tanh of the convolution, from -1..1.
  *
+ * scale: x times the first 16 of these plus the others; NULL: x as it is; then a ReLU. Its border is reflected.
  * weight: (25, 3, 16, 3, 3 colors), what `nine_points` in __init__.py makes of the convolution's; with `pairs`, bfloat16, (25, 3, 8, 3,
  *     3 colors, 2). bias: (3). */
-EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const void *weight, int pairs, const float *bias,
-                float *out, long height, long width, int half)
+EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long full_width, const float *scale, const void *weight, int pairs,
+                const float *bias, float *out, long height, long width, int half)
 {
-    Nine job = {.x = x, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
+    Nine job = {.x = x, .scale = scale, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
                 .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs};
     count_parts(&job);
     return share_in_room(fork, threads, draw_part, &job, job.parts, KERNELS * POINTS * CHANNELS * COLUMNS + POINTS * COLORS * ACROSS);
