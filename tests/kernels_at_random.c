@@ -68,11 +68,11 @@ int main(int count, char **arguments)
             return 1;
         normalise(NULL, 1, x, height, width, channels, on ? scale : NULL, on, on ? residual : NULL, out, pad, half);
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
-        const long reaches[] = {6, 8, 3, 5};
+        const long reaches[] = {6, 8, 4, 7};
         long reach = reaches[n >> 2 & 3];
         int pairs = reach != 8 && n >> 4 & 1;
-        float *points = samples((reach == 3 ? 25 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
-        void *convolved = samples((reach == 3 ? 4 * height * width : reach == 5 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
+        float *points = samples((reach == 4 ? 49 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        void *convolved = samples((reach == 4 ? 4 * height * width : reach == 7 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
                                   half_out, 1);
         if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, reach, points, pairs, biases, outputs, 0.1f,
                      NULL, NULL, 1e-4f, on ? NULL : norm, convolved, half, half_out))

@@ -27,7 +27,7 @@ LEVELS = {"v4-bf16": _V4 | {"avx512_bf16"}, "v4": _V4, "v3": {"avx2", "bmi2", "f
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
 """Channels come in multiples of this."""
-ENLARGING, HALVING = 3, 5
+ENLARGING, HALVING = 4, 7
 """`reach` of `points` for a convolution of what is enlarged to twice its size by nearest neighbours, and for one of stride 2."""
 
 
@@ -188,8 +188,8 @@ def pairs(dtype: torch.dtype) -> bool:
 
 
 _FILTERS = {
-    ENLARGING: ([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1]], [1, 1, 1, 1, 1]),
-    HALVING: ([[0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], [1, 1, 1, 1, 1]),
+    ENLARGING: ([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, -1], [1, -1, -1], [0, 0, 1], [0, 1, 1]], [1, 1, 2, 2, 2, 1, 1]),
+    HALVING: ([[0, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 0, -1], [0, 0, 1]], [1, 1, 1, 1, 2, 2, 1]),
     6: ([[64, 0, 0], [-128, -96, -72], [-128, 96, -72], [32, 48, 72], [32, -48, 72], [0, 0, 1]], [81, 243, 243, 243, 243, 1]),
     8: ([[1, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [4, 2, 1], [4, -2, 1], [0, 0, 1]], [1, 9, 9, 90, 90, 180, 180, 1]),
 }
@@ -199,7 +199,7 @@ products: of what is enlarged there are more than points, for there are two kern
 
 def points(weight: Tensor, reach: int = 6) -> Tensor:
     """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (P, inputs, whole(outputs)) float32, or, of `pairs`,
-    (P, inputs / 2 rounded up, whole(outputs), 2) bfloat16, of P = reach², for `ENLARGING` 25.
+    (P, inputs / 2 rounded up, whole(outputs), 2) bfloat16, of P = reach², for `ENLARGING` 49.
 
     Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) and F(6x6, 3x3), the first at
     points whose rounding is half of theirs; the others are ours.
@@ -272,7 +272,7 @@ def convolve(
     norm_weight, norm_bias, eps = norm or (None, None, 0.0)
     _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, reach, weight, in_pairs, bias, outputs, float(slope),
           norm_weight, norm_bias, float(eps), following, out, _half(x), _half(out))
-    tiles = _tiles(*(n + 1 for n in size), 4) if reach == ENLARGING else _tiles(*size, 2 if reach == HALVING else reach - 2)
+    tiles = _tiles(*(n + 1 for n in size), 6) if reach == ENLARGING else _tiles(*size, 3 if reach == HALVING else reach - 2)
     _count(tiles * weight.numel(), weight, x, out)
     return out, following
 

@@ -5,12 +5,13 @@
  * and of the products comes the tile of outputs. There are four kinds, told apart by the tile's reach, the inputs of a line of it:
  *
  *   6, 8  stride 1, F(4x4, 3x3) and F(6x6, 3x3): a quarter of the multiplications, and a fifth. Larger tiles have more to add up before and after.
- *   3     of what is enlarged to twice its size by nearest neighbours: 4x4 outputs by 25 multiplications, for 144, or 64 where equal inputs are
- *         counted once. A line's odd outputs are a kernel of two of its inputs, the even ones another; of each F(2, 2) takes three points, the
- *         same ones of the inputs, and at the one in the middle both kernels are the sum of all.
- *   5     stride 2: 2x2 outputs of 25 points, for 36 multiplications.
+ *   4     of what is enlarged to twice its size by nearest neighbours: 6x6 outputs by 49 multiplications, for 324, or 144 where equal inputs are
+ *         counted once. A line's odd outputs are a kernel of two of its inputs, the even ones another; of each F(3, 2) takes four points, the
+ *         same ones of the inputs, and at one of them both kernels are the sum of all.
+ *   7     stride 2: 3x3 outputs of 49 points, for 81 multiplications. In a line the kernel's middle meets every second input, and its sides the
+ *         others, as F(3, 2).
  *
- * In float32 all of it rounds far less than bfloat16. A CPU that multiplies pairs of bfloat16 does twice the work: the points of reach 3 and 5,
+ * In float32 all of it rounds far less than bfloat16. A CPU that multiplies pairs of bfloat16 does twice the work: the points of reach 4 and 7,
  * samples and differences of neighbours, bear it nearly as a direct convolution does (0.3 % for 0.2); those of reach 6 lose twice as many bits at the usual points,
  * 1 and 2, as at 3/4 and 3/2 (an error of 1.2 % of what comes out, for 2.5 %).
  *
@@ -19,7 +20,7 @@
 
 #include "kernels.h"
 
-enum { ENLARGING = 3, HALVING = 5, MOST_REACH = 6 + 2, MOST_SIZE = 6 };
+enum { ENLARGING = 4, HALVING = 7, MOST_REACH = 6 + 2, MOST_SIZE = 6 };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
 enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES, OUTPUTS = 16 };
@@ -43,12 +44,12 @@ typedef struct {
 
 INLINE long step_of(long reach) /* inputs from a tile to the next */
 {
-    return reach == HALVING ? 4 : reach == ENLARGING ? 2 : reach - 2;
+    return reach == HALVING ? 6 : reach == ENLARGING ? 3 : reach - 2;
 }
 
 INLINE long size_of(long reach) /* a tile's outputs in a line */
 {
-    return reach == HALVING ? 2 : reach == ENLARGING ? 4 : reach - 2;
+    return reach == HALVING ? 3 : reach == ENLARGING ? 6 : reach - 2;
 }
 
 INLINE long before(long reach) /* outputs of a line's first tile that lie before the picture */
@@ -58,7 +59,7 @@ INLINE long before(long reach) /* outputs of a line's first tile that lie before
 
 INLINE long products_of(long reach) /* a tile's in a line */
 {
-    return reach == ENLARGING ? 5 : reach;
+    return reach == ENLARGING ? 7 : reach;
 }
 
 INLINE long point_of(long product, long reach) /* which of a line's points it is of */
@@ -74,22 +75,26 @@ INLINE long tiles_of(long outputs, long reach) /* of a line */
 /* B^T d for one line of a tile. */
 INLINE void to_points(Floats *d, long reach)
 {
-    Floats d0 = d[0], d1 = d[1], d2 = d[2];
-    if (reach == ENLARGING) { /* F(2, 2) */
-        d[0] = d0 - d1;
-        d[2] = d1 - d2;
+    Floats d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3];
+    if (reach == ENLARGING) { /* F(3, 2) */
+        d[0] = d0 - d2;
+        d[1] = d1 + d2;
+        d[2] = d2 - d1;
+        d[3] = d3 - d1;
         return;
     }
-    Floats d3 = d[3], d4 = d[4];
-    if (reach == HALVING) { /* what meets the kernel's middle, and F(2, 2) of what meets its sides */
+    Floats d4 = d[4], d5 = d[5];
+    if (reach == HALVING) { /* what meets the kernel's middle, and F(3, 2) of what meets its sides */
+        Floats d6 = d[6];
         d[0] = d1;
         d[1] = d3;
-        d[2] = d0 - d2;
-        d[3] = d2;
-        d[4] = d2 - d4;
+        d[2] = d5;
+        d[3] = d0 - d4;
+        d[4] = d2 + d4;
+        d[5] = d4 - d2;
+        d[6] = d6 - d2;
         return;
     }
-    Floats d5 = d[5];
     if (reach == 6) { /* at 0, 3/4, -3/4, 3/2, -3/2 */
         Floats even = d4 - 2.25f * d2, odd = 0.75f * (d3 - 2.25f * d1), other_even = d4 - 0.5625f * d2, other_odd = 1.5f * (d3 - 0.5625f * d1);
         d[0] = 1.265625f * d0 - 2.8125f * d2 + d4;
@@ -119,15 +124,20 @@ INLINE void from_points(Floats *m, long reach)
 {
     Floats m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4];
     if (reach == ENLARGING) { /* an odd output, which is the last of a pixel, and the next one's even one */
-        m[0] = m[0] + m2;
-        m[1] = m1 + m2;
+        Floats odd = m2 + m3, even = m2 + m4;
+        m[0] = m[0] + odd;
+        m[1] = m1 + even;
         m[2] = m2 - m3;
         m[3] = m2 - m4;
+        m[4] = odd + m[5];
+        m[5] = even + m[6];
         return;
     }
     if (reach == HALVING) {
-        m[0] = m[0] + m2 + m3;
-        m[1] = m1 + m3 - m4;
+        Floats m5 = m[5], outer = m4 + m5;
+        m[0] = m[0] + m3 + outer;
+        m[1] = m1 + (m4 - m5);
+        m[2] = m2 + outer + m[6];
         return;
     }
     Floats sum = m1 + m2, difference = m1 - m2, further = m3 + m4, opposite = m3 - m4;
@@ -341,14 +351,19 @@ INLINE long large_blocks(long count)
     return count < SMALL ? 0 : count / BLOCK;
 }
 
-INLINE long tiles_of_part(long reach) /* where tiles are small, some blocks */
+INLINE int small_tiles(long reach) /* with little to multiply, so that a part of the work is some blocks */
 {
-    return (reach == ENLARGING ? 2 : 8) * BLOCK;
+    return reach == ENLARGING || reach == HALVING;
+}
+
+INLINE long tiles_of_part(long reach)
+{
+    return (reach == ENLARGING ? 1 : 4) * BLOCK;
 }
 
 INLINE long parts_of(long count, long reach)
 {
-    if (reach < 6)
+    if (small_tiles(reach))
         return (count + tiles_of_part(reach) - 1) / tiles_of_part(reach);
     long large = large_blocks(count);
     return large + (count - large * BLOCK + TILES - 1) / TILES;
@@ -356,7 +371,7 @@ INLINE long parts_of(long count, long reach)
 
 INLINE void convolve_tiles(const Convolve *job, long part, float *room, double *sums, long reach, int pairs)
 {
-    if (reach < 6) {
+    if (small_tiles(reach)) {
         long first = part * tiles_of_part(reach), last = remaining(0, job->count, first + tiles_of_part(reach));
         for (long number = first; number < last; number += BLOCK)
             block_of(job, number, remaining(number, last, BLOCK), BLOCK, room, sums, reach, pairs);
@@ -384,12 +399,12 @@ static void convolve_part(const void *data, long part, float *room)
     }
 }
 
-/* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out, of that size, of twice of it (reach 3) or
- * half of it, rounded up (reach 5), and `outputs` channels, a multiple of 16.
+/* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out, of that size, of twice of it (reach 4) or
+ * half of it, rounded up (reach 7), and `outputs` channels, a multiple of 16.
  *
  * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
- * reach: of a tile, 3, 5, 6 or 8. weight: (reach^2, but 25 for reach 3, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
+ * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
  *     for reach 8, bfloat16, (as many, inputs / 2 rounded up, outputs, 2). bias: (outputs).
  * slope: what is below 0 is multiplied by it at the end, 0 to 1.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
