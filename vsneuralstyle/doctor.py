@@ -89,7 +89,7 @@ def core() -> Iterator[tuple[bool, str]]:
     if device.type == "cpu":
         # Not a failure: everything works without them.
         yield True, (f"kernels {kernels.name()}" if kernels.name() else
-                     "no kernels for this CPU: a frame takes about 1.5 times as long. Wheels have them that are built on Linux with a "
+                     "no kernels for this CPU: a frame takes about three times as long. Wheels have them that are built on Linux with a "
                      "C compiler: install gcc, or set CC, and build the wheel again")
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
     if not styles:
