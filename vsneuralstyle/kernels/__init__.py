@@ -198,8 +198,8 @@ products: of what is enlarged there are more than points, for there are two kern
 
 
 def points(weight: Tensor, reach: int = 6) -> Tensor:
-    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (P, inputs, whole(outputs)) float32, or, of `pairs`,
-    (P, inputs / 2 rounded up, whole(outputs), 2) bfloat16, of P = reach², for `ENLARGING` 49.
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (P, whole(outputs) / 16, inputs, 16) float32, or, of
+    `pairs`, (P, whole(outputs) / 16, inputs / 2 rounded up, 16, 2) bfloat16, of P = reach², for `ENLARGING` 49.
 
     Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) and F(6x6, 3x3), the first at
     points whose rounding is half of theirs; the others are ours.

@@ -12,8 +12,8 @@
  *         others, as F(3, 2).
  *
  * In float32 all of it rounds far less than bfloat16. A CPU that multiplies pairs of bfloat16 does twice the work: the points of reach 4 and 7,
- * samples and differences of neighbours, bear it nearly as a direct convolution does (0.3 % for 0.2); those of reach 6 lose twice as many bits at the usual points,
- * 1 and 2, as at 3/4 and 3/2 (an error of 1.2 % of what comes out, for 2.5 %).
+ * samples, sums and differences of neighbours, bear it nearly as a direct convolution does (an error of 0.3 % of what comes out, for 0.2); those
+ * of reach 6 lose twice as many bits at the usual points, 1 and 2, as at 3/4 and 3/2 (2.5 % and 1.2).
  *
  * Pictures are as in kernels.c.
  */
@@ -224,8 +224,8 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     }
 }
 
-/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight` -> products, whose rows are GROUP long. Words of points and of
- * weight are float32, or pairs of bfloat16, for two inputs each. */
+/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight`, which has OUTPUTS of all inputs and then the next -> products, whose rows
+ * are GROUP long. Words of points and of weight are float32, or pairs of bfloat16, for two inputs each. */
 INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
 {
     Floats sums[TILES][VECTORS];
@@ -404,8 +404,8 @@ static void convolve_part(const void *data, long part, float *room)
  *
  * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
- * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, inputs, outputs), what `points` in __init__.py makes of the convolution's; with `pairs`, but
- *     for reach 8, bfloat16, (as many, inputs / 2 rounded up, outputs, 2). bias: (outputs).
+ * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, outputs / 16, inputs, 16), what `points` in __init__.py makes of the
+ *     convolution's; with `pairs`, but for reach 8, bfloat16, (as many, outputs / 16, inputs / 2 rounded up, 16, 2). bias: (outputs).
  * slope: what is below 0 is multiplied by it at the end, 0 to 1.
  * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
  *     then norm_weight and norm_bias, which may be NULL; without `norm` none.

@@ -41,7 +41,7 @@ INLINE void from_points(Floats *m)
 typedef struct {
     const void *x;
     const uint32_t *weight; /* float32, or pairs of bfloat16 */
-    const float *scale, *bias;
+    const float *scale, *bias; /* scale: of `draw` */
     void *out;
     double *sums;
     long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
