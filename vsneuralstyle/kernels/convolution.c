@@ -351,32 +351,14 @@ INLINE long large_blocks(long count)
     return count < SMALL ? 0 : count / BLOCK;
 }
 
-INLINE int small_tiles(long reach) /* with little to multiply, so that a part of the work is some blocks */
+INLINE long parts_of(long count)
 {
-    return reach == ENLARGING || reach == HALVING;
-}
-
-INLINE long tiles_of_part(long reach)
-{
-    return (reach == ENLARGING ? 1 : 4) * BLOCK;
-}
-
-INLINE long parts_of(long count, long reach)
-{
-    if (small_tiles(reach))
-        return (count + tiles_of_part(reach) - 1) / tiles_of_part(reach);
     long large = large_blocks(count);
     return large + (count - large * BLOCK + TILES - 1) / TILES;
 }
 
 INLINE void convolve_tiles(const Convolve *job, long part, float *room, double *sums, long reach, int pairs)
 {
-    if (small_tiles(reach)) {
-        long first = part * tiles_of_part(reach), last = remaining(0, job->count, first + tiles_of_part(reach));
-        for (long number = first; number < last; number += BLOCK)
-            block_of(job, number, remaining(number, last, BLOCK), BLOCK, room, sums, reach, pairs);
-        return;
-    }
     long large = large_blocks(job->count);
     long first = part < large ? part * BLOCK : large * BLOCK + (part - large) * TILES, size = part < large ? BLOCK : TILES;
     block_of(job, first, remaining(first, job->count, size), size, room, sums, reach, pairs);
@@ -416,7 +398,7 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
 {
     long full_height = reach == ENLARGING ? 2 * height : reach == HALVING ? (height + 1) / 2 : height;
     long full_width = reach == ENLARGING ? 2 * width : reach == HALVING ? (width + 1) / 2 : width;
-    long across = tiles_of(full_width, reach), count = across * tiles_of(full_height, reach), parts = parts_of(count, reach);
+    long across = tiles_of(full_width, reach), count = across * tiles_of(full_height, reach), parts = parts_of(count);
     long size = reach * reach * matrix_size(channels) + products_of(reach) * products_of(reach) * matrix_size(GROUP);
     double *sums = norm ? malloc(parts * 2 * outputs * sizeof *sums) : NULL;
     if (norm && !sums)

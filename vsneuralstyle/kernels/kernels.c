@@ -522,6 +522,15 @@ INLINE void next_column(const Sharpen *job, const void *picture, long y, long x,
     sum_column(job, picture, y, x + 1, oldest, half);
 }
 
+/* Before a row's pixels from `first` on: the columns, of which there is room for three, so that the next one is that pixel's. */
+INLINE void begin_columns(const Sharpen *job, const void *picture, long y, long first, float *room, float **columns, int half)
+{
+    for (long n = 0; n < 3; n++)
+        columns[n] = room + n * job->channels;
+    next_column(job, picture, y, first - 2, columns, half);
+    next_column(job, picture, y, first - 1, columns, half);
+}
+
 /* A pixel's difference from the mean of the 3x3 about it. */
 INLINE Floats detail_of(Floats pixel, float *const *columns, long c)
 {
@@ -531,9 +540,8 @@ INLINE Floats detail_of(Floats pixel, float *const *columns, long c)
 INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *out, float *room, int half)
 {
     long width = job->width, channels = job->channels;
-    float *columns[] = {room, room + channels, room + 2 * channels}, *line = room + 3 * channels + FAR;
-    next_column(job, picture, y, -2, columns, half);
-    next_column(job, picture, y, -1, columns, half);
+    float *columns[3], *line = room + 3 * channels + FAR;
+    begin_columns(job, picture, y, 0, room, columns, half);
     for (long first = 0; first < width; first += LANES) {
         Floats squares[LANES] = {0};
         for (long x = 0; x < LANES && first + x < width; x++) {
@@ -593,9 +601,8 @@ static void sharpen_part(const void *data, long y, float *room)
             memcpy(job->out + at, job->composite + at, count * channels * sizeof *job->out);
             continue;
         }
-        float *columns[] = {room, room + channels, room + 2 * channels};
-        next_column(job, job->composite, y, first - 2, columns, 0);
-        next_column(job, job->composite, y, first - 1, columns, 0);
+        float *columns[3];
+        begin_columns(job, job->composite, y, first, room, columns, 0);
         for (long x = 0; x < count; x++) {
             next_column(job, job->composite, y, first + x, columns, 0);
             for (long c = 0; c < channels; c += LANES, at += LANES) {

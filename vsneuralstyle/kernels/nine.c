@@ -38,6 +38,21 @@ INLINE void from_points(Floats *m)
     m[2] = 0.25f * sum + 1.5625f * further + last;
 }
 
+/* A tile's products, so many floats apart, or those of LANES tiles -> its outputs, in the first columns of `m`. */
+INLINE void outputs_of(const float *products, long apart, Floats m[STEP][REACH])
+{
+    for (long j = 0; j < REACH; j++) {
+        Floats d[REACH];
+        for (long i = 0; i < REACH; i++)
+            d[i] = load(products, (i * REACH + j) * apart, 0);
+        from_points(d);
+        for (long i = 0; i < STEP; i++)
+            m[i][j] = d[i];
+    }
+    for (long i = 0; i < STEP; i++)
+        from_points(m[i]);
+}
+
 typedef struct {
     const void *x;
     const uint32_t *weight; /* float32, or pairs of bfloat16 */
@@ -162,16 +177,7 @@ INLINE void enter_finish(const Nine *job, long row, long column, long count, con
         Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
         for (long n = 0; n < count; n++) {
             Floats m[STEP][REACH];
-            for (long j = 0; j < REACH; j++) {
-                Floats d[REACH];
-                for (long i = 0; i < REACH; i++)
-                    d[i] = load(products, ((i * REACH + j) * TILES + n) * CHANNELS + c, 0);
-                from_points(d);
-                for (long i = 0; i < STEP; i++)
-                    m[i][j] = d[i];
-            }
-            for (long i = 0; i < STEP; i++)
-                from_points(m[i]);
+            outputs_of(products + n * CHANNELS + c, TILES * CHANNELS, m);
             if (n == 0)
                 about = m[0][0] + bias;
             for (long i = 0; i < STEP; i++)
@@ -331,19 +337,10 @@ INLINE void draw_finish(const Nine *job, long row, Part part, const float *produ
         float lines[STEP][STEP][ACROSS];
         for (long tile = 0; tile < part.columns; tile += LANES) {
             Floats m[STEP][REACH];
-            for (long j = 0; j < REACH; j++) {
-                Floats d[REACH];
-                for (long i = 0; i < REACH; i++)
-                    d[i] = load(products, ((i * REACH + j) * COLORS + color) * ACROSS + tile, 0);
-                from_points(d);
-                for (long i = 0; i < STEP; i++)
-                    m[i][j] = d[i];
-            }
-            for (long i = 0; i < STEP; i++) {
-                from_points(m[i]);
+            outputs_of(products + color * ACROSS + tile, COLORS * ACROSS, m);
+            for (long i = 0; i < STEP; i++)
                 for (long j = 0; j < STEP; j++)
                     store(lines[i][j], tile, sigmoid(2 * (m[i][j] + job->bias[color])), 0);
-            }
         }
         long left = part.column * STEP, columns = remaining(left, job->width, part.columns * STEP);
         for (long i = 0; i < rows; i++) {
