@@ -78,13 +78,14 @@ int main(int count, char **arguments)
                      NULL, NULL, 1e-4f, on ? NULL : norm, convolved, half, half_out))
             return 1;
 
-        float *nine = samples(25 * 9 * 3 * 16, 0, 1), *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
+        float *first_points = samples((pairs ? 25 * 12 : 81 * 4) * 3 * 16, pairs, 1), *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
+        float *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
         void *entered = samples(full_height * full_width * 16, half, 1);
-        if (enter(NULL, 1, frame, height, width, full_height, full_width, nine, pairs, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
+        if (enter(NULL, 1, frame, height, width, full_height, full_width, first_points, pairs, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
             return 1;
         void *drawn = samples(full_height * full_width * 16, half, 3);
         float *shown = samples(3 * height * width, 0, 1);
-        if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, nine, pairs, sixteen, shown, height, width, half))
+        if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points, pairs, sixteen, shown, height, width, half))
             return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);
@@ -113,7 +114,7 @@ int main(int count, char **arguments)
             return 1;
 
         void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
-                       nine, sixteen, both, entered, drawn, shown, flow,
+                       first_points, last_points, sixteen, both, entered, drawn, shown, flow,
                        warped, before, difference, mask, composite, blended, blurred, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

@@ -141,7 +141,7 @@ def test_floors():
 @pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
 @pytest.mark.parametrize("precision, size", [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_operations_and_bytes_of_kernels(precision, size):
-    """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 3x3, 225 for each."""
+    """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 5x5, 324 for each."""
     x = torch.rand(1, 16, 9, 12).to(precision).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         weight = kernels.points(torch.rand(32, 16, 3, 3))
@@ -150,7 +150,7 @@ def test_operations_and_bytes_of_kernels(precision, size):
         x = torch.rand(1, 16, 10, 12).to(precision).contiguous(memory_format=torch.channels_last)
         weight = kernels.nine_points(torch.rand(3, 16, 9, 9))
         counted = count(lambda x: kernels.draw(x, torch.rand(2, 16), 10, 12, weight, torch.rand(3)), (x,))
-        assert counted.layers == (Layer(2 * 4 * 4 * 225 * 16 * 3, 225 * 16 * 3 * 4, 16 * 10 * 12 * size, 3 * 10 * 12 * 4, True),)
+        assert counted.layers == (Layer(2 * 2 * 3 * 324 * 16 * 3, 324 * 16 * 3 * 4, 16 * 10 * 12 * size, 3 * 10 * 12 * 4, True),)
 
 
 def test_peak_is_finite():

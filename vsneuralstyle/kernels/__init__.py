@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from ctypes import c_float, c_int, c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import torch
@@ -176,8 +177,8 @@ def whole(channels: int) -> int:
     return -(-channels // MULTIPLE) * MULTIPLE
 
 
-def _filtered(weight: Tensor, lines: list[list[int]], divisors: list[int]) -> Tensor:
-    """G w G^T: weights (..., 3, 3) at the points of minimal filtering, (points, points, ...), float64."""
+def _filtered(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
+    """G w G^T: weights (..., r, r) at the points of minimal filtering, (points, points, ...), float64."""
     lines = torch.tensor(lines, dtype=torch.float64) / torch.tensor(divisors, dtype=torch.float64)[:, None]
     return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
 
@@ -217,23 +218,41 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
     return transformed.unflatten(2, (-1, 2)).transpose(3, 4).bfloat16().contiguous()
 
 
-def nine_points(weight: Tensor) -> Tensor:
-    """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it: (25, 3, inputs, 3, outputs) float32, or, of
-    `pairs`, bfloat16, of inputs where they are even, (25, 3, inputs / 2, 3, outputs, 2), else of columns and one of 0, (25, 3, inputs,
-    2, outputs, 2).
+_NINE = [sign * point for point in (1 / 4, 5 / 8, 9 / 8, 5 / 2) for sign in (1, -1)]
+"""Where F(5x5, 5x5) has its points, and one at infinity."""
 
-    Source: as `points`, F(3x3, 3x3) of the nine 3x3 kernels in it, at points that bear rounding.
+
+def nine_points(weight: Tensor) -> Tensor:
+    """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it: (81, 2, 2, inputs, outputs) float32, or, of
+    `pairs`, bfloat16, of inputs where they are even, (25, 3, 3, inputs / 2, outputs, 2), else of columns and one of 0, (25, 3, 2, inputs,
+    outputs, 2).
+
+    Source: as `points`, F(5x5, 5x5) of the four 5x5 kernels in it, one line and column of them 0; of `pairs` F(3x3, 3x3) of the nine 3x3
+    ones, at points that bear rounding.
     """
-    lines = [[-16, -8, -4], [16, -8, 4], [32, 40, 50], [-32, 40, -50], [0, 0, 1]]
-    kernels = weight.unflatten(2, (3, 3)).unflatten(4, (3, 3)).transpose(3, 4)  # (outputs, inputs, 3, 3 kernels, 3, 3)
-    transformed = _filtered(kernels, lines, [21, 21, 105, 105, 1]).flatten(0, 1).permute(0, 3, 2, 4, 1)
     if not pairs(weight.dtype):
-        return transformed.float().contiguous()
+        lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
+        divisors = [prod(point - other for other in _NINE if other != point) for point in _NINE] + [1]
+        return _kernels(F.pad(weight, (0, 1, 0, 1)), lines, divisors).float().contiguous()
+    lines = [[-16, -8, -4], [16, -8, 4], [32, 40, 50], [-32, 40, -50], [0, 0, 1]]
+    transformed = _kernels(weight, lines, [21, 21, 105, 105, 1])
     if weight.shape[1] % 2:
-        transformed = F.pad(transformed, (0, 0, 0, 1)).unflatten(3, (2, 2)).transpose(4, 5)
+        transformed = F.pad(transformed, (0, 0, 0, 0, 0, 1)).unflatten(2, (2, 2)).permute(0, 1, 2, 4, 5, 3)
     else:
-        transformed = transformed.unflatten(2, (-1, 2)).permute(0, 1, 2, 4, 5, 3)
+        transformed = transformed.unflatten(3, (-1, 2)).transpose(4, 5)
     return transformed.bfloat16().contiguous()
+
+
+def _kernels(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
+    """`_filtered` of the kernels that side by side are a weight: (points^2, rows of kernels, columns of them, inputs, outputs)."""
+    size = len(lines[0])
+    kernels = weight.unflatten(2, (-1, size)).unflatten(4, (-1, size)).transpose(3, 4)  # (outputs, inputs, rows, columns, size, size)
+    return _filtered(kernels, lines, divisors).flatten(0, 1).permute(0, 3, 4, 2, 1)
+
+
+def _nine_step(weight: Tensor) -> int:
+    """Outputs in a line of a tile of what `nine_points` made."""
+    return 3 if weight.dtype == torch.bfloat16 else 5
 
 
 def convolve(
@@ -314,7 +333,7 @@ def enter(
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
     _call("enter", frame, *frame.shape[2:], height, width, weight, weight.dtype == torch.bfloat16, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
-    _count(_tiles(height, width, 3) * weight.numel(), weight, frame, out)
+    _count(_tiles(height, width, _nine_step(weight)) * weight.numel(), weight, frame, out)
     return out, scale
 
 
@@ -328,7 +347,7 @@ def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tenso
     """
     out = torch.empty((1, 3, height, width))
     _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
-    _count(_tiles(*x.shape[2:], 3) * weight.numel(), weight, x, out)
+    _count(_tiles(*x.shape[2:], _nine_step(weight)) * weight.numel(), weight, x, out)
     return out
 
 

@@ -113,6 +113,9 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 #define KEEP(value) (void)0
 #endif
 
+/* Hides what is known of a pointer: GCC would keep what one step of a loop has loaded for the next one, and sums in memory for it. */
+#define OPAQUE(pointer) __asm__("" : "+r"(pointer))
+
 INLINE float from_half(uint16_t half)
 {
     uint32_t word = (uint32_t)half << 16;
@@ -201,6 +204,11 @@ INLINE Words load_words(const uint32_t *words)
     return vector;
 }
 
+INLINE void store_words(uint32_t *words, Words vector)
+{
+    memcpy(words, &vector, sizeof vector);
+}
+
 INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */
 {
     Words a, b;
@@ -277,23 +285,13 @@ INLINE void transpose(Floats *v)
     exchange(v, LANES, 1);
 }
 
-/* LANES vectors -> half as many lines of pairs of bfloat16, `step` apart: a line has lanes 2n and 2n + 1 of each vector. */
-INLINE void pair_up(const Floats *rows, uint32_t *lines, long step)
+/* Pairs of bfloat16, of which `a` is the first. */
+INLINE Words pair_up(Floats a, Floats b)
 {
-#if defined(__AVX512BF16__)
-    Floats v[LANES / 2];
-    for (int n = 0; n < LANES / 2; n++)
-        v[n] = (Floats)_mm512_cvtne2ps_pbh((__m512)rows[n + LANES / 2], (__m512)rows[n]);
-    exchange(v, LANES / 2, 4);
-    exchange(v, LANES / 2, 2);
-    exchange(v, LANES / 2, 1);
-    for (long n = 0; n < LANES / 2; n++)
-        store(lines, n * step, v[n], 0);
-#else
-    for (long row = 0; row < LANES; row++)
-        for (long n = 0; n < LANES / 2; n++)
-            lines[n * step + row] = to_half(rows[row][2 * n]) | (uint32_t)to_half(rows[row][2 * n + 1]) << 16;
-#endif
+    Halves first, second;
+    store(&first, 0, a, 1);
+    store(&second, 0, b, 1);
+    return __builtin_convertvector(first, Words) | __builtin_convertvector(second, Words) << 16;
 }
 
 /* Of LANES vectors, each one's sum of its lanes. */
