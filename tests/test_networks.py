@@ -127,6 +127,20 @@ def test_flow_pyramid_is_coarse_to_fine(network):
         torch.testing.assert_close(net.pyramid(*frames, levels), flows[:levels])
 
 
+@torch.no_grad()
+def test_levels_whose_sizes_are_rounded_up_lie_over_each_other():
+    """A start that says where each of its pixels lies in the frame, refined by nothing, still says so at 1/4."""
+    net = LitePWCNet(0.125)
+    look = net.encode(torch.rand(1, 3, 1064, 1300))
+    assert [tuple(feature.shape[2:]) for feature in look] == [(266, 325), (133, 163), (67, 82), (34, 41)]
+    y, x = (torch.arange(size) + 0.5 for size in (34, 41))
+    start = torch.stack(torch.broadcast_tensors(x, y[:, None]))[None]
+    flow = net._refined(start, look, look, 5, lambda n, here, there, flow: torch.zeros_like(flow))[-1][0] * FLOW_SCALE
+    y, x = (4 * (torch.arange(size) + 0.5) for size in (266, 325))
+    inside = flow[:, 16:-16, 16:-16]  # at the border the outermost value is repeated
+    torch.testing.assert_close(inside, torch.stack(torch.broadcast_tensors(x, y[:, None]))[:, 16:-16, 16:-16])
+
+
 def test_global_match_finds_what_moved_however_far():
     first = 5 * nn.functional.normalize(torch.randn(1, 16, 9, 14, generator=torch.Generator().manual_seed(0)))
     second = first.roll((2, -5), (2, 3))  # the content of p is at p + (-5, 2)
@@ -139,10 +153,10 @@ def test_global_match_finds_what_moved_however_far():
 @torch.no_grad()
 def test_large_frames_are_matched_in_squares():
     net = LitePWCNet(0.125)
-    frames = torch.rand(2, 1, 3, 2176, 2048)  # 68x64 places at 1/32
+    frames = torch.rand(2, 1, 3, 2200, 2140)  # 69x67 places at 1/32
     looks = net.encode(frames[0]), net.encode(frames[1])
-    assert looks[0][-1].shape[-2:] == (68, 64) and net._scores(looks[0][-1], looks[1][-1]).shape == (1, 34, 32, 34, 32)
-    assert [flow.shape[-1] for flow in net.match(*looks)] == [32, 64, 128, 256, 512]
+    assert looks[0][-1].shape[-2:] == (69, 67) and net._scores(looks[0][-1], looks[1][-1]).shape == (1, 35, 34, 35, 34)
+    assert [flow.shape[-1] for flow in net.match(*looks)] == [34, 67, 134, 268, 535]
     # What lies 64 pixels further is one square further, and its flow is 64 pixels.
     net.matching.weight.zero_()[:, :, 0, 0].fill_diagonal_(20)
     feature = nn.functional.normalize(torch.randn(1, 16, 34, 32)).repeat_interleave(2, 2).repeat_interleave(2, 3)

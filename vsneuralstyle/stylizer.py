@@ -24,7 +24,7 @@ from vsneuralstyle.weights import Model, load_model
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
 FLAT, SHOWN = 0.5 / 255, 3 / 255
-"""Contrasts of a frame (`_contrast`) up to which nothing of the style is shown, and from which on all of it is."""
+"""Contrasts of a frame (`_glimpse`) up to which nothing of the style is shown, and from which on all of it is."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -234,9 +234,9 @@ class Stylizer:
                 the frames.
         """
         decides = before is not None and told is None and self.scene_cut > 0
-        seen = [_contrast(glimpse), *([scenecut.distance(before[:, :3], glimpse[:, :3])] if decides else [])]
-        contrast, *change = torch.stack(seen).tolist()
-        starts = before is None or (change[0] > self.scene_cut if decides else bool(told))
+        numbers = torch.cat((glimpse[-1:], scenecut.compared(before[:-1], glimpse[:-1]))) if decides else glimpse[-1:]
+        contrast, *numbers = numbers.tolist()
+        starts = before is None or (scenecut.distance(numbers) > self.scene_cut if decides else bool(told))
         return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
     @torch.inference_mode()
@@ -432,20 +432,17 @@ def _coherent(
 
 
 def _glimpse(quarter: Tensor) -> Tensor:
-    """Thumbnails of what `Net1.quarter` gives, and of its squares: (1, 6, 18, 32)."""
-    return scenecut.thumbnail(torch.cat((quarter, quarter.square()), 1))
-
-
-def _contrast(glimpse: Tensor) -> Tensor:
-    """A frame's contrast, by which it shows of the style: the standard deviation of its quarter, in which fine noise is averaged
-    away, as a tensor of one number.
+    """Of what `Net1.quarter` gives, what the cut detector has seen of it, and last the frame's contrast, by which it shows of the style: the
+    standard deviation of its quarter, in which fine noise is averaged away.
 
     Instance normalisation brings whatever there is to full contrast: the noise of a black leader, and of a frame of one color its
     own rounding. In a fade, the style comes with the picture.
     """
+    thumbnail = scenecut.thumbnail(torch.cat((quarter, quarter.square()), 1))
     # By way of thumbnails: sums of so few numbers don't depend on the number of threads.
-    mean, squares = glimpse.mean((2, 3)).chunk(2, 1)
-    return (squares - mean.square()).mean().clamp(min=0).sqrt()
+    mean, squares = thumbnail.mean((2, 3)).chunk(2, 1)
+    contrast = (squares - mean.square()).mean().clamp(min=0).sqrt()
+    return torch.cat((scenecut.seen(thumbnail[:, :3]), contrast.view(1)))
 
 
 def _check(frames: Tensor, state: State | None, count: int | None = None) -> None:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
-from vsneuralstyle.networks.flow import MULTIPLE as FLOW_MULTIPLE
 from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
@@ -218,7 +217,7 @@ class FusedNet1:
         """As `Net1.look`."""
         if not isinstance(self.flow, LitePWCNet):
             return self.net1.look(frame)
-        height, width = (-(-size // FLOW_MULTIPLE) * FLOW_MULTIPLE for size in frame.shape[2:])
+        height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)

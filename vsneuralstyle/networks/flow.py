@@ -10,15 +10,16 @@ FLOW_SCALE = 20.0
 """The networks predict flow / 20 in full-resolution pixels, as FlowNet does."""
 LEVELS = 5
 """Flows of the pyramid."""
-MULTIPLE = 64
-"""Six halvings: inputs are padded to a multiple of this."""
 
 
 class FlowNetwork(nn.Module):
     """Optical flow from two frames; a subclass gives `match`, and `extract` where there is work to be done once a frame."""
 
+    multiple = 64
+    """Of which the sides of a frame must be; `encode` repeats the border to that. Six halvings, for networks that enlarge by convolutions."""
+
     def extract(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """What `match` needs of a frame (B, 3, H, W), RGB 0..1, whose sides divide by 64."""
+        """What `match` needs of a frame (B, 3, H, W), RGB 0..1, whose sides divide by `multiple`."""
         return (frame,)
 
     def match(self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS) -> list[Tensor]:
@@ -26,7 +27,7 @@ class FlowNetwork(nn.Module):
         raise NotImplementedError
 
     def pyramid(self, first: Tensor, second: Tensor, levels: int = LEVELS) -> list[Tensor]:
-        """Flow / 20 at five resolutions, coarse to fine, the last 1/4; sides divide by 64.
+        """Flow / 20 at five resolutions, coarse to fine, the last 1/4; sides divide by `multiple`.
 
         Args:
             levels: how many, from the coarsest; the finer ones are not computed.
@@ -46,7 +47,7 @@ class FlowNetwork(nn.Module):
     def encode(self, frame: Tensor) -> tuple[Tensor, ...]:
         """What `forward` needs of a frame (B, 3, H, W), RGB 0..1, of any size; it serves all pairs with that frame."""
         height, width = frame.shape[-2:]
-        return self.extract(F.pad(frame, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate"))
+        return self.extract(F.pad(frame, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate"))
 
     def between(self, first: Sequence[Tensor], second: Sequence[Tensor], height: int, width: int, **how: object) -> Tensor:
         """`forward` of two frames of that size as `encode` gives them; `how` goes to `match`."""

@@ -126,6 +126,9 @@ class LitePWCNet(FlowNetwork):
         width: multiplies every channel count but the first level's.
     """
 
+    multiple = 4
+    """The coarser levels round their sizes up."""
+
     def __init__(self, width: float = 0.5) -> None:
         super().__init__()
         channels = [CHANNELS[0]] + [scaled(c, width) for c in CHANNELS[1:]]
@@ -177,7 +180,7 @@ class LitePWCNet(FlowNetwork):
     def _scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
         if here[0, 0].numel() > MOST_PLACES:
-            here, there = F.avg_pool2d(here, 2), F.avg_pool2d(there, 2)
+            here, there = (F.avg_pool2d(feature, 2, ceil_mode=True) for feature in (here, there))
         batch, channels, *size = here.shape
         # Products of independent features are then about 1, at the start.
         scale = channels ** -0.25
@@ -189,14 +192,15 @@ class LitePWCNet(FlowNetwork):
     def _refined(
         self, start: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
     ) -> list[Tensor]:
-        stride = 2 ** len(CHANNELS) * (first[-1].shape[-1] // start.shape[-1])
-        flows = [start * (stride / FLOW_SCALE)]
+        factor = 1 if start.shape[2:] == first[-1].shape[2:] else 2  # of squares
+        flows = [start * (2 ** len(CHANNELS) * factor / FLOW_SCALE)]
         for n, (here, there) in enumerate(zip(reversed(first), reversed(second))):
             if len(flows) == levels:
                 break
-            factor = here.shape[-1] // flows[-1].shape[-1]
             flow = F.interpolate(flows[-1].float(), scale_factor=factor, mode="bilinear", align_corners=False)
+            flow = flow[..., : here.shape[2], : here.shape[3]]
             flows.append(flow + residual(n, here, there, flow))
+            factor = 2
         return flows
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
