@@ -18,7 +18,7 @@ enum { CHANNELS = 16, COLORS = 3, PAD = 4, MOST_STEP = 5, MOST_REACH = 9, MOST_K
 enum { TILES = LANES == 16 ? 16 : LANES == 8 ? 6 : 3, VECTORS = 4 };
 /* Tiles of a part of the work, and those of a row in memory. */
 enum { ENTER_ACROSS = 64, ENTER_COLUMNS = ENTER_ACROSS + LANES };
-enum { DRAW_ACROSS = VECTORS * LANES, DRAW_COLUMNS = DRAW_ACROSS + LANES, DOWN = 8 };
+enum { DRAW_ACROSS = VECTORS * LANES, DRAW_COLUMNS = DRAW_ACROSS + LANES };
 enum { LINE = ENTER_COLUMNS + LANES };
 
 INLINE long step_of(int pairs) /* inputs from a tile to the next, and its outputs in a line */
@@ -39,6 +39,11 @@ INLINE long kernels_of(int pairs) /* in a line of the whole kernel */
 INLINE long points_of(int pairs) /* of a tile */
 {
     return reach_of(pairs) * reach_of(pairs);
+}
+
+INLINE long part_rows(int pairs) /* of tiles, of a part: some 40 of the picture, beside which it makes the points of kernels - 1 more */
+{
+    return pairs ? 12 : 8;
 }
 
 /* B^T d for one line of a tile. */
@@ -121,7 +126,7 @@ typedef struct {
     void *out;
     double *sums;
     long height, width, full_height, full_width; /* of the frame; of the picture, to which the frame's border is repeated */
-    long most, across, down, parts;              /* tiles side by side of a part, tiles, and parts of the work */
+    long part_columns, across, down, parts;      /* tiles of a part side by side; tiles; parts of the work */
     int half, pairs;
 } Nine;
 
@@ -132,10 +137,10 @@ typedef struct {
 
 INLINE Part part_at(const Nine *job, long n)
 {
-    long chunks = (job->across + job->most - 1) / job->most;
-    Part part = {n / chunks * DOWN, n % chunks * job->most, 0, 0};
-    part.rows = remaining(part.row, job->down, DOWN);
-    part.columns = remaining(part.column, job->across, job->most);
+    long chunks = (job->across + job->part_columns - 1) / job->part_columns;
+    Part part = {n / chunks * part_rows(job->pairs), n % chunks * job->part_columns, 0, 0};
+    part.rows = remaining(part.row, job->down, part_rows(job->pairs));
+    part.columns = remaining(part.column, job->across, job->part_columns);
     return part;
 }
 
@@ -144,7 +149,7 @@ static inline void count_parts(Nine *job)
     long step = step_of(job->pairs);
     job->across = (job->full_width + step - 1) / step;
     job->down = (job->full_height + step - 1) / step;
-    job->parts = (job->across + job->most - 1) / job->most * ((job->down + DOWN - 1) / DOWN);
+    job->parts = (job->across + job->part_columns - 1) / job->part_columns * ((job->down + part_rows(job->pairs) - 1) / part_rows(job->pairs));
 }
 
 /* The points of as many rows of tiles as there are kernels, from `row` on, of a ring of so many with `size` floats each. */
@@ -308,7 +313,7 @@ EXPORT int enter(Fork fork, int threads, const float *frame, long height, long w
                  int pairs, const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
 {
     Nine job = {.x = frame, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs, .most = ENTER_ACROSS};
+                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs, .part_columns = ENTER_ACROSS};
     count_parts(&job);
     job.sums = malloc(job.parts * 2 * CHANNELS * sizeof *job.sums);
     if (!job.sums)
@@ -476,7 +481,7 @@ EXPORT int draw(Fork fork, int threads, const void *x, long full_height, long fu
                 const float *bias, float *out, long height, long width, int half)
 {
     Nine job = {.x = x, .scale = scale, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs, .most = DRAW_ACROSS};
+                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs, .part_columns = DRAW_ACROSS};
     count_parts(&job);
     long size = points_of(pairs) * (kernels_of(pairs) * CHANNELS * DRAW_COLUMNS + COLORS * DRAW_ACROSS);
     return share_in_room(fork, threads, draw_part, &job, job.parts, size);
