@@ -85,6 +85,33 @@ def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
     assert torch.equal(torch.cat([one.advance(frame) for frame in later]), whole[:3])
 
 
+def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
+    """As where a frame rate was raised. Its pixels are those of all the work done again, and it is followed as any other frame is."""
+    repeated = frames[[0, 0, 1, 1, 1, 2, 0, 0]]
+    one, other = (Stylizer("candy", device="cpu") for _ in range(2))
+    other._remembers = False
+    done = {"encode": 0, "look": 0}
+    for name in done:
+        def counted(frame, name=name, step=getattr(one._steps, name)):
+            done[name] += 1
+            return step(frame)
+        one._steps = one._steps._replace(**{name: counted})
+    matched = []
+    match = type(one.model.net1.flow).match
+    monkeypatch.setattr(type(one.model.net1.flow), "match", lambda *looks, **how: matched.append(looks) or match(*looks, **how))
+    stylized = one.stylize(repeated)
+    assert done == {"encode": 4, "look": 4} and len(matched) == 3  # 0 to 1, 1 to 2, 2 to 0
+    assert torch.equal(stylized, other.stylize(repeated)) and len(matched) == 3 + 7
+    one.reset()
+    assert torch.equal(torch.cat([one.begin(frame.clone()).result()[0] for frame in repeated.split(1)]), stylized)
+    for stylizer in (one, other):
+        stylizer.reset()
+        stylizer.coherence = 0
+        stylizer.stylize(frames[:1])
+        stylizer.coherence = 1
+    assert torch.equal(one.stylize(frames[:1]), other.stylize(frames[:1]))  # after one that nobody looked at
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_as_many_threads_as_there_are_change_no_bit(model_dir, frames, threads):
     """Of a frame at a time, and of two at a time by half of them each; and they stay as they were."""

@@ -191,6 +191,8 @@ class Stylizer:
     @net1.setter
     def net1(self, net1: Net1 | FusedNet1) -> None:
         self._net1 = net1
+        self._last: Prepared | None = None
+        self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
         steps = (partial(step, net1) for step in (_encode, _look, _alone, _coherent))
         self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1) else steps))
 
@@ -207,7 +209,7 @@ class Stylizer:
 
     def reset(self) -> None:
         """Forgets the clip: the next frame starts a scene."""
-        self.state = None
+        self.state = self._last = None
 
     def _settle(self) -> None:
         """Waits for all that was begun."""
@@ -358,8 +360,12 @@ class Stylizer:
         return self.advance(prepared, starts_scene), *self.scene_starts
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
+        last = self._last if self._remembers else None
+        if last and (last.look or self.coherence == 0) and torch.equal(last.glimpse, glimpse) and torch.equal(last.frame, frame):
+            return last  # a repeated frame, as where a frame rate was raised: more than half of its work is done
         look = self._steps.look(frame) if self.coherence > 0 else None
-        return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
+        self._last = Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
+        return self._last
 
     def _follow(self, prepared: Prepared, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look

@@ -120,6 +120,8 @@ class Net1(nn.Module):
             change, looks: what `change` gave for them and `look` for each, where they were called already.
         """
         looks = looks or (self.look(frame), self.look(previous))
+        if self.still >= 0 and all(here is there for here, there in zip(*looks)):  # the very same frame
+            return frame.new_zeros(len(frame), 2, *(-(-size // STRIDE) for size in frame.shape[2:]))
         flow = self.flow.between(*looks, *frame.shape[-2:], **self.matching)
         if self.still < 0:
             return flow
