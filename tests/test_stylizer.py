@@ -103,13 +103,20 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     assert done == {"encode": 4, "look": 4} and len(matched) == 3  # 0 to 1, 1 to 2, 2 to 0
     assert torch.equal(stylized, other.stylize(repeated)) and len(matched) == 3 + 7
     one.reset()
-    assert torch.equal(torch.cat([one.begin(frame.clone()).result()[0] for frame in repeated.split(1)]), stylized)
+    with one.aside():
+        begun = [one.begin(frame.clone()) for frame in repeated.split(1)]
+    assert torch.equal(torch.cat([future.result()[0] for future in begun]), stylized)
     for stylizer in (one, other):
         stylizer.reset()
         stylizer.coherence = 0
         stylizer.stylize(frames[:1])
         stylizer.coherence = 1
     assert torch.equal(one.stylize(frames[:1]), other.stylize(frames[:1]))  # after one that nobody looked at
+    with monkeypatch.context() as failing:
+        failing.setattr(one, "_steps", one._steps._replace(encode=lambda frame: 1 // 0))
+        with pytest.raises(ZeroDivisionError):
+            one.prepare(frames[1:2])
+    assert torch.equal(one.stylize(frames[1:2]), other.stylize(frames[1:2]))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

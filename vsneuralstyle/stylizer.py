@@ -191,7 +191,7 @@ class Stylizer:
     @net1.setter
     def net1(self, net1: Net1 | FusedNet1) -> None:
         self._net1 = net1
-        self._last: Prepared | None = None
+        self._last: tuple[Tensor, Tensor, Future[Prepared]] | None = None  # a frame, its glimpse, and what is being prepared of it
         self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
         steps = (partial(step, net1) for step in (_encode, _look, _alone, _coherent))
         self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1) else steps))
@@ -360,12 +360,30 @@ class Stylizer:
         return self.advance(prepared, starts_scene), *self.scene_starts
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
-        last = self._last if self._remembers else None
-        if last and (last.look or self.coherence == 0) and torch.equal(last.glimpse, glimpse) and torch.equal(last.frame, frame):
-            return last  # a repeated frame, as where a frame rate was raised: more than half of its work is done
+        if not self._remembers:
+            return self._made(frame, quarter, glimpse)
+        done = Future()
+        last, self._last = self._last, (frame, glimpse, done)
+        try:
+            prepared = self._repeated(frame, glimpse, last) or self._made(frame, quarter, glimpse)
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+        done.set_result(prepared)
+        return prepared
+
+    def _repeated(self, frame: Tensor, glimpse: Tensor, last: tuple[Tensor, Tensor, Future[Prepared]] | None) -> Prepared | None:
+        """What was prepared of the frame before, where this one is the same, as when a frame rate was raised; more than half of its work."""
+        if last is None or not (torch.equal(last[1], glimpse) and torch.equal(last[0], frame)):
+            return None
+        if last[2].exception():  # once the thread that is at it has done
+            return None
+        prepared = last[2].result()
+        return prepared if prepared.look or self.coherence == 0 else None
+
+    def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         look = self._steps.look(frame) if self.coherence > 0 else None
-        self._last = Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
-        return self._last
+        return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
 
     def _follow(self, prepared: Prepared, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
