@@ -374,9 +374,8 @@ class Stylizer:
 
     def _repeated(self, frame: Tensor, glimpse: Tensor, last: tuple[Tensor, Tensor, Future[Prepared]] | None) -> Prepared | None:
         """What was prepared of the frame before, where this one is the same, as when a frame rate was raised; more than half of its work."""
-        if last is None or not (torch.equal(last[1], glimpse) and torch.equal(last[0], frame)):
-            return None
-        if last[2].exception():  # once the thread that is at it has done
+        # Of frames that differ late, glimpses tell sooner. The thread that is at it is waited for.
+        if last is None or not torch.equal(last[1], glimpse) or not torch.equal(last[0], frame) or last[2].exception():
             return None
         prepared = last[2].result()
         return prepared if prepared.look or self.coherence == 0 else None

@@ -253,9 +253,9 @@ INLINE Floats sigmoid(Floats x)
     return 1 / (1 + exponential(-x));
 }
 
-/* Of `count` vectors, a power of 2, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this
+/* Of LANES vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this
  * but the shuffles is constant. */
-INLINE void exchange(Floats *v, int count, int s)
+INLINE void exchange(Floats *v, int s)
 {
     Words low, high;
 #pragma GCC unroll 16
@@ -264,7 +264,7 @@ INLINE void exchange(Floats *v, int count, int s)
         high[lane] = (uint32_t)(lane & s ? LANES + lane : lane + s);
     }
 #pragma GCC unroll 16
-    for (int n = 0; n < count; n++)
+    for (int n = 0; n < LANES; n++)
         if (!(n & s)) {
             Floats a = v[n], b = v[n + s];
             v[n] = __builtin_shuffle(a, b, low);
@@ -276,13 +276,13 @@ INLINE void exchange(Floats *v, int count, int s)
 INLINE void transpose(Floats *v)
 {
 #if LANES == 16
-    exchange(v, LANES, 8);
+    exchange(v, 8);
 #endif
 #if LANES >= 8
-    exchange(v, LANES, 4);
+    exchange(v, 4);
 #endif
-    exchange(v, LANES, 2);
-    exchange(v, LANES, 1);
+    exchange(v, 2);
+    exchange(v, 1);
 }
 
 /* Pairs of bfloat16, of which `a` is the first. */
