@@ -149,7 +149,7 @@ def test_python_without_torch(launch, tmp_path):
 def test_a_frame_that_fails_half_way(launch, tmp_path):
     """Three frames, then some that are too small for the networks: an error, and none of those comes out."""
     source = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width={0},height={0} ! c."
-    done = launch(f"concat name=c ! {ELEMENT} ! filesink location={tmp_path}/out "
+    done = launch(f"concat name=c ! {ELEMENT} ! filesink location={tmp_path}/out buffer-mode=unbuffered "
                   f"{source.format(64)} {source.format(8)}", GST_DEBUG="neuralstyle:5")
     assert done.returncode > 0, done.stdout
     assert re.search(r"DEBUG +neuralstyle .*<style> reset: stream-start", done.stderr), done.stderr
