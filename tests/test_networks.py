@@ -12,7 +12,7 @@ from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
-from vsneuralstyle.networks.transform import BlockedConv, TransformNet, UpsampledConv
+from vsneuralstyle.networks.transform import SquaredConv, TransformNet, UpsampledConv
 from vsneuralstyle.networks.warp import warp, within
 
 
@@ -68,12 +68,12 @@ def test_an_upsampled_convolution_is_upsampling_and_a_convolution(height, width)
 
 
 @torch.no_grad()
-def test_a_convolution_in_blocks_is_a_convolution():
-    x, net = torch.randn(2, 6, 8, 12), BlockedConv(6, 3, 9, padding=4, padding_mode="reflect")
+def test_a_convolution_in_squares_is_a_convolution():
+    x, net = torch.randn(2, 6, 8, 12), SquaredConv(6, 3)
     torch.testing.assert_close(net(x), F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), net.weight, net.bias))
 
 
-@pytest.mark.parametrize("net", [UpsampledConv(6, 4), BlockedConv(6, 3, 9, padding=4, padding_mode="reflect")])
+@pytest.mark.parametrize("net", [UpsampledConv(6, 4), SquaredConv(6, 3)])
 def test_fixed_weights_are_rearranged_once_and_others_learn(net, monkeypatch):
     x, names = torch.randn(2, 6, 8, 12), list(net.state_dict())
     expected = net(x)

@@ -72,32 +72,40 @@ class UpsampledConv(RearrangedConv):
         return torch.stack(both)
 
 
-class BlockedConv(RearrangedConv):
-    """A convolution, reflected at the border, that computes blocks of 2x4 pixels at once.
+def in_squares(weight: Tensor) -> Tensor:
+    """A 9x9 convolution's weight, (outputs, inputs, 9, 9), as that of the 3x3 convolution of squares of 4x4 pixels, of whose channels
+    those of a square's first pixel come first: (16 outputs, 16 inputs, 3, 3)."""
+    side = SquaredConv.SIDE
+    places = [(row, column) for row in range(side) for column in range(side)]
+    moved = torch.stack([F.pad(weight, (column, side - 1 - column, row, side - 1 - row)) for row, column in places])
+    moved = moved.unflatten(4, (3, side)).unflatten(3, (3, side))  # (places, outputs, inputs, 3, rows, 3, columns)
+    weight = moved.permute(0, 1, 4, 6, 2, 3, 5).flatten(2, 4).flatten(0, 1)
+    return weight.contiguous(memory_format=torch.channels_last)
 
-    A CPU's vectors and matrix units are made for many channels; with an output of 3 most of each lies idle.
 
-    (B, inputs, H, W) -> (B, outputs, H, W), H a multiple of 2 and W of 4.
+class SquaredConv(RearrangedConv):
+    """A 9x9 convolution, reflected at the border, that computes squares of 4x4 pixels of squares of 4x4 pixels: 3x3 of them.
+
+    Vectors and matrix units are made for many channels; with 3, or 16, most of each lies idle.
+
+    (B, inputs, H, W) -> (B, outputs, H, W), H and W multiples of 4.
     """
 
-    ROWS, COLUMNS = 2, 4
+    SIDE = 4  # of a square; the kernel reaches as far
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 2 * self.SIDE + 1, padding=self.SIDE, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self._fixed or self.rearranged()
-        block = self.ROWS, self.COLUMNS
-        x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        blocks = F.conv2d(x, weight, bias, block).unflatten(1, (self.out_channels, *block))
-        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        squares = F.pad(x, (self.SIDE,) * 4, mode="reflect").unflatten(3, (-1, self.SIDE)).unflatten(2, (-1, self.SIDE))
+        squares = squares.permute(0, 3, 5, 1, 2, 4).flatten(1, 3).contiguous(memory_format=torch.channels_last)
+        drawn = F.conv2d(squares, weight, bias).unflatten(1, (self.SIDE, self.SIDE, self.out_channels))
+        return drawn.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
     def rearranged(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution of what comes in, its border reflected, by strides of a block: it gives a block's
-        pixels row by row for each channel."""
-        places = [(row, column) for row in range(self.ROWS) for column in range(self.COLUMNS)]
-        moved = [
-            F.pad(self.weight, (column, self.COLUMNS - 1 - column, row, self.ROWS - 1 - row)) for row, column in places
-        ]
-        weight = torch.stack(moved, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return weight, self.bias.repeat_interleave(len(places))
+        """Weight and bias of the convolution of squares."""
+        return in_squares(self.weight), self.bias.repeat(self.SIDE**2)
 
 
 class ConvBlock(nn.Sequential):
@@ -149,7 +157,7 @@ class TransformNet(nn.Module):
         layers = {  # by the names in model files, in which the upsampling before a convolution has a number of its own
             "1": ConvBlock(UpsampledConv(quarter, half), normalise_decoder),
             "3": ConvBlock(UpsampledConv(half, full), normalise_decoder),
-            "4": BlockedConv(full, 3, 9, padding=4, padding_mode="reflect"),
+            "4": SquaredConv(full, 3),
         }
         self.up = nn.Sequential(OrderedDict(layers))
 
