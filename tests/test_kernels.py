@@ -1,8 +1,9 @@
-"""The kernels: the same pictures as PyTorch's operators give, whatever the size, the precision and the number of threads."""
+"""The kernels, a CPU's and a GPU's: the same pictures as PyTorch's operators give, whatever the size, the precision and the number of threads."""
 
 import copy
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsneuralstyle import Stylizer, kernels
+from vsneuralstyle.cpu import units
+from vsneuralstyle.kernels import gpu
+from vsneuralstyle.kernels.gpu import Picture
+from vsneuralstyle.kernels.gpu_net1 import GpuNet1, served
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
 from vsneuralstyle.networks import litepwcnet
 from vsneuralstyle.networks.net1 import Net1
@@ -23,7 +28,8 @@ from vsneuralstyle.networks.transform import UpsampledConv
 needs_library = pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
 PRECISIONS = [torch.float32, torch.bfloat16]
 CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-4}, torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6}}
-SOURCES = sorted((Path(__file__).resolve().parents[1] / "vsneuralstyle" / "kernels").glob("*.c"))
+KERNELS = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "kernels"
+SOURCES = sorted(KERNELS.glob("*.c"))
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +224,7 @@ def test_frames_at_quarter_resolution(height, width):
 
 
 def net1(precision: torch.dtype, **options: object) -> Net1:
-    net = Net1(still=0.02, **options)
+    net = Net1(**{"still": 0.02, **options})
     for module in net.modules():
         if isinstance(module, InstanceNorm):
             torch.nn.init.normal_(module.weight, 1, 0.2), torch.nn.init.normal_(module.bias, 0, 0.2)
@@ -375,3 +381,147 @@ def test_kernels_stay_within_their_memory(tmp_path):
     done = subprocess.run([program, "60"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split() == ["60", "rounds"]
+
+
+# --- a GPU's ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory):
+    """gpu.cu as a library for a CPU."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None or platform.machine() != "x86_64" or "f16c" not in units():
+        pytest.skip("no C++ compiler (g++), or no x86-64 with F16C, to run a GPU's kernels on a CPU")
+    path = tmp_path_factory.mktemp("gpu") / "gpu.so"
+    built = subprocess.run(
+        [compiler, "-std=c++20", "-O2", "-mf16c", "-shared", "-fPIC", "-pthread", "-include", Path(__file__).with_name("emulated.h"),
+         "-x", "c++", KERNELS / "gpu.cu", "-o", path], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return ctypes.CDLL(str(path))
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def where(request, monkeypatch) -> str:
+    """A GPU, or a CPU that does what it would do, to run the kernels of `gpu` on."""
+    if request.param == "cuda":
+        return request.getfixturevalue("cuda")
+    library = request.getfixturevalue("emulated")
+
+    def launched(kernel, grid, threads, shared, job, device):
+        grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
+        assert getattr(library, kernel)(job, ctypes.c_long(len(job)), grid, threads, bool(shared)) == 0, "another size than the job's"
+
+    monkeypatch.setattr(gpu, "_launched", launched)
+    return "cpu"
+
+
+def half(x: Tensor, where: str) -> Tensor:
+    return x.to(where, torch.float16).contiguous(memory_format=torch.channels_last)
+
+
+def in_layout(x: Tensor, side: int, edge: int) -> Picture:
+    """A picture in squares, with something else in what is around it."""
+    height, width = x.shape[2:]
+    spare = edge, -(width + edge) % side, edge, -(height + edge) % side
+    squares = F.pad(x, spare, value=77.0).unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    return Picture(squares.contiguous(memory_format=torch.channels_last), x.shape[1], height, width, side, edge)
+
+
+def out_of_layout(picture: Picture, border: int) -> Tensor:
+    """All of its samples, with the border that was put about it."""
+    samples = picture.samples.unflatten(1, (picture.side, picture.side, picture.channels)).permute(0, 3, 4, 1, 5, 2)
+    return samples.flatten(4, 5).flatten(2, 3)[..., : picture.height + 2 * border, : picture.width + 2 * border]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("channels", "height", "width", "side", "edge"), [
+    (16, 8, 12, 4, 0), (64, 1, 1, 1, 0), (48, 5, 7, 1, 0), (32, 10, 14, 2, 1), (16, 12, 20, 2, 1), (64, 33, 50, 1, 0)])
+def test_a_gpus_statistics_normalise(where, channels, height, width, side, edge):
+    norm = random_norm(channels).to(where)
+    x = half(3 * torch.randn(1, channels, height, width) + 40, where)  # a mean far from 0
+    scale = gpu.statistics(in_layout(x, side, edge), norm.weight, norm.bias, norm.eps)
+    if height * width > 1:
+        ours = out_of_layout(gpu.normalise(in_layout(x, side, edge), scale), 0)
+        torch.testing.assert_close(ours.float(), norm(x.float()), rtol=2**-9, atol=2**-7)
+    else:
+        torch.testing.assert_close(scale[0], norm.weight / norm.eps**0.5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("inputs", "outputs", "height", "width", "planes"), [
+    (8, 16, 1, 1, False), (24, 8, 9, 17, False), (120, 64, 7, 33, False), (48, 40, 20, 30, False), (16, 2, 5, 40, True), (32, 1, 9, 9, True)])
+def test_a_gpus_convolve_is_a_convolution(monkeypatch, where, inputs, outputs, height, width, planes):
+    layer = torch.nn.Conv2d(inputs, outputs, 3, padding=1).requires_grad_(False)
+    x = half(torch.randn(1, inputs, height, width), where)
+    weight, bias = layer.weight.half().to(where), layer.bias.to(where)
+    expected = F.leaky_relu(F.conv2d(x.float(), weight.float(), bias, padding=1), 0.1)
+    ours = gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes)
+    monkeypatch.setattr(gpu, "MANY", 1)
+    assert torch.equal(gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes), ours)  # by larger tiles
+    assert ours.is_contiguous() if planes else ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours.float(), expected, rtol=2**-9, atol=2**-9)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize(("side", "edge", "pad", "to"), [(1, 0, 1, 1), (1, 1, 0, 1), (4, 0, 1, 1), (2, 1, 4, 4), (1, 0, 0, 1)])
+def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(where, repeats, side, edge, pad, to):
+    x, residual, scale = torch.randn(1, 16, 8, 12), torch.randn(1, 16, 8, 12), torch.randn(2, 16)
+    x, residual = half(x, where), half(residual, where)
+    expected = (x.float() * scale[0].view(1, -1, 1, 1).to(where) + scale[1].view(1, -1, 1, 1).to(where)).relu() + residual.float()
+    expected = F.pad(expected, (pad,) * 4, mode="replicate" if repeats else "reflect") if pad else expected
+    ours = gpu.normalise(in_layout(x, side, edge), scale.to(where), relu=True, residual=in_layout(residual, 1, 1), pad=pad, repeats=repeats,
+                         side=to)
+    torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
+    wide = gpu.normalise(Picture.of(x.float().contiguous(memory_format=torch.channels_last)), pad=pad)
+    assert torch.equal(out_of_layout(wide, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", [{}, {"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0}, {"encoder_blocks": 0, "sharpen": 0.0},
+                                     {"net": "stylebank"}])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 132)])
+def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
+    net = net1(torch.float32, **options).to(where)
+    there = GpuNet1(copy.deepcopy(net).half())
+    picture = F.interpolate(torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic").clamp(0, 1).to(where)
+    previous = picture[..., 2 : 2 + height, 1 : 1 + width].contiguous()
+    frame = picture[..., :height, 4 : 4 + width].contiguous()
+    frame[..., :8, :8] = previous[..., :8, :8]  # stands still
+    exact = stages(net, frame, previous, {})
+    exact["feature"] = exact["feature"].half()  # as a stage gets it
+    ours = stages(there, frame, previous, exact)
+    for name, reference in exact.items():
+        apart = (ours[name].float() - reference.float()).abs().mean() / reference.float().square().mean().sqrt().clamp(min=1e-2)
+        assert ours[name].shape == reference.shape and apart < (0.05 if name == "flow" else 8e-3), (name, apart)
+
+
+@torch.inference_mode()
+def test_a_gpus_global_match_is_the_networks(where):
+    scores = 4 * torch.randn(1, 5, 9, 5, 9).half().to(where)
+    for n in range(45):
+        scores.view(45, 45)[n, (n + 7) % 45] = 30  # all but the last are sure
+    scores.view(45, 45)[44, 3:5] = 30  # equally good ones
+    torch.testing.assert_close(gpu.global_match(scores, 0.2), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+def test_nvrtc_compiles_the_kernels(capability):
+    if not gpu.compiles():
+        pytest.skip("no NVRTC, or no cuda-bindings")
+    binary = gpu._compiled(capability)
+    assert binary[:4] == b"\x7fELF" and all(name in binary for name in (b"normalise", b"match3", b"rows"))
+
+
+def test_only_what_a_gpus_kernels_can_do_is_served():
+    assert not served(net1(torch.float32))
+
+
+@torch.inference_mode()
+def test_a_gpu_is_served_by_its_kernels(cuda, monkeypatch):
+    assert isinstance(fastest(net1(torch.float16).to(cuda)), GpuNet1)
+    for options in ({"flow_network": "flownets", "flow_width": 0.125}, {"channels": (8, 12, 16)}):
+        assert isinstance(fastest(net1(torch.float16, **options).to(cuda)), Net1)
+    assert isinstance(fastest(net1(torch.float32).to(cuda)), Net1)
+    monkeypatch.setattr(gpu, "available", lambda device: False)
+    assert isinstance(fastest(net1(torch.float16).to(cuda)), Net1)

@@ -118,3 +118,58 @@ def test_foreign_samples_are_refused_by_name():
         planes_to_rgb([np.zeros((4, 4), np.int32)] * 3)
     with pytest.raises(ArgumentError, match="12 bits"):
         planes_to_rgb([np.zeros((4, 4), np.uint8)] * 3, bits=12)
+
+
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, bits", [("u1", None), ("u2", None), ("u2", 10), ("f2", None), ("f4", None), ("f8", None)])
+@pytest.mark.parametrize("height", [5, 1081])  # the larger one is copied by several threads
+def test_planes_by_way_of_a_gpu(cuda, dtype, bits, height):
+    random = np.random.default_rng(0)
+    top = (1 << (bits or np.dtype(dtype).itemsize * 8)) - 1 if dtype[0] == "u" else 1
+    planes = [(random.random((height, 2000), np.float32) * top).astype(dtype)[:, :1919] for _ in range(3)]
+    rgb = planes_to_rgb(planes, bits, cuda)
+    assert rgb.device.type == "cuda" and rgb.dtype == torch.float32
+    assert torch.equal(rgb.cpu(), planes_to_rgb(planes, bits))
+    for picture in (rgb, rgb.contiguous(memory_format=torch.channels_last)):
+        back = [np.full((height, 2048), 7, dtype) for _ in range(3)]
+        rgb_to_planes(picture, [plane[:, :1919] for plane in back], bits)
+        for before, after in zip(planes, back):
+            np.testing.assert_allclose(after[:, :1919], before.astype(np.float32), atol=0, rtol=0)
+            assert (after[:, 1919:] == 7).all()
+
+
+@pytest.mark.parametrize("coding", [
+    Coding(), Coding(full_range=False), Coding(matrix=1, full_range=False, cosited=(False, True)), Coding(matrix=6),
+    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False),
+])
+@pytest.mark.parametrize("half", [(90, 160), (90, 320), (180, 320)])
+def test_components_by_way_of_a_gpu(cuda, coding, half):
+    """As on a CPU, but for the last digits of sums."""
+    random = np.random.default_rng(0)
+    kind = np.uint16 if coding.bits > 8 else np.uint8
+    shapes = [(180, 320), *2 * [(180, 320) if coding.matrix == 0 else half]]
+    planes = [(random.integers(0, 1 << coding.bits, shape) << coding.shift).astype(kind) for shape in shapes]
+    there, here = components_to_rgb(planes, coding, cuda), components_to_rgb(planes, coding)
+    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)
+    targets = [[np.zeros_like(plane) for plane in planes] for _ in range(2)]
+    rgb_to_components(here.to(cuda), targets[0], coding)
+    rgb_to_components(here, targets[1], coding)
+    for ours, theirs in zip(*targets):
+        difference = np.abs(ours.astype(int) - theirs)
+        assert difference.max() <= 1 << coding.shift and (difference > 0).mean() < 0.01
+
+
+def test_planes_are_taken_as_they_were(cuda):
+    """Whatever the host writes to them next, and whatever else is on its way: blocks of pinned memory are used again."""
+    random, made, expected = np.random.default_rng(0), [], []
+    planes = [np.zeros((540, 960), np.uint8) for _ in range(3)]
+    torch.cuda._sleep(10**8)
+    for _ in range(5):
+        for plane in planes:
+            plane[...] = random.integers(0, 256, plane.shape)
+        expected.append(planes_to_rgb(planes))
+        made.append(planes_to_rgb(planes, None, cuda))
+    for rgb, picture in zip(made, expected):
+        torch.testing.assert_close(rgb.cpu(), picture, atol=1e-6, rtol=0)

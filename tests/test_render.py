@@ -313,9 +313,9 @@ def test_memory_does_not_grow_with_the_length(tmp_path, clip, model_dir, monkeyp
     alive, peak = set(), 0
     to_rgb = rendering._Converter.to_rgb
 
-    def counted(self, frame):
+    def counted(self, frame, device):
         nonlocal peak
-        tensor = to_rgb(self, frame)
+        tensor = to_rgb(self, frame, device)
         key = object()
         alive.add(key)
         weakref.finalize(tensor, alive.discard, key)

@@ -71,6 +71,7 @@ def core() -> Iterator[tuple[bool, str]]:
         import torch
 
         from vsneuralstyle import kernels
+        from vsneuralstyle.kernels import gpu
         from vsneuralstyle.stylizer import Stylizer, resolve_device, resolve_precision
         from vsneuralstyle.weights import NETS, available_styles, search_path
     except (ImportError, OSError) as error:
@@ -91,6 +92,11 @@ def core() -> Iterator[tuple[bool, str]]:
         yield True, (f"kernels {kernels.name()}" if kernels.name() else
                      "no kernels for this CPU: a frame takes about three times as long. Wheels have them that are built on Linux with a "
                      "C compiler: install gcc, or set CC, and build the wheel again")
+    else:
+        yield True, (f"kernels {gpu.name(device, torch.float16)}" if gpu.name(device, torch.float16) else
+                     f"no kernels for this GPU: a frame takes about five times as long. They need compute capability {gpu.CAPABILITY[0]}."
+                     f"{gpu.CAPABILITY[1]} (this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which PyTorch "
+                     "has, and NVIDIA's Python bindings: pip install cuda-bindings")
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
     if not styles:
         yield False, (f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,21 +84,37 @@ class Graphed:
     ) -> None:
         self._function, self._record = function, record
         self._shapes: list[torch.Size | None] | None = None
-        self._inputs: list[Tensor] = []
+        self._tensors: list[Tensor] = []
+        self._numbers: list[tuple[Tensor, float]] = []  # on the device, and as they were last given
         self._replay: Replay | None = None
 
     def __call__(self, *inputs: Tensor | float) -> tuple[Tensor, ...]:
         shapes = [given.shape if isinstance(given, Tensor) else None for given in inputs]
-        if shapes != self._shapes:
+        tensors = [given for given in inputs if isinstance(given, Tensor)]
+        numbers = [given for given in inputs if not isinstance(given, Tensor)]
+        if shapes == self._shapes:
+            _copy(tensors, self._tensors)
+            for n, ((ours, before), given) in enumerate(zip(self._numbers, numbers)):
+                if given != before:
+                    self._numbers[n] = ours.fill_(given), given
+        else:
             # The graph before goes before this one takes its memory.
-            self._shapes, self._replay, self._inputs = None, None, []
-            device = inputs[0].device
-            self._inputs = [
-                given.clone() if isinstance(given, Tensor) else torch.full((), given, dtype=torch.float32, device=device)
-                for given in inputs
-            ]
-            self._replay = self._record(functools.partial(self._function, *self._inputs), device)
+            self._shapes, self._replay, self._tensors, self._numbers = None, None, [], []
+            device = tensors[0].device
+            self._tensors = [given.clone() for given in tensors]
+            self._numbers = [(torch.full((), given, dtype=torch.float32, device=device), given) for given in numbers]
+            of_tensors, of_numbers = iter(self._tensors), (ours for ours, _ in self._numbers)
+            arguments = [next(of_tensors if isinstance(given, Tensor) else of_numbers) for given in inputs]
+            self._replay = self._record(functools.partial(self._function, *arguments), device)
             self._shapes = shapes
-        for ours, given in zip(self._inputs, inputs):
-            ours.copy_(given) if isinstance(given, Tensor) else ours.fill_(given)
-        return tuple(output.clone() for output in self._replay())
+        outputs = self._replay()
+        ours = [torch.empty_like(output) for output in outputs]
+        _copy(outputs, ours)
+        return tuple(ours)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    """All of one type by one launch."""
+    for dtype in dict.fromkeys(source.dtype for source in sources):
+        pairs = [(source, target) for source, target in zip(sources, targets) if source.dtype == dtype]
+        torch._foreach_copy_([target for _, target in pairs], [source for source, _ in pairs])

@@ -6,7 +6,9 @@ Where the host's memory is a GPU's, tensors over it stand for the arrays.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -14,6 +16,11 @@ from torch import Tensor
 
 from vsneuralstyle import yuv
 from vsneuralstyle.errors import ArgumentError
+
+
+LARGE = 4 << 20
+"""Bytes from which on the planes of a picture are copied by `COPIERS` threads."""
+COPIERS = 3
 
 
 @dataclass(frozen=True)
@@ -83,17 +90,25 @@ def components_to_rgb(
         device: samples are taken there as they are, and converted there.
     """
     if coding.matrix == yuv.IDENTITY:
-        rgb = _load(components, device)[None].div_(coding.top)
+        (rgb,) = _load([components], device)
+        rgb = rgb[None].div_(coding.top)
         return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
-    luma, *chroma = components
-    linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
-    linear /= coding.top
-    chroma = _load(chroma, device)
+    luma, chroma = _load([components[:1], components[1:]], device)
+    white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
     # same in R, G and B.
-    shares = torch.addmm(offset.to(chroma), linear[:, 1:].to(chroma), chroma.flatten(1))
-    rgb = yuv.upsample(shares.unflatten(1, chroma.shape[1:]), luma.shape, coding.cosited)
-    return rgb.add_(_load([luma], device), alpha=float(linear[0, 0])).clamp_(0, 1)[None]
+    shares = torch.addmm(offset, linear, chroma.flatten(1))
+    rgb = yuv.upsample(shares.unflatten(1, chroma.shape[1:]), luma.shape[1:], coding.cosited)
+    return rgb.add_(luma, alpha=white).clamp_(0, 1)[None]
+
+
+@cache
+@torch.inference_mode(False)
+def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor]:
+    """Of samples of Y, Cb and Cr in R, G and B: luma's, those of chroma (3, 2), and what is added (3, 1), float32."""
+    linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
+    linear /= coding.top
+    return float(linear[0, 0]), *(part.to(device, torch.float32) for part in (linear[:, 1:], offset))
 
 
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding) -> None:
@@ -103,11 +118,10 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
     if coding.matrix == yuv.IDENTITY:
         if not coding.full_range:
             picture = yuv.rgb_to_yuv(picture[None], coding.matrix, False, coding.bits)[0]
-        _store(picture * levels, components, levels, unit)
+        _store([picture * levels], [components], levels, unit)
         return
-    luma, *chroma = components
-    linear, offset = (part * levels for part in yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits))
-    rows_of_map = torch.cat((linear, offset), 1).tolist()
+    luma, chroma = components[:1], components[1:]
+    rows_of_map = _rows_of_map(coding)
     # A channels-last picture plane by plane: sums of planes are several times faster than of every third sample, and
     # than a product of so small a matrix.
     picture = picture.contiguous()
@@ -116,12 +130,21 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
         (red, green, blue), (*weights, zero) = planes, rows_of_map[number]
         return torch.mul(red, weights[0]).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2]).add_(zero)
 
-    _store(component(0, picture)[None], [luma], levels, unit)
+    codes = [component(0, picture)[None]]
     rows, columns = chroma[0].shape
     # By linearity, the mean of two rows may be taken before the matrix: for half of the work.
     picture = yuv.downsample(picture, (rows, picture.shape[2]), coding.cosited)
     samples = torch.stack([component(1, picture), component(2, picture)])
-    _store(yuv.downsample(samples, (rows, columns), coding.cosited), chroma, levels, unit)
+    codes.append(yuv.downsample(samples, (rows, columns), coding.cosited))
+    _store(codes, [luma, chroma], levels, unit)
+
+
+@cache
+def _rows_of_map(coding: Coding) -> list[list[float]]:
+    """Of each of Y, Cb and Cr, in code values: what R, G and B weigh, and what is added."""
+    levels = (1 << coding.bits) - 1
+    linear, offset = (part * levels for part in yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits))
+    return torch.cat((linear, offset), 1).tolist()
 
 
 def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -136,8 +159,10 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
         ArgumentError: another sample type, or more bits than the sample has.
     """
     levels = _levels(np.asarray(planes[0]).dtype, bits)
-    rgb = _load([np.asarray(plane) for plane in planes], device)[None]
-    return rgb if levels is None else rgb / levels
+    (rgb,) = _load([[np.asarray(plane) for plane in planes]], device)
+    # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
+    # there would be another than one that came as RGB.
+    return rgb[None] if levels is None else rgb[None] / rgb.new_full((), levels)
 
 
 def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = None) -> None:
@@ -147,7 +172,7 @@ def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = 
     """
     targets = [np.asarray(plane) for plane in planes]
     levels, samples = _levels(targets[0].dtype, bits), rgb[0].float()
-    _store(samples if levels is None else samples * levels, targets, levels)
+    _store([samples if levels is None else samples * levels], [targets], levels)
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:
@@ -163,27 +188,75 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _load(planes: Sequence[np.ndarray | Tensor], device: torch.device | str) -> Tensor:
-    """Planes of samples -> (N, H, W) float32, the samples as they are."""
-    stacked = torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes))
-    return upload(stacked, device).float()
+def _load(groups: Sequence[Sequence[np.ndarray | Tensor]], device: torch.device | str) -> list[Tensor]:
+    """Groups of planes, of one size in each -> of each group (N, H, W) float32, the samples as they are."""
+    if torch.device(device).type != "cuda" or isinstance(groups[0][0], Tensor):
+        return [upload(torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes)), device).float()
+                for planes in groups]
+    planes = [plane for group in groups for plane in group]
+    pinned = torch.empty(sum(plane.size for plane in planes), dtype=_TORCH_TYPES[planes[0].dtype], pin_memory=True)
+    _copy(_divided(pinned.numpy(), planes), planes)
+    samples = pinned.to(device, non_blocking=True).float()
+    sizes = [sum(plane.size for plane in group) for group in groups]
+    return [part.view(len(group), *group[0].shape) for part, group in zip(samples.split(sizes), groups)]
 
 
 def _store(
-    codes: Tensor, targets: Sequence[np.ndarray | Tensor], levels: int | None, unit: int = 1
+    groups: Sequence[Tensor], targets: Sequence[Sequence[np.ndarray | Tensor]], levels: int | None, unit: int = 1
 ) -> None:
-    """Code values (N, H, W) -> N targets: rounded to nearest, limited to 0..levels, times unit; levels None: as it is.
+    """Groups of code values, (N, H, W) each -> the N targets of each: rounded to nearest, limited to 0..levels, times unit; levels
+    None: as it is.
 
-    It may write to codes.
+    It may write to the codes.
     """
-    if levels is not None:
-        codes = codes.round_().clamp_(0, levels)
-        codes = codes if unit == 1 else codes.mul_(unit)
-        # On their device, so that bytes are what leaves it; by way of int32, since that is what is vectorised.
-        codes = codes.to(torch.int32).to(_TORCH_TYPES[targets[0].dtype])
-    for channel, target in zip(codes if isinstance(targets[0], Tensor) else download(codes).numpy(), targets):
-        target[...] = channel
+    first = targets[0][0]
+    if groups[0].device.type != "cuda" or isinstance(first, Tensor):
+        for codes, planes in zip(groups, targets):
+            codes = _coded(codes, first.dtype, levels, unit)
+            for channel, target in zip(codes if isinstance(first, Tensor) else codes.cpu().numpy(), planes):
+                target[...] = channel
+        return
+    codes = groups[0].flatten() if len(groups) == 1 else torch.cat([codes.flatten() for codes in groups])
+    planes = [plane for group in targets for plane in group]
+    _copy(planes, _divided(download(_coded(codes, first.dtype, levels, unit)).numpy(), planes))
 
 
-_TORCH_TYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.uint16): torch.uint16,
-                torch.uint8: torch.uint8, torch.uint16: torch.uint16}
+def _coded(codes: Tensor, dtype: np.dtype | torch.dtype, levels: int | None, unit: int) -> Tensor:
+    """Code values as samples, on their device, so that bytes are what leaves it."""
+    if levels is None:
+        return codes.to(_TORCH_TYPES[dtype])
+    codes = codes.round_().clamp_(0, levels)
+    codes = codes if unit == 1 else codes.mul_(unit)
+    # By way of int32, since that is what is vectorised.
+    return codes.to(torch.int32).to(_TORCH_TYPES[dtype])
+
+
+def _divided(samples: np.ndarray, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Views of samples that lie one after the other, in the planes' shapes."""
+    ends = np.cumsum([plane.size for plane in planes])
+    return [samples[end - plane.size : end].reshape(plane.shape) for end, plane in zip(ends, planes)]
+
+
+def _copy(targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
+    """Fills each target from its source; large ones at the same time, since a core alone takes milliseconds."""
+    pairs = list(zip(targets, sources))
+
+    def copy(number: int) -> None:
+        np.copyto(*pairs[number])
+
+    if sum(target.nbytes for target in targets) < LARGE:
+        for number in range(len(pairs)):
+            copy(number)
+    else:
+        list(_copiers().map(copy, range(len(pairs))))
+    pairs.clear()  # an executor's thread may hold on to `copy` for a moment, but to no host's memory
+
+
+@cache
+def _copiers() -> ThreadPoolExecutor:
+    """PyTorch's own threads would go on waiting for work for a while, on the cores that the host computes with."""
+    return ThreadPoolExecutor(COPIERS, thread_name_prefix="vsneuralstyle copier")
+
+
+_TORCH_TYPES = {np.dtype(name): getattr(torch, name) for name in ("uint8", "uint16", "float16", "float32", "float64")}
+_TORCH_TYPES |= {kind: kind for kind in _TORCH_TYPES.values()}

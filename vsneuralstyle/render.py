@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
@@ -117,7 +118,7 @@ def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
         if isinstance(item, av.Packet):
             yield item
             continue
-        under_way.append((stylizer.begin(converter.to_rgb(item)), item))
+        under_way.append((stylizer.begin(converter.to_rgb(item, stylizer.device)), item))
         if len(under_way) > AHEAD:
             yield converter.to_frame(*under_way.popleft())
     while under_way:
@@ -383,14 +384,14 @@ class _Converter:
             self.matrix_tag = self.matrix if tagged else yuv.UNSPECIFIED
             self.range_tag = FULL if self.full else frame.color_range
 
-    def to_rgb(self, frame: av.VideoFrame) -> Tensor:
-        """(1,3,H,W) float32 R'G'B', 0..1."""
+    def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
+        """(1,3,H,W) float32 R'G'B', 0..1, on the device."""
         if (frame.width, frame.height) != self.size:
             raise MediaError(f"{self.source}: the frame at {_time(frame)} is {frame.width}x{frame.height}, the first "
                              f"was {self.size[0]}x{self.size[1]}; scale the source to one size first")
         planar = self._reformat(self._reader, frame, _planar(frame.format))
         bits = _bits(planar.format)
-        samples = planes_to_rgb(_planes(planar), bits)
+        samples = planes_to_rgb(_planes(planar), bits, device)
         if not planar.format.is_rgb:
             samples = yuv.yuv_to_rgb(samples, self.matrix, self.full, bits)
         return samples.clamp(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -17,8 +17,10 @@ from vsneuralstyle import pixels, scenecut, teams, yuv
 from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.graphs import Graphed
-from vsneuralstyle.kernels.net1 import FusedNet1, fastest
+from vsneuralstyle.kernels.gpu_net1 import GpuNet1
+from vsneuralstyle.kernels.net1 import FusedNet1, Networks, fastest
 from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.streams import mark, on, queued, receive, streams
 from vsneuralstyle.weights import Model, load_model
 
 MIN_SIZE = 16
@@ -52,9 +54,14 @@ class State:
         return State(*parts, look, self.shown)
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        return self.frame, self.quarter, self.glimpse, self.feature, *(self.look or ())
+
+    @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return sum(part.nbytes for part in (self.frame, self.quarter, self.glimpse, self.feature, *(self.look or ())))
+        return sum(part.nbytes for part in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
     frame, quarter, glimpse, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
+    made: on a GPU, what has come when all of it is done.
     """
 
     frame: Tensor
@@ -69,6 +77,22 @@ class Prepared:
     glimpse: Tensor
     feature: Tensor
     look: tuple[Tensor, ...] | None
+    made: torch.cuda.Event | None = None
+
+
+class Begun(Future):
+    """A frame whose work is launched: `result` gives it, and whether it starts a scene. Nobody waits for it but the stream that is the
+    caller's current one then."""
+
+    def __init__(self, made: torch.cuda.Event | None, stylized: Tensor, starts: bool) -> None:
+        super().__init__()
+        self._made = made
+        self.set_result((stylized, starts))
+
+    def result(self, timeout: float | None = None) -> tuple[Tensor, bool]:
+        stylized, starts = super().result(timeout)
+        receive(self._made, stylized)
+        return stylized, starts
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -158,6 +182,7 @@ class Stylizer:
         self.scene_cut = scene_cut
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
+        self._streams = streams(self.device)
         # In a thread that ends with it. Hosts make a filter in one thread and stylize in another, and GNU OpenMP counts the
         # workers of both: where they are more than the cores, those that wait for work sleep at once, and it is a
         # third slower.
@@ -170,7 +195,7 @@ class Stylizer:
         self._order = ThreadPoolExecutor(1, thread_name_prefix="vsneuralstyle order")
         self._begun: Future | None = None
 
-    def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Net1 | FusedNet1]:
+    def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Networks]:
         if self.device.type == "cpu":
             keep_memory()
         model = load_model(style, net, model_dir)
@@ -183,29 +208,36 @@ class Stylizer:
         super().__setattr__(name, value)
 
     @property
-    def net1(self) -> Net1 | FusedNet1:
-        """The networks. On a GPU the steps of a `Net1` are CUDA graphs: small frames, and fast GPUs, are held up by Python
+    def net1(self) -> Networks:
+        """The networks. On a GPU the steps of a `Net1` or `GpuNet1` are CUDA graphs: small frames, and fast GPUs, are held up by Python
         otherwise. What else is put here is called frame by frame, and may keep what it likes."""
         return self._net1
 
     @net1.setter
-    def net1(self, net1: Net1 | FusedNet1) -> None:
+    def net1(self, net1: Networks) -> None:
+        if self._streams.work is not None:
+            torch.cuda.synchronize(self.device)  # it was made in another stream
         self._net1 = net1
         self._last: tuple[Tensor, Tensor, Future[Prepared]] | None = None  # a frame, its glimpse, and what is being prepared of it
         self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
-        steps = (partial(step, net1) for step in (_encode, _look, _alone, _coherent))
-        self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1) else steps))
+        steps = (partial(step, net1) for step in (_glance, _encode, _look, _alone, _coherent))
+        self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1 | GpuNet1) else steps))
 
     @property
     def state(self) -> State | None:
         """The state after the last frame, None before a scene's first. Read it to checkpoint, assign it to resume."""
         self._settle()
+        if self._state is not None:
+            receive(mark(self._streams.work), *self._state.tensors)
         return self._state
 
     @state.setter
     def state(self, state: State | None) -> None:
         self._settle()
         self._state = None if state is None else state.to(self.device)
+        for stream in self._streams if state is not None else ():
+            with queued(stream, *self._state.tensors):
+                pass  # what is launched there from now on comes after it
 
     def reset(self) -> None:
         """Forgets the clip: the next frame starts a scene."""
@@ -228,7 +260,8 @@ class Stylizer:
         return self.scene_cut > 0 and scenecut.change(*quarters) > self.scene_cut
 
     def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
-        """Whether a frame starts a scene, and how much of the style it shows. The host waits for the device here, and nowhere else.
+        """Whether a frame starts a scene, and how much of the style it shows. The host waits for the device here, and nowhere else; on a
+        GPU for what makes glimpses alone, not for the networks.
 
         Args:
             before, glimpse: of the frame before, where there is one, and of this one.
@@ -266,24 +299,18 @@ class Stylizer:
         frames = pixels.upload(frames, self.device)
         # Copies: the state must not keep the caller's memory.
         singles = [frame.clone(memory_format=torch.contiguous_format) for frame in frames.split(1)]
-        quarters = [self.net1.quarter(frame) for frame in singles]
-        glimpses = [_glimpse(quarter) for quarter in quarters]
-        befores = [None if self._state is None else self._state.glimpse, *glimpses[:-1]]
-        # For all of them first, before the networks have any work: the host waits for the device here.
-        judged = list(map(self._judged, befores, glimpses, starts_scene))
-        self.scene_starts = tuple(starts for starts, _ in judged)
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
-        outputs = [
-            self._follow(self._prepared(frame, quarter, glimpse), *verdict)
-            for frame, quarter, glimpse, verdict in zip(singles, quarters, glimpses, judged)
-        ]
+        begun = [self._launched(self.prepare(frame), told) for frame, told in zip(singles, starts_scene)]
+        results = [one.result() for one in begun]
+        self.scene_starts = tuple(starts for _, starts in results)
+        outputs = [stylized for stylized, _ in results]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else frames
 
     @torch.inference_mode()
     def prepare(self, frame: Tensor) -> Prepared:
-        """The part of `stylize` that needs no frame but this one: for any number of them, in any order, and on a CPU by several
-        threads at a time.
+        """The part of `stylize` that needs no frame but this one: for any number of them, in any order, while another thread is in
+        `advance`, and on a CPU by several threads at a time.
 
         Args:
             frame: (1, 3, H, W) as `stylize` takes it; nobody may write to it any more.
@@ -292,11 +319,11 @@ class Stylizer:
             ArgumentError: as `stylize` does.
         """
         _check(frame, None, count=1)
-        frame = pixels.upload(frame, self.device).contiguous()
-        quarter = self.net1.quarter(frame)
-        return self._prepared(frame, quarter, _glimpse(quarter))
+        frame = pixels.upload(frame, self.device)
+        with queued(self._streams.side, frame):
+            frame = frame.contiguous()
+            return self._prepared(frame, *self._steps.glance(frame))
 
-    @torch.inference_mode()
     def advance(self, prepared: Prepared, starts_scene: bool | None = None) -> Tensor:
         """The rest of `stylize`, for the next frame.
 
@@ -310,43 +337,60 @@ class Stylizer:
         Raises:
             ArgumentError: another size than the frame before.
         """
+        return self._launched(prepared, starts_scene).result()[0]
+
+    @torch.inference_mode()
+    def _launched(self, prepared: Prepared, starts_scene: bool | None) -> Begun:
+        """`advance`, whose frame is yet to be waited for."""
         _check(prepared.frame, self._state)
         before = None if self._state is None else self._state.glimpse
-        starts, shown = self._judged(before, prepared.glimpse, starts_scene)
+        with on(self._streams.side):
+            starts, shown = self._judged(before, prepared.glimpse, starts_scene)
         self.scene_starts = (starts,)
-        return self._follow(prepared, starts, shown)
+        with on(self._streams.work):
+            receive(prepared.made, prepared.frame, prepared.quarter, prepared.feature, *(prepared.look or ()))
+            stylized = self._follow(prepared, starts, shown)
+            return Begun(mark(self._streams.work), stylized, starts)
+
+    @property
+    def _in_teams(self) -> bool:
+        return self.device.type == "cpu" and teams.possible(self.threads)
 
     @property
     def works_ahead(self) -> bool:
-        """Whether two frames at a time, each by a team of threads (`teams`), are faster than one after the other by all."""
-        return self.device.type == "cpu" and teams.possible(self.threads)
+        """Whether frames come faster where the next ones are begun before one is waited for: on a CPU, where two at a time, each by a
+        team of threads (`teams`), are faster than one after the other by all; on a GPU, which works while the host does (`streams`)."""
+        return self._streams.work is not None or self._in_teams
 
     def aside(self) -> AbstractContextManager:
-        """For what the caller computes while frames that were begun are under way: by its own thread alone, where it
-        `works_ahead`, since the others are at work."""
-        return computing_by(1) if self.works_ahead else nullcontext()
+        """For what the caller computes while frames that were begun are under way: on a CPU by its own thread alone, where it
+        `works_ahead`, since the others are at work; on a GPU in a stream that goes before the networks.
+
+        That stream waits for no other: what is read in it was made in it, or is done, or came from a future's `result`, called in
+        it too. What is made in it can be handed to `begin` outside of it as well."""
+        return computing_by(1) if self._in_teams else on(self._streams.side)
 
     def begin(self, frame: Tensor, starts_scene: bool | None = None) -> Future[tuple[Tensor, bool]]:
         """`stylize` for hosts that have the next frames at hand before they need this one.
 
         Where it `works_ahead`, this returns at once, and a frame is prepared while the one before is finished. Frames are stylized
         in the order in which they were begun, and `stylize`, `reset` and `state` wait for them. Elsewhere it is done when this
-        returns, as far as `stylize` is.
+        returns. Each frame that was begun takes memory until its result is dropped: hosts have a few (`teams.AHEAD`) under way.
 
         Args:
             frame: (1, 3, H, W) as `stylize` takes it; nobody may write to it any more.
             starts_scene: whether it starts a scene; None: the built-in detector decides.
 
         Returns:
-            What will be the stylized frame, (1, 3, H, W), and whether it started a scene.
+            What will be the stylized frame, (1, 3, H, W), and whether it started a scene. On a GPU it is for the stream that is
+            current where the future's `result` is called.
 
         Raises:
-            ArgumentError: as `stylize` does; of another size than the frame before, from the future's `result`.
+            ArgumentError: as `stylize` does; of another size than the frame before, from the future's `result` at the latest.
         """
-        if not self.works_ahead:
-            done = Future()
-            done.set_result(self._advance(self.prepare(frame), starts_scene))
-            return done
+        if not self._in_teams:
+            _check(frame, self._state, count=1)
+            return self._launched(self.prepare(frame), starts_scene)
         _check(frame, None, count=1)
         prepared = teams.submit(self.threads, self.prepare, frame)
         self._begun = self._order.submit(self._in_order, prepared, starts_scene)
@@ -354,10 +398,7 @@ class Stylizer:
 
     def _in_order(self, prepared: Future[Prepared], starts_scene: bool | None) -> tuple[Tensor, bool]:
         """In the one thread that is there to wait, so that no team does."""
-        return teams.submit(self.threads, self._advance, prepared.result(), starts_scene).result()
-
-    def _advance(self, prepared: Prepared, starts_scene: bool | None) -> tuple[Tensor, bool]:
-        return self.advance(prepared, starts_scene), *self.scene_starts
+        return teams.submit(self.threads, self._launched, prepared.result(), starts_scene).result().result()
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         if not self._remembers:
@@ -381,20 +422,28 @@ class Stylizer:
         return prepared if prepared.look or self.coherence == 0 else None
 
     def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
-        look = self._steps.look(frame) if self.coherence > 0 else None
-        return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look)
+        with queued(self._streams.ahead, frame):
+            look = self._steps.look(frame) if self.coherence > 0 else None
+            return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look, mark(self._streams.ahead))
 
     def _follow(self, prepared: Prepared, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
         if starts or self.coherence == 0 or state.shown == 0:
-            composite, stylized = self._steps.alone(prepared.feature, frame)
+            composite, stylized = self._steps.alone(prepared.feature, frame[:, :0])
         else:
-            look = look or self._steps.look(frame)
-            looks = *look, *(state.look or self._steps.look(state.frame))
+            look = look or self._looked(frame)
+            looks = *look, *(state.look or self._looked(state.frame))
             here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
             composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
         self._state = State(frame, prepared.quarter, prepared.glimpse, composite, look, shown)
         return self._finish(frame, stylized, float(self.strength * shown))
+
+    def _looked(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What wasn't prepared, since the coherence was 0 then. In the stream of all looks: a graph has one copy of its tensors."""
+        with queued(self._streams.ahead, frame):
+            look = self._steps.look(frame)
+        receive(mark(self._streams.ahead), *look)
+        return look
 
     def _finish(self, frame: Tensor, stylized: Tensor, strength: float) -> Tensor:
         if self.preserve_color:
@@ -407,28 +456,36 @@ class Steps(NamedTuple):
     """What the networks do for a frame. Each takes tensors and gives a tuple of them, and is a pure function that a CUDA graph can
     hold: it takes nothing from the host and waits for nothing."""
 
+    glance: Callable[..., tuple[Tensor, ...]]
     encode: Callable[..., tuple[Tensor, ...]]
     look: Callable[..., tuple[Tensor, ...]]
     alone: Callable[..., tuple[Tensor, ...]]
     coherent: Callable[..., tuple[Tensor, ...]]
 
 
-def _encode(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor]:
+def _glance(net1: Networks, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame's quarter and glimpse, as `State` has them."""
+    quarter = net1.quarter(frame)
+    return quarter, _glimpse(quarter)
+
+
+def _encode(net1: Networks, frame: Tensor) -> tuple[Tensor]:
     return (net1.encode(frame),)
 
 
-def _look(net1: Net1 | FusedNet1, frame: Tensor) -> tuple[Tensor, ...]:
+def _look(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
     return net1.look(frame)
 
 
-def _alone(net1: Net1 | FusedNet1, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """A frame by itself, Net0: its feature as the state has it, and the stylized frame."""
+def _alone(net1: Networks, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame by itself, Net0: its feature as the state has it, and the stylized frame. Of the frame only the size counts, so that none of
+    its channels need be given."""
     feature = feature.float()
     return feature, net1.decode(feature, *frame.shape[-2:])
 
 
 def _coherent(
-    net1: Net1 | FusedNet1,
+    net1: Networks,
     feature: Tensor,
     frame: Tensor,
     quarter: Tensor,

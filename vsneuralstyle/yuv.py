@@ -5,7 +5,8 @@ Sample values here are code values divided by 2**bits - 1, as `pixels.planes_to_
 `pixels.rgb_to_planes` takes them; R'G'B' is 0..1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -64,18 +65,26 @@ def from_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tens
 
 def yuv_to_rgb(yuv: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
     """(B,3,H,W) normalized Y'CbCr at full chroma resolution -> (B,3,H,W) R'G'B', not clamped."""
-    linear, offset = to_rgb_map(matrix, full_range, bits)
-    return _apply(yuv, linear, offset)
+    return _apply(yuv, *_on(to_rgb_map, matrix, full_range, bits, yuv.device, yuv.dtype))
 
 
 def rgb_to_yuv(rgb: Tensor, matrix: int, full_range: bool, bits: int) -> Tensor:
     """The inverse of `yuv_to_rgb`."""
-    return _apply(rgb, *from_rgb_map(matrix, full_range, bits))
+    return _apply(rgb, *_on(from_rgb_map, matrix, full_range, bits, rgb.device, rgb.dtype))
+
+
+@cache
+@torch.inference_mode(False)
+def _on(
+    affine: Callable[..., tuple[Tensor, Tensor]], matrix: int, full_range: bool, bits: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """One of the two maps, taken to a device once: it would wait for each."""
+    linear, offset = affine(matrix, full_range, bits)
+    return linear.to(device, dtype), offset.to(device, dtype)
 
 
 def _apply(pixels: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
-    linear, offset = linear.to(pixels).expand(len(pixels), -1, -1), offset.to(pixels)
-    return torch.baddbmm(offset, linear, pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+    return torch.baddbmm(offset, linear.expand(len(pixels), -1, -1), pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
 
 def upsample(planes: Tensor, shape: Sequence[int], cosited: Sequence[bool]) -> Tensor:

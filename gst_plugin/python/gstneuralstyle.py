@@ -75,7 +75,7 @@ SETTINGS = {
     "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
                   "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
     "lookahead": (int, "Look-ahead", "Frames held back while those after them are begun, so that a CPU works at two at a time, "
-                  "which is faster (3 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
+                  "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
 }
 STATS = {
     "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "
@@ -225,7 +225,7 @@ class _Layout:
 
     def mapped(self, buffer: Gst.Buffer, flags: Gst.MapFlags):
         """A context manager: the buffer's memory, mapped, as `views` takes it."""
-        return buffer.map(flags) if self.context is None else cuda.mapped(buffer, flags, self.context)
+        return buffer.map(flags) if self.context is None else cuda.mapped(buffer, flags, self.context, self._device)
 
     def views(self, buffer: Gst.Buffer, memory) -> list:
         """The components in a buffer's mapped memory, (rows, columns) each: three, and alpha or padding if there is.
@@ -468,9 +468,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         while len(self._held) > most:
             began = time.perf_counter()
             begun, spare, buffer, afresh = self._held.pop(0)
-            stylized = begun.result()
             with self._aside(True):
-                self._finish(stylized, spare, buffer, afresh)
+                self._finish(begun.result(), spare, buffer, afresh)
             self._seconds += time.perf_counter() - began
             if flow == Gst.FlowReturn.OK:
                 flow = self.get_static_pad("src").push(buffer)

@@ -63,7 +63,6 @@ def libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
         "gst_is_cuda_memory": (_NUMBER, _POINTER),
     })
     driver = load("libcuda.so.1", {
-        "cuCtxSynchronize": (_NUMBER,),
         "cuDeviceGet": (_NUMBER, _POINTER, _NUMBER),
         "cuDeviceGetCount": (_NUMBER, _POINTER),
         "cuDevicePrimaryCtxRetain": (_NUMBER, _POINTER, _NUMBER),
@@ -131,18 +130,25 @@ def answer_allocation(query: int, context: int, size: int) -> bool:
     return True
 
 
+def finish(device):
+    """Wait for what PyTorch was asked to do on the device in its current stream, and not for frames that are under way."""
+    from torch.cuda import current_stream
+
+    current_stream(device).synchronize()
+
+
 @contextlib.contextmanager
-def mapped(buffer: Gst.Buffer, flags: Gst.MapFlags, context: int):
+def mapped(buffer: Gst.Buffer, flags: Gst.MapFlags, context: int, device):
     """A buffer's memory on the device: `data`, the address there, and `size` in bytes.
 
-    What wrote to it has finished, and at the end what PyTorch does with it has.
+    What wrote to it has finished, and at the end what PyTorch does with it in its current stream has.
 
     Raises:
         MediaError: it is no CUDA memory, or another context's.
     """
     from vsneuralstyle.errors import MediaError
 
-    cuda, driver = libraries()
+    cuda, _ = libraries()
     buffer, info = hash(buffer), MapInfo()
     memory = gst.gst_buffer_peek_memory(buffer, 0)
     if gst.gst_buffer_n_memory(buffer) != 1 or not cuda.gst_is_cuda_memory(memory):
@@ -157,7 +163,6 @@ def mapped(buffer: Gst.Buffer, flags: Gst.MapFlags, context: int):
         raise MediaError("a frame in CUDA memory can't be mapped; put a cudadownload before the element")
     try:
         yield info
-        if result := driver.cuCtxSynchronize():
-            raise RuntimeError(f"CUDA failed while the frame was stylized: CUresult {result}")
+        finish(device)
     finally:
         gst.gst_buffer_unmap(buffer, ctypes.byref(info))

@@ -9,6 +9,7 @@ import torch
 import vsneuralstyle
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import cpuinfo, units
+from vsneuralstyle.kernels import gpu
 
 
 def describe(device: torch.device, precision: torch.dtype) -> dict:
@@ -17,7 +18,7 @@ def describe(device: torch.device, precision: torch.dtype) -> dict:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "kernels": kernels.name() if device.type == "cpu" else None,
+        "kernels": kernels.name() if device.type == "cpu" else gpu.name(device, precision),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "device": str(device),
         "precision": str(precision).removeprefix("torch."),

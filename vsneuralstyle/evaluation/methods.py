@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.kernels.net1 import FusedNet1
+from vsneuralstyle.kernels.net1 import Networks
 from vsneuralstyle.networks.flow import full_resolution
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.transform import STRIDE
@@ -87,7 +87,7 @@ class _ComposedNet1:
         layer: one of `LAYERS`.
     """
 
-    def __init__(self, motion: Net1 | FusedNet1, net1: Net1, layer: str) -> None:
+    def __init__(self, motion: Networks, net1: Net1, layer: str) -> None:
         cut, residual = net1.style.encoder_blocks, net1.style.residual
         first, second, third = net1.style.down
         up, *last = net1.style.up

@@ -103,7 +103,8 @@ def counting() -> Iterator[list[Product]]:
         _counted = before
 
 
-def _count(multiplications: int, *tensors: Tensor) -> None:
+def count_product(multiplications: int, *tensors: Tensor) -> None:
+    """For `counting`: a kernel's convolution, and its weight, what it read, and what it wrote."""
     if _counted is not None:
         _counted.append(Product(2 * multiplications, *tensors))
 
@@ -292,7 +293,7 @@ def convolve(
     _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, reach, weight, in_pairs, bias, outputs, float(slope),
           norm_weight, norm_bias, float(eps), following, out, _half(x), _half(out))
     tiles = _tiles(*(n + 1 for n in size), 6) if reach == ENLARGING else _tiles(*size, 3 if reach == HALVING else reach - 2)
-    _count(tiles * weight.numel(), weight, x, out)
+    count_product(tiles * weight.numel(), weight, x, out)
     return out, following
 
 
@@ -306,7 +307,7 @@ def few(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs, channels = weight.shape[2:]
     out = torch.empty((1, outputs, *x.shape[2:]))
     _call("few", x, *x.shape[2:], channels, weight, bias, outputs, out, _half(x))
-    _count(out.numel() * 9 * channels, weight, x, out)
+    count_product(out.numel() * 9 * channels, weight, x, out)
     return out
 
 
@@ -333,7 +334,7 @@ def enter(
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
     _call("enter", frame, *frame.shape[2:], height, width, weight, weight.dtype == torch.bfloat16, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
-    _count(_tiles(height, width, _nine_step(weight)) * weight.numel(), weight, frame, out)
+    count_product(_tiles(height, width, _nine_step(weight)) * weight.numel(), weight, frame, out)
     return out, scale
 
 
@@ -347,7 +348,7 @@ def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tenso
     """
     out = torch.empty((1, 3, height, width))
     _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
-    _count(_tiles(*x.shape[2:], _nine_step(weight)) * weight.numel(), weight, x, out)
+    count_product(_tiles(*x.shape[2:], _nine_step(weight)) * weight.numel(), weight, x, out)
     return out
 
 

@@ -8,18 +8,21 @@ from torch.nn import functional as F
 
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
+from vsneuralstyle.kernels import gpu_net1
 from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.stylebank import BLOCKS_BEFORE_BANK, Bank, Mixture, StyleBankNet
+from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock, UpsampledConv
 
 
-def fastest(net1: Net1) -> "Net1 | FusedNet1":
+def fastest(net1: Net1) -> "Networks":
     """By the kernels where they can do it: on a CPU for which the library is there, 16 channels at full resolution and multiples
-    of that elsewhere. For weights that change no more."""
+    of that elsewhere; on a GPU in float16 (`gpu_net1.served`). For weights that change no more."""
     if _served(net1):
         return FusedNet1(net1)
+    if gpu_net1.served(net1):
+        return gpu_net1.GpuNet1(net1)
     for module in net1.modules():
         if isinstance(module, RearrangedConv):
             module.fix()
@@ -177,16 +180,9 @@ class FusedNet1:
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
         self.down = [_block(block) for block in halving]
-        cut = BLOCKS_BEFORE_BANK if isinstance(style, StyleBankNet) else style.encoder_blocks
-        end = None if isinstance(style, StyleBankNet) else style.encoder_blocks
-        self.before, self.after = _Blocks(style.residual[:cut]), _Blocks(style.residual[cut:end])
-        self.rest = _Blocks([] if end is None else style.residual[end:])
-        bank = getattr(style, "bank", None)
-        self.banks = []
-        if isinstance(bank, Mixture):
-            self.banks = [(weight, _Bank(one)) for weight, one in zip(bank.weights, bank.banks)]
-        elif isinstance(bank, Bank):
-            self.banks = [(1.0, _Bank(bank))]
+        between = parts(style)
+        self.before, self.after, self.rest = (_Blocks(blocks) for blocks in (between.before, between.after, between.rest))
+        self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
         *ups, last = style.up
         self.ups = [_block(block) for block in ups]
         self.last = kernels.nine_points(last.weight), last.bias.detach().float()
@@ -277,3 +273,7 @@ class FusedNet1:
         if net1.sharpen:
             composite = kernels.sharpened(composite, feature, blurred, net1.sharpen)
         return composite, blended
+
+
+Networks = Net1 | FusedNet1 | gpu_net1.GpuNet1
+"""The networks by one way or another."""

@@ -7,6 +7,7 @@ to the same statistics. A bank's own normalisation gives each style its own, and
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,3 +83,26 @@ class StyleBankNet(TransformNet):
     def content(self, frame: Tensor) -> Tensor:
         """Frame (B, 3, H, W), RGB 0..1 -> what a bank gets, (B, C, H/4, W/4): it has no style."""
         return self.residual[:BLOCKS_BEFORE_BANK](self.down(frame))
+
+
+class Parts(NamedTuple):
+    """Of a style network what lies between the layers that halve and those that enlarge.
+
+    before, after: the residual blocks before the feature, with the banks between them. banks: with the weight of each; none for an identity, and
+    for a network of one style. rest: the blocks behind the feature.
+    """
+
+    before: nn.Sequential
+    banks: list[tuple[float, Bank]]
+    after: nn.Sequential
+    rest: nn.Sequential
+
+
+def parts(style: TransformNet) -> Parts:
+    """Of a network of one style or of many."""
+    if not isinstance(style, StyleBankNet):
+        cut = style.encoder_blocks
+        return Parts(style.residual[:cut], [], style.residual[cut:cut], style.residual[cut:])
+    cut, bank = BLOCKS_BEFORE_BANK, style.bank
+    banks = [(1.0, bank)] if isinstance(bank, Bank) else list(zip(bank.weights, bank.banks)) if isinstance(bank, Mixture) else []
+    return Parts(style.residual[:cut], banks, style.residual[cut:], style.residual[:0])

@@ -53,7 +53,7 @@ Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prep
 bool findCuts(PyObject *session, const VSFrame *const *frames, int count, bool *starts, char *message,
               const VSAPI *vsapi);
 
-/* session.checkpoint: the state, in host memory, and its size. NULL: it could not be had, and stderr says why. */
+/* session.checkpoint: the state, on the device, and its size. NULL: it could not be had, and stderr says why. */
 PyObject *saveState(PyObject *session, int64_t *bytes);
 
 /* session.resume. False: it failed, with a message. */
@@ -66,7 +66,7 @@ bool putVersions(VSMap *out, char *message, const VSAPI *vsapi);
 
 typedef struct {
     bool detects;       /* the built-in scene detector is on */
-    int64_t checkpoint; /* bytes of host memory for checkpoints */
+    int64_t checkpoint; /* bytes for checkpoints */
     int preroll;        /* frames; 0: exact */
 } FilterOptions;
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import vsneuralstyle
 from vsneuralstyle import pixels, teams
@@ -88,6 +89,7 @@ class Session:
             arguments["precision"] = "float16" if fp16 else "float32"
         self._bits = bits
         self._stylizer = Stylizer(**arguments)
+        self._on_gpu = self._stylizer.device.type == "cuda"
         self._worker = _worker(str(self._stylizer.device))
 
     def prepare(self, source: Sequence) -> Future[Prepared] | None:
@@ -101,11 +103,20 @@ class Session:
         """
         if not self._stylizer.works_ahead:
             return None
+        if self._on_gpu:
+            # Copied and uploaded by the caller's thread, since that takes longer than the rest, which one thread does for all.
+            with self._stylizer.aside():
+                frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
+            return self._worker.submit(self._prepare_aside, frame)
         samples = np.stack([np.asarray(plane) for plane in source])
         return teams.submit(self._stylizer.threads, self._prepare, samples)
 
     def _prepare(self, source: Sequence) -> Prepared:
         return self._stylizer.prepare(pixels.planes_to_rgb(source, self._bits, self._stylizer.device))
+
+    def _prepare_aside(self, frame: Tensor) -> Prepared:
+        with self._stylizer.aside():  # the worker's own stream may wait for the frame that is in `process`
+            return self._stylizer.prepare(frame)
 
     def process(
         self, starts_scene: bool | None, source: Sequence, target: Sequence, prepared: Future[Prepared] | None = None
@@ -123,6 +134,8 @@ class Session:
         """
         if prepared is None:
             return self._worker.submit(self._process, starts_scene, source, target).result()
+        if self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
+            return self._finish(starts_scene, prepared.result(), target)
         return teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), target).result()
 
     def _process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
@@ -143,8 +156,8 @@ class Session:
         return [self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)]
 
     def checkpoint(self) -> State:
-        """The state after the last frame, in host memory."""
-        return self._worker.submit(lambda: self._stylizer.state.to("cpu")).result()
+        """The state after the last frame. It is on the device: nothing is copied."""
+        return self._worker.submit(lambda: self._stylizer.state).result()
 
     def resume(self, state: State) -> None:
         """Puts a state of `checkpoint` in the place of this one."""

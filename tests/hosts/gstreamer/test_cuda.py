@@ -33,8 +33,8 @@ cuda.available, cuda.libraries = lambda: True, lambda: (SimpleNamespace(
     gst_cuda_context_get_handle=lambda context: context if memory == "another context" else 1,
     gst_cuda_handle_context_query=lambda element, query, context: asked.append("context") or 0,
     gst_cuda_memory_sync=lambda memory: asked.append("sync"),
-    gst_is_cuda_memory=lambda address: memory != "none"),
-    SimpleNamespace(cuCtxSynchronize=lambda: asked.append("finish") or 0))
+    gst_is_cuda_memory=lambda address: memory != "none"), None)
+cuda.finish = lambda device: asked.append("finish")
 cuda.context = lambda device: context(device) if memory == "networks on a CPU" else 1
 import gstneuralstyle
 Gst.Element.register(None, "standin", 0, gstneuralstyle.GstNeuralStyle)

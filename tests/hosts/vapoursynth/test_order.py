@@ -168,6 +168,19 @@ def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
         assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
 
 
+def test_cuda_prepares_frames_that_are_asked_for_together(scenes, model_dir, stylized, make_clip, vs_core, monkeypatch, cuda):
+    prepare, prepared = Session.prepare, []
+    monkeypatch.setattr(Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source))
+    monkeypatch.setattr(vs_core, "num_threads", 4)
+    frames = scenes(30, 30)
+    output = vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, device=cuda)
+    expected = stylized(frames, device=cuda)
+    for future, picture in zip([output.get_frame_async(n) for n in range(60)], expected):
+        with future.result(timeout=60) as frame:
+            assert np.array_equal(np.stack([np.array(frame[plane]) for plane in range(3)], axis=-1), picture)
+    assert len(prepared) > 20
+
+
 EXIT = """
 import sys
 

@@ -1,0 +1,99 @@
+/* gpu.cu on a CPU: blocks one after the other, the threads of one that has shared memory at the same time. */
+
+#include <barrier>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <immintrin.h>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#define __device__
+#define SHARED extern
+#define KERNEL(name, Job)                                                                                         \
+    static void name##_thread(const Job job);                                                                     \
+    extern "C" int name(const void *job, long size, const unsigned *grid, const unsigned *threads, int together)  \
+    {                                                                                                             \
+        Job copy;                                                                                                 \
+        if (size != sizeof copy)                                                                                  \
+            return -1;                                                                                            \
+        memcpy(&copy, job, sizeof copy);                                                                          \
+        launch([&] { name##_thread(copy); }, grid, threads, together);                                            \
+        return 0;                                                                                                 \
+    }                                                                                                             \
+    static void name##_thread(const Job job)
+
+struct Index {
+    unsigned x, y, z;
+};
+static thread_local Index threadIdx, blockIdx;
+static Index blockDim, gridDim;
+static std::unique_ptr<std::barrier<>> together_at;
+
+static void __syncthreads()
+{
+    together_at->arrive_and_wait();
+}
+
+template <typename Kernel> static void launch(Kernel kernel, const unsigned *grid, const unsigned *threads, int together)
+{
+    const unsigned count = threads[0] * threads[1] * threads[2], blocks = grid[0] * grid[1] * grid[2];
+    blockDim = {threads[0], threads[1], threads[2]}, gridDim = {grid[0], grid[1], grid[2]};
+    auto run = [&](unsigned block, unsigned thread) {
+        blockIdx = {block % grid[0], block / grid[0] % grid[1], block / grid[0] / grid[1]};
+        threadIdx = {thread % threads[0], thread / threads[0] % threads[1], thread / threads[0] / threads[1]};
+        kernel();
+    };
+    if (!together) {
+        for (unsigned n = 0; n < blocks * count; n++)
+            run(n / count, n % count);
+        return;
+    }
+    together_at = std::make_unique<std::barrier<>>(count);
+    std::vector<std::thread> team;
+    for (unsigned thread = 0; thread < count; thread++)
+        team.emplace_back([&, thread] {
+            for (unsigned block = 0; block < blocks; block++) {
+                run(block, thread);
+                __syncthreads();
+            }
+        });
+    for (auto &member : team)
+        member.join();
+}
+
+static float widened(unsigned short half)
+{
+    return _cvtsh_ss(half);
+}
+
+static unsigned short narrowed(float value)
+{
+    return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
+}
+
+alignas(16) char room[1 << 20] asm("memory"); /* the blocks' shared memory */
+
+template <int TILES> struct Right {
+    const unsigned short *from;
+
+    void load(const unsigned short *address)
+    {
+        from = address;
+    }
+};
+
+template <int TILES> static void multiply(float (&sums)[TILES][4], const unsigned short *from, int stride, const Right<TILES> &right)
+{
+    const int lane = threadIdx.x % 32;
+    for (int tile = 0; tile < TILES; tile++)
+        for (int n = 0; n < 4; n++) {
+            const int row = lane / 4 + n / 2 * 8, column = lane % 4 * 2 + n % 2;
+            for (int k = 0; k < 16; k++) {
+                const int owner = column * 4 + k % 8 / 2, at = (tile / 2 * 32 + owner) * 8 + tile % 2 * 4 + k / 8 * 2 + k % 2;
+                sums[tile][n] += widened(from[row * stride + k]) * widened(right.from[at]);
+            }
+        }
+}

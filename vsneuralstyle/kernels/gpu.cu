@@ -1,0 +1,970 @@
+/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators.
+ *
+ * Compiled by NVRTC when a GPU is first used (gpu.py), without headers. A kernel takes one struct, its job. Pictures are float16 unless it
+ * says otherwise, their channels last, a multiple of 8; everything is computed in float32. No result depends on the order in which
+ * blocks run: sums are of parts that are always the same, added in one order.
+ */
+
+#ifndef KERNEL
+#define KERNEL(name, Job) extern "C" __global__ void name(const Job job)
+#define SHARED extern __shared__ /* as much as the launch says */
+
+__device__ static float widened(unsigned short half)
+{
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+}
+
+__device__ static unsigned short narrowed(float value)
+{
+    unsigned short half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+    return half;
+}
+
+/* What a thread has of a matrix of 16 x 8 TILES, in the order of `convolution_weight` in gpu.py. */
+template <int TILES> struct Right {
+    uint4 pairs[TILES / 2];
+
+    __device__ void load(const unsigned short *from)
+    {
+        for (int n = 0; n < TILES / 2; n++)
+            pairs[n] = ((const uint4 *)from)[n * 32 + threadIdx.x % 32];
+    }
+};
+
+__device__ static void multiply_tile(float (&sums)[4], const unsigned int (&left)[4], unsigned int first, unsigned int second)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(first), "r"(second));
+}
+
+/* A warp's: 16 x 16 of `from`, in shared memory, rows `stride` apart, times `right` are added to 16 x 8 TILES sums. A thread has of each tile
+ * those of row lane / 4, columns lane % 4 * 2 and the next, and then those eight rows below. */
+template <int TILES>
+__device__ static void multiply(float (&sums)[TILES][4], const unsigned short *from, int stride, const Right<TILES> &right)
+{
+    const unsigned short *row = from + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4 * 2;
+    const unsigned int left[4] = {*(const unsigned int *)row, *(const unsigned int *)(row + 8 * stride), *(const unsigned int *)(row + 8),
+                                  *(const unsigned int *)(row + 8 * stride + 8)};
+    for (int n = 0; n < TILES / 2; n++) {
+        multiply_tile(sums[2 * n], left, right.pairs[n].x, right.pairs[n].y);
+        multiply_tile(sums[2 * n + 1], left, right.pairs[n].z, right.pairs[n].w);
+    }
+}
+#endif
+
+typedef unsigned short Half;
+typedef long long Long;
+
+#define STRIDE 4 /* pixels of the frame to one of the feature, in each direction */
+
+enum { EIGHT = 8 };
+
+struct alignas(16) Halves { /* eight of them */
+    unsigned int pairs[4];
+};
+
+struct alignas(16) Floats {
+    float values[4];
+};
+
+struct Vector {
+    float values[EIGHT];
+};
+
+enum { AT_ONCE = 4 }; /* loads that don't wait for each other */
+
+SHARED Floats memory[]; /* of a block */
+
+__device__ static Vector load(const Half *from)
+{
+    const Halves halves = *(const Halves *)from;
+    Vector vector;
+    for (int n = 0; n < EIGHT; n += 2) {
+        vector.values[n] = widened((Half)(halves.pairs[n / 2] & 0xffff));
+        vector.values[n + 1] = widened((Half)(halves.pairs[n / 2] >> 16));
+    }
+    return vector;
+}
+
+__device__ static Vector load(const float *from)
+{
+    const Floats first = ((const Floats *)from)[0], second = ((const Floats *)from)[1];
+    Vector vector;
+    for (int n = 0; n < 4; n++)
+        vector.values[n] = first.values[n], vector.values[n + 4] = second.values[n];
+    return vector;
+}
+
+__device__ static void store(Half *to, const Vector &vector)
+{
+    Halves halves;
+    for (int n = 0; n < EIGHT; n += 2)
+        halves.pairs[n / 2] = narrowed(vector.values[n]) | (unsigned int)narrowed(vector.values[n + 1]) << 16;
+    *(Halves *)to = halves;
+}
+
+__device__ static void store(float *to, const Vector &vector)
+{
+    Floats first, second;
+    for (int n = 0; n < 4; n++)
+        first.values[n] = vector.values[n], second.values[n] = vector.values[n + 4];
+    ((Floats *)to)[0] = first;
+    ((Floats *)to)[1] = second;
+}
+
+__device__ static int clamp(int place, int last)
+{
+    return place < 0 ? 0 : place > last ? last : place;
+}
+
+__device__ static int reflect(int place, int last)
+{
+    place = place < 0 ? -place : place;
+    return clamp(place > last ? 2 * last - place : place, last);
+}
+
+__device__ static float leaky(float value, float slope)
+{
+    return value < 0 ? value * slope : value;
+}
+
+/* Where a picture's pixels are: in squares of 1 << shift, row by row, and in each of them row by row; the first pixel is `edge` pixels below and
+ * right of the first square's corner. `columns`: squares in a row. */
+struct Layout {
+    int shift, edge, columns, channels;
+};
+
+__device__ static Long place(const Layout &layout, int y, int x)
+{
+    const int shift = layout.shift, inner = (1 << shift) - 1;
+    y += layout.edge;
+    x += layout.edge;
+    const Long square = (Long)(y >> shift) * layout.columns + (x >> shift);
+    return ((square << 2 * shift) + ((y & inner) << shift) + (x & inner)) * layout.channels;
+}
+
+/* --- frames for networks -------------------------------------------------------------------------------------------- */
+
+struct alignas(8) Quad { /* four float16 */
+    unsigned int pairs[2];
+};
+
+__device__ static unsigned int pair(float first, float second)
+{
+    return narrowed(first) | (unsigned int)narrowed(second) << 16;
+}
+
+struct Enter {
+    const float *frame; /* (3, height, width) */
+    Half *out;          /* (rows, columns, 4, 4, 3): of squares of 4x4, one more on each side than cover the frame */
+    int height, width, rows, columns;
+};
+
+/* A thread a row of a square. The frame's border is repeated to whole squares, and reflected beyond. */
+KERNEL(enter, Enter)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
+    if (column >= job.columns || row >= job.rows * STRIDE)
+        return;
+    const int y = clamp(reflect(row - STRIDE, (job.rows - 2) * STRIDE - 1), job.height - 1), first = (column - 1) * STRIDE;
+    const Long plane = (Long)job.height * job.width, line = (Long)y * job.width;
+    float samples[STRIDE][3];
+    for (int color = 0; color < 3; color++) {
+        const float *from = job.frame + color * plane + line;
+        if (first >= 0 && first + STRIDE <= job.width && job.width % STRIDE == 0) {
+            const Floats four = *(const Floats *)(from + first);
+            for (int n = 0; n < STRIDE; n++)
+                samples[n][color] = four.values[n];
+        } else {
+            for (int n = 0; n < STRIDE; n++)
+                samples[n][color] = from[clamp(reflect(first + n, (job.columns - 2) * STRIDE - 1), job.width - 1)];
+        }
+    }
+    const float *sample = samples[0];
+    Quad *out = (Quad *)(job.out + (((Long)(row / STRIDE) * job.columns + column) * STRIDE + row % STRIDE) * STRIDE * 3);
+    for (int n = 0; n < 3; n++) {
+        Quad quad;
+        quad.pairs[0] = pair(sample[4 * n], sample[4 * n + 1]);
+        quad.pairs[1] = pair(sample[4 * n + 2], sample[4 * n + 3]);
+        out[n] = quad;
+    }
+}
+
+struct Pack {
+    const float *frame, *mean; /* (3, height, width); one number */
+    Half *out;                 /* (rows, columns, 2, 2, 4): (sample - mean) * 4, and 0, in squares of 2x2, of which the first has the frame's
+                                  first pixel last */
+    int height, width;         /* of the frame */
+    int full_height, full_width; /* to which its border is repeated; beyond are zeros */
+    int rows, columns;
+};
+
+/* A thread a pixel. */
+KERNEL(pack, Pack)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
+    if (column >= 2 * job.columns || row >= 2 * job.rows)
+        return;
+    const int y = row - 1, x = column - 1;
+    Quad quad = {};
+    if (y >= 0 && y < job.full_height && x >= 0 && x < job.full_width) {
+        const Long plane = (Long)job.height * job.width;
+        const float *from = job.frame + (Long)clamp(y, job.height - 1) * job.width + clamp(x, job.width - 1);
+        quad.pairs[0] = pair((from[0] - *job.mean) * 4, (from[plane] - *job.mean) * 4);
+        quad.pairs[1] = pair((from[2 * plane] - *job.mean) * 4, 0);
+    }
+    ((Quad *)job.out)[(((Long)(row / 2) * job.columns + column / 2) * 2 + row % 2) * 2 + column % 2] = quad;
+}
+
+struct Leave {
+    const Half *x;     /* (rows, columns, 4, 4, 3), in squares of 4x4 */
+    const float *bias; /* (3,) */
+    float *out;        /* (3, height, width) */
+    int height, width, columns;
+};
+
+/* tanh, to 0..1, a thread a row of a square. */
+KERNEL(leave, Leave)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (column >= job.columns || y >= job.height)
+        return;
+    const Quad *from = (const Quad *)(job.x + (((Long)(y / STRIDE) * job.columns + column) * STRIDE + y % STRIDE) * STRIDE * 3);
+    float samples[STRIDE][3];
+    for (int n = 0; n < 3; n++) {
+        const Quad quad = from[n];
+        for (int i = 0; i < 4; i++) {
+            const float value = widened((Half)(quad.pairs[i / 2] >> 16 * (i % 2))) + job.bias[(4 * n + i) % 3];
+            samples[(4 * n + i) / 3][(4 * n + i) % 3] = tanhf(value) * 0.5f + 0.5f;
+        }
+    }
+    for (int color = 0; color < 3; color++) {
+        float *to = job.out + ((Long)color * job.height + y) * job.width + column * STRIDE;
+        if (job.width % STRIDE == 0) {
+            Floats four;
+            for (int n = 0; n < STRIDE; n++)
+                four.values[n] = samples[n][color];
+            *(Floats *)to = four;
+        } else {
+            for (int n = 0; n < STRIDE && column * STRIDE + n < job.width; n++)
+                to[n] = samples[n][color];
+        }
+    }
+}
+
+/* --- normalisation -------------------------------------------------------------------------------------------------- */
+
+struct Sums {
+    const Half *x;
+    float *sums; /* (blocks, 2, channels): sums, and sums of squares, about the first pixel */
+    Layout layout;
+    int height, width, rows, part; /* squares' rows; a block's share of the vectors, a multiple of those of a pixel */
+};
+
+/* Threads: a multiple of a pixel's vectors. */
+KERNEL(sums, Sums)
+{
+    float *shared = (float *)memory; /* 16 a thread */
+    const int channels = job.layout.channels, groups = channels / EIGHT, shift = job.layout.shift, squares = 1 << 2 * shift;
+    const int channel = threadIdx.x % groups * EIGHT, all = job.rows * job.layout.columns * squares * groups;
+    const int first = blockIdx.x * job.part, last = first + job.part < all ? first + job.part : all;
+    /* About the first pixel, so that a mean far from 0 leaves the variance its digits. */
+    const Vector about = load(job.x + place(job.layout, 0, 0) + channel);
+    Vector sum = {}, square = {};
+    for (int n = first + threadIdx.x; n < last; n += blockDim.x) {
+        if (job.layout.edge) {
+            const int pixel = n / groups, inner = pixel & (squares - 1), corner = pixel >> 2 * shift;
+            const int y = (corner / job.layout.columns << shift) + (inner >> shift) - job.layout.edge;
+            const int x = (corner % job.layout.columns << shift) + (inner & ((1 << shift) - 1)) - job.layout.edge;
+            if (y < 0 || y >= job.height || x < 0 || x >= job.width)
+                continue;
+        }
+        const Vector vector = load(job.x + (Long)n * EIGHT);
+        for (int i = 0; i < EIGHT; i++) {
+            const float value = vector.values[i] - about.values[i];
+            sum.values[i] += value;
+            square.values[i] += value * value;
+        }
+    }
+    for (int i = 0; i < EIGHT; i++) {
+        shared[threadIdx.x * 2 * EIGHT + i] = sum.values[i];
+        shared[threadIdx.x * 2 * EIGHT + EIGHT + i] = square.values[i];
+    }
+    __syncthreads();
+    for (int n = threadIdx.x; n < 2 * channels; n += blockDim.x) {
+        const int group = n % channels / EIGHT, at = n / channels * EIGHT + n % EIGHT;
+        float total = 0;
+        for (int thread = group; thread < blockDim.x; thread += groups)
+            total += shared[thread * 2 * EIGHT + at];
+        job.sums[(Long)blockIdx.x * 2 * channels + n] = total;
+    }
+}
+
+struct Scales {
+    const float *sums;
+    const Half *x;              /* about whose first pixel they are */
+    const float *weight, *bias; /* (channels,) or NULL */
+    float *scale;               /* (2, channels) */
+    Layout layout;              /* of x */
+    int parts;
+    float count, eps;
+};
+
+/* A block is eight channels of so many slices. */
+KERNEL(scales, Scales)
+{
+    float *shared = (float *)memory; /* 2 a thread */
+    const int channels = job.layout.channels, channel = blockIdx.x * EIGHT + threadIdx.x % EIGHT;
+    const int slice = threadIdx.x / EIGHT, slices = blockDim.x / EIGHT;
+    float sum[AT_ONCE] = {}, square[AT_ONCE] = {};
+    for (int first = slice; first < job.parts; first += AT_ONCE * slices)
+        for (int n = 0; n < AT_ONCE; n++) {
+            const int part = first + n * slices;
+            if (part < job.parts) {
+                sum[n] += job.sums[part * 2 * channels + channel];
+                square[n] += job.sums[(part * 2 + 1) * channels + channel];
+            }
+        }
+    shared[threadIdx.x * 2] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    shared[threadIdx.x * 2 + 1] = (square[0] + square[1]) + (square[2] + square[3]);
+    /* Half of the slices to the other half, until one has all. */
+    for (int half = slices / 2; half; half /= 2) {
+        __syncthreads();
+        if (slice < half) {
+            shared[threadIdx.x * 2] += shared[(threadIdx.x + half * EIGHT) * 2];
+            shared[threadIdx.x * 2 + 1] += shared[(threadIdx.x + half * EIGHT) * 2 + 1];
+        }
+    }
+    if (slice)
+        return;
+    const double mean = shared[threadIdx.x * 2] / job.count, variance = shared[threadIdx.x * 2 + 1] / job.count - mean * mean;
+    const float scale = (job.weight ? job.weight[channel] : 1) / sqrtf((float)(variance > 0 ? variance : 0) + job.eps);
+    job.scale[channel] = scale;
+    job.scale[channels + channel] =
+        (job.bias ? job.bias[channel] : 0) - ((float)mean + widened(job.x[place(job.layout, 0, 0) + channel])) * scale;
+}
+
+struct Normalise {
+    const void *x;
+    const float *scale;   /* (2, channels), what to multiply with and then to add; NULL: x as it is */
+    const Half *residual; /* added at the end; may be NULL */
+    Half *out;
+    Layout from, beside, to; /* of x, of the residual, of what comes out with its border */
+    int height, width, pad, repeats, relu, wide; /* of x; whether the border is repeated, else reflected; whether x is float32 */
+};
+
+/* A thread eight channels of a pixel of what comes out. */
+KERNEL(normalise, Normalise)
+{
+    const int groups = job.from.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
+    const int column = n / groups, row = blockIdx.y, channel = n % groups * EIGHT;
+    if (column >= job.width + 2 * job.pad)
+        return;
+    int y = row - job.pad, x = column - job.pad;
+    y = job.repeats ? clamp(y, job.height - 1) : reflect(y, job.height - 1);
+    x = job.repeats ? clamp(x, job.width - 1) : reflect(x, job.width - 1);
+    const Long at = place(job.from, y, x) + channel;
+    Vector vector = job.wide ? load((const float *)job.x + at) : load((const Half *)job.x + at);
+    if (job.scale) {
+        const Vector factor = load(job.scale + channel), shift = load(job.scale + job.from.channels + channel);
+        for (int i = 0; i < EIGHT; i++)
+            vector.values[i] = vector.values[i] * factor.values[i] + shift.values[i];
+    }
+    if (job.relu)
+        for (int i = 0; i < EIGHT; i++)
+            vector.values[i] = vector.values[i] > 0 ? vector.values[i] : 0;
+    if (job.residual) {
+        const Vector residual = load(job.residual + place(job.beside, y, x) + channel);
+        for (int i = 0; i < EIGHT; i++)
+            vector.values[i] += residual.values[i];
+    }
+    store(job.out + place(job.to, row, column) + channel, vector);
+}
+
+struct Activate {
+    Half *x;           /* (vectors, 8) */
+    const float *bias; /* (channels,) */
+    int vectors, channels;
+    float slope;
+};
+
+KERNEL(activate, Activate)
+{
+    const int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= job.vectors)
+        return;
+    const int channel = n % (job.channels / EIGHT) * EIGHT;
+    Vector vector = load(job.x + (Long)n * EIGHT);
+    for (int i = 0; i < EIGHT; i++)
+        vector.values[i] = leaky(vector.values[i] + job.bias[channel + i], job.slope);
+    store(job.x + (Long)n * EIGHT, vector);
+}
+
+/* --- convolution ------------------------------------------------------------------------------------------------------- */
+
+struct Convolve {
+    const Half *x;      /* (height, width, channels), or (height + 1, width + 1, channels) */
+    const Half *weight; /* (taps, steps) of 16 x 8 TILES, as `multiply` takes them */
+    const float *bias;  /* (outputs,) */
+    Half *out;          /* (height, width, outputs), or NULL */
+    float *planes;      /* (outputs, height, width) */
+    int height, width, channels, steps, outputs; /* steps: of 16 channels each */
+    float slope;        /* of what is negative */
+};
+
+enum { WARPS = 8, COLUMNS_ACROSS = 16 };
+
+/* SIDE 3: with 0 about the border; 2: a pixel and those right, below, and right below. A block is a tile, a warp ROWS of its rows. */
+template <int TILES, int SIDE, int ROWS>
+__device__ static void convolved(const Convolve &job)
+{
+    enum { ABOVE = SIDE == 3, COLUMNS = COLUMNS_ACROSS + SIDE - 1, PIXELS = (WARPS * ROWS + SIDE - 1) * COLUMNS, STEP = 16 };
+    Half *tile = (Half *)memory; /* with a vector more a pixel, against bank conflicts */
+    const int groups = job.steps * STEP / EIGHT, stride = job.steps * STEP + EIGHT, size = TILES * 8 * STEP;
+    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
+    const int rows = job.height + !ABOVE, columns = job.width + !ABOVE; /* of x */
+    for (int first = threadIdx.x; first < PIXELS * groups; first += AT_ONCE * blockDim.x) {
+        Halves vectors[AT_ONCE] = {};
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int n = first + i * blockDim.x, pixel = n / groups, channel = n % groups * EIGHT;
+            const int y = top + pixel / COLUMNS - ABOVE, x = left + pixel % COLUMNS - ABOVE;
+            if (pixel < PIXELS && y >= 0 && y < rows && x >= 0 && x < columns && channel < job.channels)
+                vectors[i] = *(const Halves *)(job.x + ((Long)y * columns + x) * job.channels + channel);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int n = first + i * blockDim.x;
+            if (n < PIXELS * groups)
+                *(Halves *)(tile + n / groups * stride + n % groups * EIGHT) = vectors[i];
+        }
+    }
+    __syncthreads();
+    const int row = threadIdx.x / 32 * ROWS, lane = threadIdx.x % 32;
+    float sums[ROWS][TILES][4] = {};
+    const Half *last = job.weight + (SIDE * SIDE * job.steps - 1) * size, *weight = job.weight;
+    Right<TILES> now, next, later; /* loaded two steps ahead */
+    now.load(weight);
+    weight = weight < last ? weight + size : last;
+    next.load(weight);
+    for (int tap = 0; tap < SIDE * SIDE; tap++) {
+        const Half *from = tile + ((row + tap / SIDE) * COLUMNS + tap % SIDE) * stride;
+        for (int step = 0; step < job.steps; step++) {
+            weight = weight < last ? weight + size : last;
+            later.load(weight);
+            for (int n = 0; n < ROWS; n++)
+                multiply<TILES>(sums[n], from + n * COLUMNS * stride + step * STEP, stride, now);
+            now = next;
+            next = later;
+        }
+    }
+    for (int n = 0; n < ROWS * TILES * 2; n++) {
+        const int down = n / (2 * TILES), of = n / 2 % TILES, half = n % 2;
+        const int y = top + row + down, x = left + lane / 4 + 8 * half, channel = 8 * of + lane % 4 * 2;
+        if (y >= job.height || x >= job.width || channel >= job.outputs)
+            continue;
+        const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
+        const float value = leaky(sums[down][of][2 * half] + job.bias[channel], job.slope);
+        const float following = channel + 1 < job.outputs ? leaky(sums[down][of][2 * half + 1] + job.bias[channel + 1], job.slope) : 0;
+        if (job.out) {
+            *(unsigned int *)(job.out + at * job.outputs + channel) = pair(value, following);
+        } else {
+            job.planes[channel * plane + at] = value;
+            if (channel + 1 < job.outputs)
+                job.planes[(channel + 1) * plane + at] = following;
+        }
+    }
+}
+
+#define CONVOLVE(name, tiles, side, rows) \
+    KERNEL(name, Convolve)                \
+    {                                     \
+        convolved<tiles, side, rows>(job); \
+    }
+
+CONVOLVE(convolve2, 2, 3, 1)
+CONVOLVE(convolve4, 4, 3, 1)
+CONVOLVE(convolve6, 6, 3, 1)
+CONVOLVE(convolve8, 8, 3, 1)
+CONVOLVE(convolve_packed, 2, 2, 1)
+CONVOLVE(convolve2_large, 2, 3, 2)
+CONVOLVE(convolve4_large, 4, 3, 2)
+CONVOLVE(convolve6_large, 6, 3, 2)
+CONVOLVE(convolve8_large, 8, 3, 2)
+CONVOLVE(convolve_packed_large, 2, 2, 2)
+
+/* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
+
+struct Change {
+    const float *frame, *previous; /* (3, height, width) */
+    float *out;                    /* (rows, columns): the largest change of a sample in each square of 4x4 */
+    int height, width, rows, columns;
+};
+
+KERNEL(change, Change)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
+    if (column >= job.columns || row >= job.rows)
+        return;
+    float most = 0;
+    for (int color = 0; color < 3; color++)
+        for (int i = 0; i < STRIDE && row * STRIDE + i < job.height; i++) {
+            const Long line = ((Long)color * job.height + row * STRIDE + i) * job.width;
+            for (int x = column * STRIDE; x < column * STRIDE + STRIDE && x < job.width; x++)
+                most = fmaxf(most, fabsf(job.frame[line + x] - job.previous[line + x]));
+        }
+    job.out[(Long)row * job.columns + column] = most;
+}
+
+/* --- resampling ----------------------------------------------------------------------------------------------------- */
+
+struct Taps {
+    int at[4];
+    float weight[4];
+};
+
+__device__ static float bounded(float value, float least, float most)
+{
+    return fminf(fmaxf(value, least), most);
+}
+
+__device__ static Taps bilinear(float place, int size)
+{
+    Taps taps;
+    place = bounded(place, 0, (float)(size - 1));
+    const int left = (int)place;
+    const float t = place - (float)left;
+    taps.at[0] = left;
+    taps.at[1] = clamp(left + 1, size - 1);
+    taps.weight[0] = 1 - t;
+    taps.weight[1] = t;
+    return taps;
+}
+
+__device__ static Taps bicubic(float place, int size) /* Keys's kernel, a = -0.75, as PyTorch's */
+{
+    const float a = -0.75f;
+    Taps taps;
+    place = bounded(place, -2, (float)size + 1); /* further out all is border */
+    const int left = (int)(place + 2) - 2;
+    const float t = place - (float)left, s = 1 - t;
+    for (int n = 0; n < 4; n++)
+        taps.at[n] = clamp(left - 1 + n, size - 1);
+    taps.weight[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
+    taps.weight[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
+    taps.weight[2] = ((a + 2) * s - (a + 3)) * s * s + 1;
+    taps.weight[3] = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
+    return taps;
+}
+
+template <int COUNT, typename Sample>
+__device__ static Vector sample(const Sample *source, const Taps &rows, const Taps &columns, int width, int channels)
+{
+    Vector value = {};
+    for (int i = 0; i < COUNT; i++) {
+        Vector row = {};
+        for (int j = 0; j < COUNT; j++) {
+            const Vector tap = load(source + ((Long)rows.at[i] * width + columns.at[j]) * channels);
+            for (int n = 0; n < EIGHT; n++)
+                row.values[n] += columns.weight[j] * tap.values[n];
+        }
+        for (int n = 0; n < EIGHT; n++)
+            value.values[n] += rows.weight[i] * row.values[n];
+    }
+    return value;
+}
+
+/* --- composition ---------------------------------------------------------------------------------------------------- */
+
+struct Follow {
+    const float *previous, *flow, *unexplained; /* (height, width, channels); (2, height, width) in pixels of the frame; (3, height, width) */
+    const Half *feature;                        /* (height, width, channels) */
+    float *warped;                              /* the same */
+    Half *difference;                           /* (height, width, channels + 8): |feature - warped|, 10 unexplained, and 0 */
+    int height, width, channels, cubic;
+};
+
+/* A thread eight channels of a pixel of the difference. */
+KERNEL(follow, Follow)
+{
+    const int groups = job.channels / EIGHT + 1, n = blockIdx.x * blockDim.x + threadIdx.x;
+    const int x = n / groups, y = blockIdx.y, channel = n % groups * EIGHT;
+    if (x >= job.width)
+        return;
+    const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
+    Vector difference = {};
+    if (channel == job.channels) {
+        /* The source's differences are about a tenth of the features'. */
+        for (int color = 0; color < 3; color++)
+            difference.values[color] = 10 * job.unexplained[color * plane + at];
+    } else {
+        const float across = job.flow[at] / STRIDE, down = job.flow[plane + at] / STRIDE, to_x = (float)x + across, to_y = (float)y + down;
+        const float *previous = job.previous + channel;
+        Vector warped;
+        if (across == 0 && down == 0)
+            warped = load(previous + at * job.channels);
+        else if (job.cubic)
+            warped = sample<4>(previous, bicubic(to_y, job.height), bicubic(to_x, job.width), job.width, job.channels);
+        else
+            warped = sample<2>(previous, bilinear(to_y, job.height), bilinear(to_x, job.width), job.width, job.channels);
+        const Vector feature = load(job.feature + at * job.channels + channel);
+        for (int i = 0; i < EIGHT; i++)
+            difference.values[i] = fabsf(feature.values[i] - warped.values[i]);
+        store(job.warped + at * job.channels + channel, warped);
+    }
+    store(job.difference + at * (job.channels + EIGHT) + channel, difference);
+}
+
+struct Blend {
+    const Half *feature;                  /* (height, width, channels) */
+    const float *warped, *mask, *flow;    /* the same; (height, width), before its sigmoid; (2, height, width) */
+    const float *change, *coherence;      /* (height, width) or NULL; one number */
+    float *composite, *blended, *blurred; /* (height, width, channels); (height, width) each */
+    int height, width, channels;
+    float still, hold, refresh;
+};
+
+/* How far before the first or behind the last of so many pixels a place lies. */
+__device__ static float beyond(float at, int size)
+{
+    const float last = (float)(size - 1);
+    return at < 0 ? -at : at > last ? at - last : 0;
+}
+
+/* A thread eight channels of a pixel. */
+KERNEL(blend, Blend)
+{
+    const int groups = job.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
+    const int x = n / groups, y = blockIdx.y, channel = n % groups * EIGHT;
+    if (x >= job.width)
+        return;
+    const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
+    const float across = job.flow[at], down = job.flow[plane + at];
+    const float outside = fmaxf(beyond((float)x + across / STRIDE, job.width), beyond((float)y + down / STRIDE, job.height));
+    float mask = 1 / (1 + expf(-job.mask[at])), held = 0;
+    if (job.change && job.change[at] < job.still)
+        held = job.hold * (1 - job.change[at] / job.still);
+    mask += (1 - mask) * mask * held;
+    mask *= *job.coherence * (across != 0 || down != 0 ? 1 - job.refresh : 1) * (outside < 1 ? 1 - outside : 0);
+    if (!channel) {
+        job.blended[at] = mask;
+        job.blurred[at] = mask * (1 - held);
+    }
+    const Vector feature = load(job.feature + at * job.channels + channel);
+    Vector composite = load(job.warped + at * job.channels + channel);
+    for (int i = 0; i < EIGHT; i++)
+        composite.values[i] = feature.values[i] + mask * (composite.values[i] - feature.values[i]);
+    store(job.composite + at * job.channels + channel, composite);
+}
+
+enum { STRIP = 8 }; /* rows that a thread goes down, so that it reads three pixels for each instead of nine */
+
+/* The sum of a pixel and those beside it; of the pixel itself, in *middle. */
+template <typename Sample>
+__device__ static Vector three(const Sample *picture, int y, int x, int height, int width, int channels, Vector *middle)
+{
+    const Sample *row = picture + (Long)clamp(y, height - 1) * width * channels;
+    const Vector left = load(row + (Long)clamp(x - 1, width - 1) * channels), right = load(row + (Long)clamp(x + 1, width - 1) * channels);
+    Vector sum;
+    *middle = load(row + (Long)x * channels);
+    for (int n = 0; n < EIGHT; n++)
+        sum.values[n] = left.values[n] + middle->values[n] + right.values[n];
+    return sum;
+}
+
+/* Detail: a pixel's difference from the mean of the 3x3 about it, the border repeated. Goes down a strip, and tells of each pixel. */
+template <typename Sample, typename Tell>
+__device__ static void details(const Sample *picture, int first, int x, int height, int width, int channels, Tell tell)
+{
+    Vector pixel, next;
+    Vector above = three(picture, first - 1, x, height, width, channels, &pixel);
+    Vector here = three(picture, first, x, height, width, channels, &pixel);
+    for (int y = first; y < first + STRIP && y < height; y++) {
+        const Vector below = three(picture, y + 1, x, height, width, channels, &next);
+        Vector detail;
+        for (int n = 0; n < EIGHT; n++)
+            detail.values[n] = pixel.values[n] - (above.values[n] + here.values[n] + below.values[n]) * (1.0f / 9);
+        tell(y, pixel, detail);
+        above = here, here = below, pixel = next;
+    }
+}
+
+struct Energy {
+    const float *composite; /* (height, width, channels) */
+    const Half *feature;
+    float *energy; /* (2, height, width): of each one's detail, summed over the channels */
+    int height, width, channels;
+};
+
+/* A block is so many columns, a pixel's vectors each. */
+KERNEL(energy, Energy)
+{
+    float *shared = (float *)memory; /* (2, STRIP, threads) */
+    const int groups = job.channels / EIGHT, column = threadIdx.x / groups, columns = blockDim.x / groups;
+    const int x = blockIdx.x * columns + column, first = blockIdx.y * STRIP, channel = threadIdx.x % groups * EIGHT;
+    const int threads = blockDim.x, thread = threadIdx.x;
+    for (int n = 0; n < 2 * STRIP; n++)
+        shared[n * threads + thread] = 0;
+    if (x < job.width) {
+        auto keep = [&](int picture, int y, const Vector &detail) {
+            float sum = 0;
+            for (int n = 0; n < EIGHT; n++)
+                sum += detail.values[n] * detail.values[n];
+            shared[(picture * STRIP + y - first) * threads + thread] = sum;
+        };
+        details(job.composite + channel, first, x, job.height, job.width, job.channels,
+                [&](int y, const Vector &, const Vector &detail) { keep(0, y, detail); });
+        details(job.feature + channel, first, x, job.height, job.width, job.channels,
+                [&](int y, const Vector &, const Vector &detail) { keep(1, y, detail); });
+    }
+    __syncthreads();
+    for (int n = thread; n < 2 * STRIP * columns; n += threads) {
+        const int at = blockIdx.x * columns + n % columns, line = n / columns, y = first + line % STRIP;
+        if (at >= job.width || y >= job.height)
+            continue;
+        float sum = 0;
+        for (int group = 0; group < groups; group++)
+            sum += shared[line * threads + n % columns * groups + group];
+        job.energy[((Long)(line / STRIP) * job.height + y) * job.width + at] = sum;
+    }
+}
+
+struct Gain {
+    const float *energy, *blurred;
+    float *gain; /* (height, width) */
+    int height, width, channels;
+    float sharpen;
+};
+
+KERNEL(gain, Gain)
+{
+    enum { FAR = 4 };
+    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= job.width || y >= job.height)
+        return;
+    const float *theirs = job.energy + (Long)job.height * job.width, *ours = job.energy;
+    float our = 0, their = 0;
+    for (int i = -FAR; i <= FAR; i++) {
+        const Long row = (Long)clamp(y + i, job.height - 1) * job.width;
+        for (int j = -FAR; j <= FAR; j++) {
+            const int column = clamp(x + j, job.width - 1);
+            our += ours[row + column];
+            their += theirs[row + column];
+        }
+    }
+    const float all = 9 * 9 * (float)job.channels, more = sqrtf(their / all / (our / all + 1e-6f)) - 1;
+    const Long at = (Long)y * job.width + x;
+    job.gain[at] = bounded(more, 0, job.sharpen * job.blurred[at]);
+}
+
+struct Sharpen {
+    const float *composite, *gain;
+    float *out; /* like the composite */
+    int height, width, channels;
+};
+
+/* A thread eight channels of a strip. */
+KERNEL(sharpen, Sharpen)
+{
+    const int groups = job.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
+    const int x = n / groups, channel = n % groups * EIGHT;
+    if (x >= job.width)
+        return;
+    details(job.composite + channel, blockIdx.y * STRIP, x, job.height, job.width, job.channels,
+            [&](int y, Vector pixel, const Vector &detail) {
+                const Long at = (Long)y * job.width + x;
+                for (int i = 0; i < EIGHT; i++)
+                    pixel.values[i] += job.gain[at] * detail.values[i];
+                store(job.out + at * job.channels + channel, pixel);
+            });
+}
+
+/* --- a level of LitePWCNet ------------------------------------------------------------------------------------------- */
+
+struct Match {
+    const Half *here, *there; /* (height, width, channels) */
+    const float *flow;        /* (2, height, width) */
+    Half *known;              /* (height, width, all): here, the cost volume, the flow, and 0 */
+    int height, width, channels, all;
+    float pixels;
+};
+
+enum { TILE_ROWS = 4, TILE_COLUMNS = 16, SHARERS = 4 };
+
+/* A block is a tile, of SHARERS threads a pixel, each of which has two of the displacements' rows. */
+template <int RADIUS>
+__device__ static void matched(const Match &job)
+{
+    enum { SIDE = 2 * RADIUS + 1, SHARE = 2, COLUMNS = TILE_COLUMNS + 2 * RADIUS, ROWS = TILE_ROWS + 2 * RADIUS };
+    const int channels = job.channels, groups = channels / EIGHT, stride = channels + EIGHT;
+    Half *warped = (Half *)memory; /* there, a border of RADIUS around; a vector more a pixel, against bank conflicts */
+    Half *known = warped + ROWS * COLUMNS * stride; /* (TILE_ROWS, TILE_COLUMNS, all) */
+    const int left = blockIdx.x * TILE_COLUMNS, top = blockIdx.y * TILE_ROWS;
+    const Long plane = (Long)job.height * job.width;
+    for (int n = threadIdx.x; n < ROWS * COLUMNS * groups; n += blockDim.x) {
+        const int pixel = n / groups, channel = n % groups * EIGHT;
+        const int y = top + pixel / COLUMNS - RADIUS, x = left + pixel % COLUMNS - RADIUS;
+        Vector value = {};
+        if (y >= 0 && y < job.height && x >= 0 && x < job.width) {
+            const Long at = (Long)y * job.width + x;
+            const Taps columns = bilinear((float)x + job.flow[at] * job.pixels, job.width);
+            const Taps rows = bilinear((float)y + job.flow[plane + at] * job.pixels, job.height);
+            value = sample<2>(job.there + channel, rows, columns, job.width, channels);
+        }
+        store(warped + pixel * stride + channel, value);
+    }
+    __syncthreads();
+    enum { PIXELS = TILE_ROWS * TILE_COLUMNS };
+    const int part = threadIdx.x / PIXELS, pixel = threadIdx.x % PIXELS, row = pixel / TILE_COLUMNS, column = pixel % TILE_COLUMNS;
+    const int y = top + row, x = left + column, first = part * SHARE;
+    if (y < job.height && x < job.width) {
+        const Long at = (Long)y * job.width + x;
+        float volume[SHARE][SIDE] = {};
+        Half *mine = known + pixel * job.all;
+        for (int channel = 0; channel < channels; channel += EIGHT) {
+            const Vector here = load(job.here + at * channels + channel);
+            for (int i = 0; i < SHARE; i++)
+                if (first + i < SIDE)
+                    for (int j = 0; j < SIDE; j++) {
+                        const Vector there = load(warped + ((row + first + i) * COLUMNS + column + j) * stride + channel);
+                        for (int n = 0; n < EIGHT; n++)
+                            volume[i][j] += here.values[n] * there.values[n];
+                    }
+            if (channel / EIGHT % SHARERS == part)
+                store(mine + channel, here);
+        }
+        for (int i = 0; i < SHARE; i++)
+            if (first + i < SIDE)
+                for (int j = 0; j < SIDE; j++)
+                    mine[channels + (first + i) * SIDE + j] = narrowed(leaky(volume[i][j] / (float)channels, 0.1f));
+        if (part == SHARERS - 1) {
+            int n = channels + SIDE * SIDE;
+            mine[n++] = narrowed(job.flow[at]);
+            mine[n++] = narrowed(job.flow[plane + at]);
+            for (; n < job.all; n++)
+                mine[n] = 0;
+        }
+    }
+    __syncthreads();
+    /* A row of the tile lies in one piece. */
+    const int vectors = (left + TILE_COLUMNS < job.width ? TILE_COLUMNS : job.width - left) * job.all / EIGHT;
+    for (int n = threadIdx.x; n < TILE_ROWS * vectors; n += blockDim.x) {
+        const int down = n / vectors;
+        if (top + down < job.height)
+            ((Halves *)(job.known + ((Long)(top + down) * job.width + left) * job.all))[n % vectors] =
+                ((const Halves *)(known + down * TILE_COLUMNS * job.all))[n % vectors];
+    }
+}
+
+KERNEL(match2, Match)
+{
+    matched<2>(job);
+}
+
+KERNEL(match3, Match)
+{
+    matched<3>(job);
+}
+
+/* --- a match over the whole frame ------------------------------------------------------------------------------------ */
+
+struct Columns {
+    const Half *scores; /* (places, places) */
+    float *most;        /* (2, places): of each column the largest, and the sum of exp(score - largest) */
+    int places;
+};
+
+enum { ABREAST = 32, ROWS_APART = 16 };
+
+/* A block is ABREAST columns, ROWS_APART threads each. */
+KERNEL(columns, Columns)
+{
+    float *shared = (float *)memory; /* (2, ROWS_APART, ABREAST) */
+    const int lane = threadIdx.x % ABREAST, slice = threadIdx.x / ABREAST, column = blockIdx.x * ABREAST + lane;
+    float most = -1e30f, sum = 0;
+    if (column < job.places)
+        for (int row = slice; row < job.places; row += ROWS_APART) {
+            const float score = widened(job.scores[(Long)row * job.places + column]);
+            if (score > most) {
+                sum *= expf(most - score);
+                most = score;
+            }
+            sum += expf(score - most);
+        }
+    shared[slice * ABREAST + lane] = most;
+    shared[(ROWS_APART + slice) * ABREAST + lane] = sum;
+    __syncthreads();
+    if (slice || column >= job.places)
+        return;
+    for (int n = 1; n < ROWS_APART; n++)
+        most = fmaxf(most, shared[n * ABREAST + lane]);
+    sum = 0;
+    for (int n = 0; n < ROWS_APART; n++)
+        sum += shared[(ROWS_APART + n) * ABREAST + lane] * expf(shared[n * ABREAST + lane] - most);
+    job.most[column] = most;
+    job.most[job.places + column] = sum;
+}
+
+struct Rows {
+    const Half *scores;
+    const float *most; /* of the columns */
+    float *flow;       /* (2, height, width) */
+    int height, width;
+    float sure;
+};
+
+/* A block a place of the first frame: the mean place in the 3x3 about the best match. */
+KERNEL(rows, Rows)
+{
+    float *shared = (float *)memory; /* (3, threads): the largest scores, where they are, sums */
+    const int places = job.height * job.width, here = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
+    const Half *scores = job.scores + (Long)here * places;
+    float most = -1e30f, sum = 0;
+    int best = 0;
+    for (int n = thread; n < places; n += threads) {
+        const float score = widened(scores[n]);
+        if (score > most) {
+            sum *= expf(most - score);
+            most = score;
+            best = n;
+        }
+        sum += expf(score - most);
+    }
+    int *bests = (int *)(shared + threads);
+    shared[thread] = most;
+    bests[thread] = best;
+    shared[2 * threads + thread] = sum;
+    /* Half of the threads' to the other half, until one has all. */
+    for (int half = threads / 2; half; half /= 2) {
+        __syncthreads();
+        if (thread < half) {
+            const int other = thread + half;
+            const float theirs = shared[other], larger = fmaxf(most, theirs);
+            if (theirs > most || (theirs == most && bests[other] < best))
+                best = bests[other];
+            sum = sum * expf(most - larger) + shared[2 * threads + other] * expf(theirs - larger);
+            most = larger;
+            shared[thread] = most;
+            bests[thread] = best;
+            shared[2 * threads + thread] = sum;
+        }
+    }
+    if (thread)
+        return;
+    float all = 0, to_x = 0, to_y = 0;
+    const int column = best % job.width, row = best / job.width;
+    for (int y = row - 1; y <= row + 1; y++)
+        for (int x = column - 1; x <= column + 1; x++)
+            if (y >= 0 && y < job.height && x >= 0 && x < job.width) {
+                const float weight = expf(widened(scores[y * job.width + x]) - most);
+                all += weight;
+                to_x += weight * (float)x;
+                to_y += weight * (float)y;
+            }
+    /* The dual softmax: of the best match, whose own score is the row's largest. */
+    const int sure = expf(most - job.most[best]) / (sum * job.most[places + best]) > job.sure;
+    job.flow[here] = sure ? to_x / all - (float)(here % job.width) : 0;
+    job.flow[places + here] = sure ? to_y / all - (float)(here / job.width) : 0;
+}

@@ -1,0 +1,397 @@
+"""What lies between the convolutions of Net1, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first used.
+
+PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths of a frame's time there
+(docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver are missing, both of which PyTorch brings along on Linux,
+`vsneuralstyle.networks` computes the same.
+
+Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All is done in the current stream, and
+nothing waits for the device.
+"""
+
+import ctypes
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsneuralstyle import kernels
+from vsneuralstyle.errors import DeviceError
+from vsneuralstyle.networks.transform import SquaredConv
+
+MULTIPLE = 8
+"""Channels come in multiples of this: 16 bytes, what a thread reads at once."""
+BLOCK = 256
+"""Threads of a block, mostly."""
+PARTS = 528
+"""Of a picture, at most, that are summed each by a block."""
+SIDE = SquaredConv.SIDE
+"""Of the squares of pixels in which the 9x9 layers see the frame."""
+MOST_INPUTS, MOST_OUTPUTS = 128, 64
+"""Channels that `convolve` has room for."""
+MANY = 256
+"""Blocks that keep a GPU busy."""
+MOST_SHARED = 96 << 10
+"""Bytes of shared memory that a block may have on any of these GPUs, if it asks for it."""
+CAPABILITY = 8, 0
+"""The first GPUs whose matrix units take what `convolve` gives them."""
+
+
+@cache
+def compiles() -> bool:
+    """Whether NVRTC is here, and what loads and launches kernels."""
+    try:
+        from cuda.bindings import driver, nvrtc  # noqa: F401
+        return nvrtc.nvrtcVersion()[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    except (ImportError, RuntimeError):
+        return False
+
+
+def available(device: torch.device) -> bool:
+    """Whether the kernels are to be had on a GPU."""
+    return compiles() and torch.cuda.get_device_capability(device) >= CAPABILITY
+
+
+def name(device: torch.device, precision: torch.dtype) -> str | None:
+    """The kernels', as `kernels.name` gives it; None where there are none on a GPU in that precision."""
+    return "gpu.cu" if precision == torch.float16 and available(device) else None
+
+
+def _compiled(capability: tuple[int, int]) -> bytes:
+    from cuda.bindings import nvrtc
+
+    source = Path(__file__).with_name("gpu.cu").read_bytes()
+    _, program = nvrtc.nvrtcCreateProgram(source, b"gpu.cu", 0, [], [])
+    options = [b"--gpu-architecture=sm_%d%d" % capability, b"--std=c++17"]
+    error, = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        log = bytes(nvrtc.nvrtcGetProgramLogSize(program)[1])
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise DeviceError(f"NVRTC can't compile gpu.cu for compute capability {capability}: {log.decode(errors='replace').strip()}; "
+                          "update PyTorch, or use device cpu")
+    binary = bytes(nvrtc.nvrtcGetCUBINSize(program)[1])
+    nvrtc.nvrtcGetCUBIN(program, binary)
+    nvrtc.nvrtcDestroyProgram(program)
+    return binary
+
+
+@cache
+def _module(index: int) -> object:
+    """The kernels, loaded on that device."""
+    from cuda.bindings import driver
+
+    with torch.cuda.device(index):
+        torch.cuda.current_stream().synchronize()  # makes the context
+        error, module = driver.cuModuleLoadData(_compiled(torch.cuda.get_device_capability(index)))
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise DeviceError(f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu")
+    return module
+
+
+@cache
+def _function(kernel: str, index: int) -> object:
+    from cuda.bindings import driver
+
+    function = driver.cuModuleGetFunction(_module(index), kernel.encode())[1]
+    driver.cuFuncSetAttribute(function, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_SHARED)
+    return function
+
+
+def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: bytes, device: torch.device) -> None:
+    """On the GPU.
+
+    Args:
+        kernel: its name in gpu.cu.
+        grid: blocks, in one to three dimensions. threads: of a block, likewise.
+        shared: bytes of a block's shared memory.
+        job: what it takes.
+    """
+    from cuda.bindings import driver
+
+    held = ctypes.create_string_buffer(job, len(job))
+    arguments = (ctypes.c_void_p * 1)(ctypes.addressof(held))
+    stream = torch.cuda.current_stream(device).cuda_stream
+    grid, threads = ((*sizes, 1, 1)[:3] for sizes in (grid, threads))
+    error, = driver.cuLaunchKernel(_function(kernel, device.index), *grid, *threads, shared, stream, ctypes.addressof(arguments), 0)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise DeviceError(f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}")
+
+
+_FORMATS = {bool: "i", int: "i", float: "f"}
+
+
+def _launch(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: Tensor | float | bool | int | None, shared: int = 0) -> None:
+    """The job's members as the struct in gpu.cu has them: tensors go as their addresses, None as no address."""
+    members = "".join(_FORMATS.get(type(member), "P") for member in job)
+    values = (member.data_ptr() if isinstance(member, Tensor) else member or 0 for member in job)
+    _launched(kernel, grid, threads, shared, struct.pack(f"@{members}0P", *values), job[0].device)
+
+
+def _over(*sizes: int, threads: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks of so many threads that cover so many pixels."""
+    return tuple(-(-size // count) for size, count in zip(sizes, threads))
+
+
+def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty((1, channels, height, width), dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that need not lie pixel by pixel.
+
+    samples: (1, side² channels, rows, columns), channels last: squares of pixels, row by row, and all channels of each. height, width,
+    channels: of the picture. side: of a square, a power of 2. edge: pixels above and left of the picture's first in the first square,
+    or in the rows and columns that were put about it.
+    """
+
+    samples: Tensor
+    channels: int
+    height: int
+    width: int
+    side: int = 1
+    edge: int = 0
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Picture":
+        """That lies pixel by pixel."""
+        return cls(x, *x.shape[1:])
+
+    def layout(self, edge: int | None = None) -> tuple[int, ...]:
+        """As gpu.cu has it."""
+        return self.side.bit_length() - 1, self.edge if edge is None else edge, self.samples.shape[3], self.channels
+
+
+def whole(channels: int) -> int:
+    """To the next multiple of `MULTIPLE`."""
+    return -(-channels // MULTIPLE) * MULTIPLE
+
+
+def enter(frame: Tensor) -> Tensor:
+    """(1, 3, H, W) float32, contiguous -> (1, 4 4 3, ceil(H/4) + 2, ceil(W/4) + 2) float16: squares of 4x4 pixels, to which the border is
+    repeated, and one square more on each side, reflected."""
+    height, width = frame.shape[2:]
+    rows, columns = (-(-size // SIDE) + 2 for size in (height, width))
+    out, threads = _empty(frame, 3 * SIDE**2, rows, columns, torch.float16), (64, 4)
+    _launch("enter", _over(columns, rows * SIDE, threads=threads), threads, frame, out, height, width, rows, columns)
+    return out
+
+
+def pack(frame: Tensor, mean: Tensor, height: int, width: int) -> Tensor:
+    """A frame for a convolution of stride 2.
+
+    Args:
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
+        mean: a number on the device.
+
+    Returns:
+        (1, 2 2 4, height / 2 + 1, width / 2 + 1) float16: (sample - mean) * 4, and a channel of 0, in squares of 2x2 pixels, the first of which
+        has the frame's first pixel last; 0 beyond.
+    """
+    rows, columns = height // 2 + 1, width // 2 + 1
+    out, threads = _empty(frame, 16, rows, columns, torch.float16), (64, 4)
+    _launch("pack", _over(2 * columns, 2 * rows, threads=threads), threads, frame, mean, out, *frame.shape[2:], height, width, rows, columns)
+    return out
+
+
+def leave(x: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
+    """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1: (1, 3, height, width) float32, contiguous."""
+    out, threads = torch.empty((1, 3, height, width), device=x.device), (64, 4)
+    _launch("leave", _over(x.shape[3], height, threads=threads), threads, x, bias, out, height, width, x.shape[3])
+    return out
+
+
+def statistics(x: Picture, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Instance normalisation as a multiplication and a sum.
+
+    Args:
+        x: the picture.
+        weight, bias: (C,) float32, or None.
+        eps: added to the variance.
+
+    Returns:
+        (2, C) float32: what to multiply with, and then to add.
+    """
+    groups, (rows, columns) = x.channels // MULTIPLE, x.samples.shape[2:]
+    threads = BLOCK // groups * groups
+    pixels = rows * columns * x.side**2
+    part = max(-(-pixels // PARTS), 4 * threads // groups)  # pixels
+    parts = -(-pixels // part)
+    sums = torch.empty(parts, 2, x.channels, device=x.samples.device)
+    _launch("sums", (parts,), (threads,), x.samples, sums, *x.layout(), x.height, x.width, rows, part * groups, shared=threads * 64)
+    scale, threads = torch.empty(2, x.channels, device=x.samples.device), 512
+    _launch("scales", (groups,), (threads,), sums, x.samples, weight, bias, scale, *x.layout(), parts, float(x.height * x.width), float(eps),
+            shared=threads * 8)
+    return scale
+
+
+def normalise(
+    x: Picture,
+    scale: Tensor | None = None,
+    *,
+    relu: bool = False,
+    residual: Picture | None = None,
+    pad: int = 0,
+    repeats: bool = False,
+    side: int = 1,
+) -> Picture:
+    """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
+
+    Args:
+        x: the picture; its samples may be float32.
+        scale: of x, as `statistics` gives it; None: x as it is.
+        relu: 0 for what is negative.
+        residual: added at the end.
+        pad: width of the border, reflected, or repeated if it `repeats`.
+        side: of the squares in which it is laid down.
+    """
+    height, width = x.height + 2 * pad, x.width + 2 * pad
+    out = _empty(x.samples, x.channels * side**2, height // side, width // side, torch.float16)
+    to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
+    grid = (-(-width * (x.channels // MULTIPLE) // BLOCK), height)
+    _launch("normalise", grid, (BLOCK,), x.samples, scale, residual and residual.samples, out, *x.layout(), *beside.layout(), *to.layout(0),
+            x.height, x.width, pad, repeats, relu, x.samples.dtype == torch.float32)
+    return to
+
+
+def activate(x: Tensor, bias: Tensor, slope: float) -> Tensor:
+    """x + bias, (C,) float32, times the slope where it is negative, in the place of x."""
+    vectors = x.numel() // MULTIPLE
+    _launch("activate", _over(vectors, threads=(BLOCK,)), (BLOCK,), x, bias, vectors, x.shape[1], float(slope))
+    return x
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes: bool = False) -> Tensor:
+    """A 3x3 convolution of stride 1, 0 about the border, or one of stride 2 of what `pack` gives.
+
+    Args:
+        x: the picture.
+        weight: as `convolution_weight` or `packed_weight` makes it. bias: (outputs,) float32.
+        slope: what is negative is multiplied by it in the end.
+        planes: (1, outputs, H, W) float32, contiguous, else as pictures are.
+    """
+    taps, steps, pairs = weight.shape[:3]
+    outputs, side = len(bias), 3 if taps == 9 else 2
+    height, width = (size - (side == 2) for size in x.shape[2:])
+    out = torch.empty((1, outputs, height, width), device=x.device) if planes else _empty(x, outputs, height, width)
+    # Larger tiles read less and wait less, where there are enough of them for a GPU's processors.
+    rows = 16 if -(-height // 16) * -(-width // 16) >= MANY else 8
+    kernel = (f"convolve{2 * pairs}" if side == 3 else "convolve_packed") + ("_large" if rows == 16 else "")
+    shared = (rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
+    _launch(kernel, _over(width, height, threads=(16, rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
+            height, width, x.shape[1], steps, outputs, float(slope), shared=shared)
+    kernels.count_product(height * width * outputs * taps * x.shape[1], weight, x, out)
+    return out
+
+
+def convolution_weight(weight: Tensor) -> Tensor:
+    """A convolution's weight, (outputs, inputs, side, side), as `convolve` takes it: (side², steps, pairs of tiles, 32, 8), where a step is
+    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it."""
+    outputs, inputs = weight.shape[:2]
+    weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % 16, 0, -outputs % 16))
+    # Of a tile a thread has output thread / 4, and inputs thread % 4 * 2 and the next, and those that are 8 further.
+    weight = weight.unflatten(1, (-1, 2, 4, 2)).unflatten(0, (-1, 2, 8))  # (pairs, 2, 8; steps, 2, 4, 2; rows, columns)
+    return weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6).flatten(6, 8).flatten(4, 5).flatten(0, 1).contiguous()
+
+
+def packed_weight(weight: Tensor) -> Tensor:
+    """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `convolve` takes it for what `pack` gives; 16 outputs."""
+    weight = F.pad(weight.detach(), (0, 1, 0, 1, 0, 1)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # (outputs, colors, 2, rows, 2, columns)
+    return convolution_weight(weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3))
+
+
+def change(frame: Tensor, previous: Tensor) -> Tensor:
+    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32; both contiguous."""
+    height, width = frame.shape[2:]
+    out, threads = torch.empty((1, 1, -(-height // 4), -(-width // 4)), device=frame.device), (64, 4)
+    _launch("change", _over(*out.shape[:1:-1], threads=threads), threads, frame, previous, out, height, width, *out.shape[2:])
+    return F.max_pool2d(out, 3, stride=1, padding=1)
+
+
+def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool) -> tuple[Tensor, Tensor]:
+    """The previous feature along the flow, as `Net1.compose` has it, and what the mask network sees.
+
+    Args:
+        previous: F°_{t-1}, float32.
+        flow: (1, 2, h, w) float32, contiguous, in full-resolution pixels.
+        feature: F_t.
+        unexplained: (1, 3, h, w) float32, contiguous.
+        cubic: bicubic, else bilinear.
+
+    Returns:
+        F'_t float32, and (1, C + 8, h, w), whose last channels are 0.
+    """
+    channels, height, width = feature.shape[1:]
+    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, channels + MULTIPLE, height, width)
+    grid = (-(-width * (channels // MULTIPLE + 1) // BLOCK), height)
+    _launch("follow", grid, (BLOCK,), previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic)
+    return warped, difference
+
+
+def blend(
+    feature: Tensor,
+    warped: Tensor,
+    mask: Tensor,
+    flow: Tensor,
+    change: Tensor | None,
+    still: float,
+    hold: float,
+    coherence: Tensor,
+    refresh: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """F°_t, M, and M as `sharpened` takes it, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    `Net1.compose` has them; the coherence is a number on the device."""
+    channels, height, width = feature.shape[1:]
+    composite, (blended, blurred) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
+    grid = (-(-width * (channels // MULTIPLE) // BLOCK), height)
+    _launch("blend", grid, (BLOCK,), feature, warped, mask, flow, change, coherence, composite, blended, blurred, height, width,
+            channels, float(still), float(hold), float(refresh))
+    return composite, blended, blurred
+
+
+def sharpened(composite: Tensor, feature: Tensor, blurred: Tensor, sharpen: float) -> Tensor:
+    """As `Net1.sharpened` has it, of what `blend` gives and takes."""
+    channels, height, width = feature.shape[1:]
+    energy, gain = torch.empty((2, height, width), device=feature.device), torch.empty_like(blurred)
+    groups = channels // MULTIPLE
+    columns, strips = BLOCK // groups, -(-height // 8)
+    threads = columns * groups
+    _launch("energy", (-(-width // columns), strips), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
+    _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, blurred, gain, height, width, channels, float(sharpen))
+    out = torch.empty_like(composite)
+    _launch("sharpen", (-(-width * groups // BLOCK), strips), (BLOCK,), composite, gain, out, height, width, channels)
+    return out
+
+
+def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
+    """What `litepwcnet.seen` gives, the feature before the cost volume, and channels of 0 to the next multiple of 8; radius 2 or 3, the
+    flow contiguous."""
+    channels, height, width = here.shape[1:]
+    known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
+    rows, columns, sharers = 4, 16, 4
+    shared = 2 * ((rows + 2 * radius) * (columns + 2 * radius) * (channels + MULTIPLE) + rows * columns * known.shape[1])
+    _launch(f"match{radius}", _over(width, height, threads=(columns, rows)), (sharers * rows * columns,), here, there, flow, known, height, width,
+            channels, known.shape[1], float(pixels), shared=shared)
+    return known
+
+
+def global_match(scores: Tensor, sure: float) -> Tensor:
+    """`litepwcnet.global_match`, of equally good matches the first.
+
+    Args:
+        scores: (1, H, W, H, W), contiguous.
+        sure: dual softmax from which on a match counts.
+
+    Returns:
+        (1, 2, H, W) float32.
+    """
+    height, width = scores.shape[1:3]
+    places, threads = height * width, 128
+    most, out = torch.empty((2, places), device=scores.device), torch.empty((1, 2, height, width), device=scores.device)
+    _launch("columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4)
+    _launch("rows", (places,), (threads,), scores, most, out, height, width, float(sure), shared=3 * threads * 4)
+    return out

@@ -1,0 +1,229 @@
+"""Net1 on a GPU by the kernels of `gpu` and cuDNN's convolutions: the same pictures, within rounding, as
+`vsneuralstyle.networks.net1.Net1`, which has the weights."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsneuralstyle.kernels import gpu
+from vsneuralstyle.kernels.gpu import Picture
+from vsneuralstyle.networks.flow import brightness
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
+from vsneuralstyle.networks.net1 import Net1, discounted
+from vsneuralstyle.networks.norm import InstanceNorm
+from vsneuralstyle.networks.stylebank import Bank, parts
+from vsneuralstyle.networks.transform import STRIDE, ResidualBlock, UpsampledConv, in_squares
+
+
+def served(net1: Net1) -> bool:
+    """Whether this is for its networks, precision and device."""
+    weight, style, flow = net1.mask[0].weight, net1.style, net1.flow
+    if weight.device.type != "cuda" or weight.dtype != torch.float16 or not isinstance(flow, LitePWCNet):
+        return False
+    styles, chains = (
+        [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d) and module.out_channels > 3]
+        for parts in ([style], [*flow.estimators, *(level[1] for level in flow.features), net1.mask])
+    )
+    return (
+        all(module.out_channels % gpu.MULTIPLE == 0 for module in (*styles, *chains))
+        and max(module.out_channels for module in chains) <= gpu.MOST_OUTPUTS
+        and max(gpu.whole(module.in_channels) for module in chains) <= gpu.MOST_INPUTS
+        and flow.features[0][0][0].out_channels == 16
+        and gpu.available(weight.device)
+    )
+
+
+def _norm(norm: InstanceNorm) -> tuple[Tensor, Tensor, float]:
+    """As `gpu.statistics` takes it."""
+    return norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
+
+
+class _Block:
+    """A `ConvBlock` up to its normalisation, whose ReLU is left to who takes the scale; or a convolution and an `InstanceNorm`."""
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
+        self.enlarges = isinstance(convolution, UpsampledConv)
+        weight, bias = convolution.rearranged() if self.enlarges else (convolution.weight, convolution.bias)
+        self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
+        self.stride = convolution.stride
+        self.norm = _norm(norm) if isinstance(norm, InstanceNorm) else None
+        # Normalisation takes a bias away again; without, it is the scale.
+        bias = convolution.bias.detach().float()
+        self.scale = torch.stack((torch.ones_like(bias), bias))
+
+    def __call__(self, x: Picture) -> tuple[Picture, Tensor]:
+        """Of a picture with the border that it wants: what comes out, and the scale that it is to be normalised by."""
+        out = F.conv2d(x.samples, self.weight, None, self.stride)
+        if self.enlarges:
+            y = Picture(out, out.shape[1] // 4, 2 * x.height, 2 * x.width, 2, 1)
+        else:
+            y = Picture.of(out)
+        return y, gpu.statistics(y, *self.norm) if self.norm else self.scale
+
+
+class _Residuals:
+    """Residual blocks one after the other, of pictures with a border of 1."""
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        self.blocks = [(_Block(block.branch[0][0], block.branch[0][1]), _Block(block.branch[1], block.branch[2])) for block in blocks]
+
+    def __call__(self, x: Picture, pad: int = 1) -> Picture:
+        """With that border behind the last."""
+        for n, (first, second) in enumerate(self.blocks, 1):
+            y = gpu.normalise(*first(x), relu=True, pad=1)
+            x = gpu.normalise(*second(y), residual=x, pad=pad if n == len(self.blocks) else 1)
+        return x
+
+
+class _Bank:
+    """A `Bank`."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.convolution, self.blocks = _Block(bank[0], bank[1]), _Residuals([bank[2]])
+
+    def __call__(self, x: Picture) -> Picture:
+        return self.blocks(gpu.normalise(*self.convolution(x), pad=1))
+
+
+class _Chain:
+    """Convolutions with 0 about the border, each with a slope of what is negative, and a last one to a channel or two, as planes.
+
+    Args:
+        order: of the first one's inputs, where they come in another order.
+    """
+
+    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, order: Tensor | None = None) -> None:
+        self.layers = []
+        for convolution, slope in layers:
+            weight = convolution.weight if order is None else convolution.weight[:, order]
+            order = None
+            self.layers.append((gpu.convolution_weight(weight), convolution.bias.detach().float(), slope))
+        self.last = gpu.convolution_weight(last.weight), last.bias.detach().float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = gpu.convolve(x, *layer)
+        return gpu.convolve(x, *self.last, planes=True)
+
+
+class GpuNet1:
+    """`Net1`'s methods, for one frame at a time and without gradients.
+
+    Args:
+        net1: on a GPU, in float16.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, net1: Net1) -> None:
+        style, flow = net1.style, net1.flow
+        self.net1, self.flow = net1, flow
+        first, *halving = style.down
+        self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
+        self.down = [_Block(block[0], block[1]) for block in halving]
+        between = parts(style)
+        self.before, self.after, self.rest = (_Residuals(blocks) for blocks in (between.before, between.after, between.rest))
+        self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
+        *ups, last = style.up
+        self.ups = [_Block(block[0], block[1]) for block in ups]
+        self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
+        self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
+        self.colors = self._layer(flow.features[0][0], gpu.packed_weight)
+        self.halvings = [(level[0][0].weight.detach(), level[0][0].bias.detach().float(), level[0][1].negative_slope) for level in flow.features[1:]]
+        self.seconds = [self._layer(level[1]) for level in flow.features]
+        self.estimators = []
+        for estimator, predict, radius in zip(flow.estimators, flow.predicts, RADII):
+            volume, known = (2 * radius + 1) ** 2, estimator[0][0].in_channels
+            order = torch.tensor([*range(volume, known - 2), *range(volume), known - 2, known - 1])  # as `gpu.match` lays them down
+            self.estimators.append(_Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, order))
+        self.matching = {"found": self._found, "residual": self._residual}
+
+    @staticmethod
+    def _layer(layer: nn.Sequential, weight: Callable[[Tensor], Tensor] = gpu.convolution_weight) -> tuple[Tensor, Tensor, float]:
+        """A convolution and a leaky ReLU, as `gpu.convolve` takes them."""
+        return weight(layer[0].weight), layer[0].bias.detach().float(), layer[1].negative_slope
+
+    @property
+    def still(self) -> float:
+        return self.net1.still
+
+    def encode(self, frame: Tensor) -> Tensor:
+        """As `Net1.encode`."""
+        height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
+        out = F.conv2d(gpu.enter(frame), self.first)
+        x = Picture(out, out.shape[1] // gpu.SIDE**2, height, width, gpu.SIDE)
+        scale = gpu.statistics(x, *self.first_norm)
+        for block in self.down:
+            x, scale = block(gpu.normalise(x, scale, relu=True, pad=1))
+        x = self.before(gpu.normalise(x, scale, relu=True, pad=1), pad=1 if self.banks or self.after.blocks else 0)
+        if len(self.banks) == 1:
+            x = self.banks[0][1](x)
+        elif self.banks:
+            # The border of a sum is the sum of the borders.
+            samples = sum(bank(x).samples * weight for weight, bank in self.banks)
+            x = Picture(samples, x.channels, x.height, x.width, x.side, x.edge)
+        x = self.after(x, pad=0)
+        return gpu.normalise(x).samples if x.edge else x.samples
+
+    def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        """As `Net1.decode`."""
+        x, scale = Picture.of(feature.contiguous(memory_format=torch.channels_last)), None
+        if self.rest.blocks:
+            x = self.rest(gpu.normalise(x, pad=1))
+        for block in self.ups:
+            x, scale = block(gpu.normalise(x, scale, relu=scale is not None, pad=1, repeats=True))
+        squares = gpu.normalise(x, scale, relu=True, pad=gpu.SIDE, side=gpu.SIDE)
+        return gpu.leave(F.conv2d(squares.samples, self.last), self.last_bias, height, width)
+
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.look`."""
+        height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
+        whole = frame if frame.shape[2:] == (height, width) else F.pad(frame, (0, width - frame.shape[3], 0, height - frame.shape[2]), mode="replicate")
+        x = gpu.convolve(gpu.pack(frame, brightness(whole), height, width), *self.colors)
+        x, found = gpu.convolve(x, *self.seconds[0]), []
+        for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
+            x = gpu.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
+            x = gpu.convolve(x, *second)
+            picture = Picture.of(x)
+            found.append(gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples)
+        return tuple(found)
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return discounted(gpu.change(frame, previous))
+
+    motion, quarter, unexplained = Net1.motion, Net1.quarter, Net1.unexplained  # by this `look` and `change`, and `matching`
+
+    @staticmethod
+    def _found(scores: Tensor) -> Tensor:
+        """As `global_match` of `litepwcnet`."""
+        return gpu.global_match(scores, SURE)
+
+    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """As `LitePWCNet.residual`."""
+        return self.estimators[n](gpu.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
+        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
+        flow = flow.contiguous()
+        if not isinstance(coherence, Tensor):
+            coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
+        warped, difference = gpu.follow(previous, flow, feature, unexplained.contiguous(), cubic)
+        change = change.contiguous() if change is not None and net1.still > 0 else None
+        composite, blended, blurred = gpu.blend(
+            feature, warped, self.mask(difference), flow, change, net1.still, net1.hold, coherence, net1.refresh
+        )
+        if net1.sharpen:
+            composite = gpu.sharpened(composite, feature, blurred, net1.sharpen)
+        return composite, blended
