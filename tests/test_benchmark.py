@@ -226,17 +226,18 @@ def test_hosts_in_turn_with_the_core(models, tmp_path):
     broken = Pretender("sys.exit('no paint')")
     broken.name = "broken"
     rows, failed = hosts.measure([broken, Pretender(ENDLESS)], make, {}, pan(64, 48), tmp_path, rounds=5, warm_up=1)
-    two = [hosts.TWO_PER_FRAME, hosts.TWO] if make().works_ahead else []
+    two = ["core, per frame, two at a time", "core, coherent, two at a time"] if make().works_ahead else []
     assert [(row["name"], row["count"]) for row in rows] == [(name, 5) for name in (
         "core, coherent", "core, coherent, I420 in and out", core.USUAL, *two, "pretender")]
     assert all(row["ratio"] == row["median"] / rows[0]["median"] for row in rows)
     assert list(failed) == ["broken"] and "no paint" in failed["broken"]
 
 
-def test_frames_ahead_leave_the_threads_to_others(models):
+@pytest.mark.parametrize("converted", [False, True])
+def test_frames_ahead_leave_the_threads_to_others(models, converted):
     stylizer = Stylizer("small", model_dir=models, device="cpu")
     threads = torch.get_num_threads()
-    with closing(hosts.ahead(stylizer, pan(64, 48))) as stream:
+    with closing(hosts.ahead(stylizer, pan(64, 48), converted)) as stream:
         times = list(islice(stream, 5))
         assert torch.get_num_threads() == threads
     assert times == sorted(times) and len(times) == 5
@@ -301,7 +302,7 @@ def test_report_of_start_up_and_memory(measured):
     assert max(seconds, key=seconds.get) == "all"
     assert [row["frames"] for row in found["memory"]] == [10, 12]
     assert all(row["resident"] > 2**24 and row["cuda"] is None for row in found["memory"])
-    assert "## Hosts" not in measured[0]
+    assert "core, coherent" in measured[0] and "vspipe" not in measured[0]
 
 
 def test_report_names_the_hosts_that_are_missing(measured):

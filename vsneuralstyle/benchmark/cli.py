@@ -117,8 +117,8 @@ def measure(args: argparse.Namespace) -> dict:
     measured = {"about": about, "peak": asdict(peak), "sizes": []}
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
         found = []
+        measured["without"] = without = {}
         if not args.no_hosts:
-            measured["without"] = without = {}
             for host in (hosts.VapourSynth(), hosts.GStreamer(args.gst_python, Path(scratch))):
                 if reason := host.missing():
                     without[host.name] = reason
@@ -128,11 +128,9 @@ def measure(args: argparse.Namespace) -> dict:
             _say(f"{width}x{height}: frames and stages")
             clip = pan(width, height)
             of_size = {"size": [width, height], **core.measure(make, clip, peak, args.frames, args.warm_up)}
-            if found:
-                _say(f"{width}x{height}: {' and '.join(host.name for host in found)}")
-                of_size["hosts"], failed = hosts.measure(found, make, options, clip, Path(scratch), args.frames,
-                                                         args.warm_up)
-                without.update({f"{name} at {width}x{height}": reason for name, reason in failed.items()})
+            _say(f"{width}x{height}: {' and '.join(['core', *(host.name for host in found)])} in turn")
+            of_size["hosts"], failed = hosts.measure(found, make, options, clip, Path(scratch), args.frames, args.warm_up)
+            without.update({f"{name} at {width}x{height}": reason for name, reason in failed.items()})
             measured["sizes"].append(of_size)
     _say("start-up")
     arguments = {**options, "threads": torch.get_num_threads()}

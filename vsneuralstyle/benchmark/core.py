@@ -1,5 +1,6 @@
 """The core by itself: whole frames, each stage, and the operators that a frame's time goes to."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
@@ -13,12 +14,13 @@ from vsneuralstyle.benchmark.arithmetic import Peak, count
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
 from vsneuralstyle.benchmark.peer import usual_network
 from vsneuralstyle.benchmark.timing import in_turn, synchronise
+from vsneuralstyle.graphs import record
 from vsneuralstyle.stylizer import Stylizer
 
 PER_FRAME, COHERENT, CONVERTED = "per frame", "coherent", "coherent, I420 in and out"
 USUAL = "usual eager float32, per frame"
-OPERATORS, PROFILED = 12, 3
-"""Of a profile: the operators that are shown, and frames."""
+OPERATORS, PROFILED, LONGEST = 12, 3, 60
+"""Of a profile: the operators that are shown, frames, and the characters of a name."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,13 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     }
 
 
+def as_run(stylizer: Stylizer, stage: Stage) -> Callable[[], object]:
+    """A stage as the stylizer runs it: on a GPU in a CUDA graph, since launched one by one from Python its kernels come too late."""
+    if stylizer.device.type == "cpu":
+        return stage
+    return record(lambda: (stage(),), stylizer.device)
+
+
 def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:
     """What a frame costs beside its stages: the look for a cut, and what hosts convert, by name."""
     previous, frame = clip.frames(stylizer.device)[:2]
@@ -90,7 +99,7 @@ def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:
     rgb_target = [plane.copy() for plane in rgb]
     return {
         "scene cut detector": lambda: stylizer.is_cut(previous, frame),
-        "8-bit RGB in": lambda: pixels.planes_to_rgb(rgb).to(stylizer.device),
+        "8-bit RGB in": lambda: pixels.planes_to_rgb(rgb, device=stylizer.device),
         "8-bit RGB out": lambda: pixels.rgb_to_planes(frame, rgb_target),
         "I420 in": lambda: pixels.components_to_rgb(picture, CODING, stylizer.device),
         "I420 out": lambda: pixels.rgb_to_components(frame, target, CODING),
@@ -98,11 +107,12 @@ def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:
 
 
 def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
-    """The operators that take most of a frame's time, those that they call themselves left out.
+    """The operators that take most of a frame's time, those that they call themselves left out; on a GPU its kernels, since in a graph
+    there are no operators.
 
     Args:
         call: stylizes a frame.
-        device: on a GPU its time is meant, not the host's.
+        device: what it computes on.
 
     Returns:
         Of each operator its name, calls a frame, seconds a frame, and its share of all operators' time.
@@ -114,13 +124,19 @@ def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
         for _ in range(PROFILED):
             call()
         synchronise(device)
-    # Kernels are listed beside the operators that launched them, which have their time, too.
-    events = [event for event in profiled.key_averages() if event.device_type == DeviceType.CPU]
+    kind = DeviceType.CUDA if cuda else DeviceType.CPU
+    events = [event for event in profiled.key_averages() if event.device_type == kind]
     times = {event: event.self_device_time_total if cuda else event.self_cpu_time_total for event in events}
     total = sum(times.values())
     longest = sorted(times, key=times.get, reverse=True)[:OPERATORS]
-    return [{"name": event.key, "calls": event.count / PROFILED, "seconds": times[event] / PROFILED / 1e6,
+    return [{"name": shortened(event.key), "calls": event.count / PROFILED, "seconds": times[event] / PROFILED / 1e6,
              "share": times[event] / total} for event in longest]
+
+
+def shortened(name: str) -> str:
+    """An operator's or kernel's name without its template's arguments and parameters, at most `LONGEST` characters of it."""
+    name = re.split(r"[<(]", name.removeprefix("void ").replace("(anonymous namespace)::", ""))[0]
+    return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
 
 
 @torch.inference_mode()
@@ -141,8 +157,9 @@ def measure(make: Callable[..., Stylizer], clip: Clip, peak: Peak, rounds: int, 
     whole = {PER_FRAME: play(make(coherence=0.0), clip), COHERENT: coherent, CONVERTED: play_converted(make(), clip),
              USUAL: play_usual(stylizer, clip)}
     parts, others = stages(stylizer, clip), beside(stylizer, clip)
+    runs = {name: as_run(stylizer, stage) for name, stage in parts.items()}
     timings = {timing.name: timing
-               for timing in in_turn({**whole, **parts, **others}, rounds, warm_up, stylizer.device)}
+               for timing in in_turn({**whole, **runs, **others}, rounds, warm_up, stylizer.device)}
     frames = [timings[name].row(timings[PER_FRAME]) for name in whole]
     rows = [timings[name].row(timings[COHERENT]) for name in (*parts, *others)]
     for row in rows:

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 
-from vsneuralstyle import hosts
-from vsneuralstyle.benchmark.clip import Clip
+from vsneuralstyle import hosts, pixels
+from vsneuralstyle.benchmark.clip import CODING, Clip, blank
 from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, PER_FRAME, USUAL, play, play_converted, play_usual
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
 
-TWO = f"core, {COHERENT}, two at a time"
-TWO_PER_FRAME = f"core, {PER_FRAME}, two at a time"
+HOW = {"cpu": "two at a time", "cuda": "ahead"}
+"""How the core works ahead, by the device."""
 BLOCKS = 3
 """Core and hosts take turns in so many blocks of frames, since some have several frames in work."""
 WAITING = 12
@@ -100,17 +100,25 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) ->
             yield arrived
 
 
-def ahead(stylizer: Stylizer, clip: Clip) -> Iterator[float]:
-    """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are begun before."""
-    begun = []
+def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Iterator[float]:
+    """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are begun before.
+
+    converted: from 8-bit I420 in host memory to 8-bit I420 in host memory, as `play_converted` does it.
+    """
+    begun, device, target = [], stylizer.device, blank(*clip.size)
+    pictures = clip.pictures if converted else clip.frames(device)
+    synchronise(device)
     try:
-        for frame in cycle(clip.frames(stylizer.device)):
+        for picture in cycle(pictures):
             with stylizer.aside():  # no longer than this: whoever asks for the frames measures others between them
-                begun.append(stylizer.begin(frame))
+                begun.append(stylizer.begin(pixels.components_to_rgb(picture, CODING, device) if converted else picture))
                 if len(begun) <= AHEAD:
                     continue
-                begun.pop(0).result()
-                synchronise(stylizer.device)
+                stylized, _ = begun.pop(0).result()
+                if converted:
+                    pixels.rgb_to_components(stylized, target, CODING)
+                elif device.type == "cuda":  # not for those that are under way
+                    torch.cuda.current_stream(device).synchronize()
             yield time.monotonic()
     finally:
         wait(begun)
@@ -148,7 +156,11 @@ def measure(
              USUAL: play_usual(stylizer, clip)}
     streams: dict[str, Iterator[float]] = {}
     if stylizer.works_ahead:
-        streams = {TWO_PER_FRAME: ahead(make(coherence=0.0), clip), TWO: ahead(make(), clip)}
+        kind = stylizer.device.type
+        streams = {PER_FRAME: ahead(make(coherence=0.0), clip), COHERENT: ahead(make(), clip)}
+        if kind == "cuda":  # which transfers meanwhile
+            streams[CONVERTED] = ahead(make(), clip, converted=True)
+        streams = {f"core, {what}, {HOW[kind]}": stream for what, stream in streams.items()}
     streams |= {host.name: arrivals(host, host.command(folder, clip, options), clip.size) for host in found}
     seconds: dict[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}

@@ -9,8 +9,8 @@ that of the first row of the same size. "Usual eager float32" is a network of th
 modules, contiguous (NCHW), with random weights: it is there for its time alone. "I420 in and out" starts and ends
 with 8-bit samples in host memory; the other rows' frames are float RGB on the device."""
 STAGES = """\
-Each by itself, on tensors of the clip's second frame. Share: of a coherent frame's time (the first four and the
-detector make one; what hosts convert comes on top)."""
+Each by itself, on tensors of the clip's second frame, on a GPU as a CUDA graph. Share: of a coherent frame's time (the first
+four and the detector make one; what hosts convert comes on top)."""
 ARITHMETIC = """\
 Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones
 as they are, by the kernels in float32 or in pairs of bfloat16; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
@@ -18,11 +18,11 @@ Floor: the longer of operations over the peak and these bytes over the bandwidth
 floor: the same layer by layer, each of which reads its input from memory and writes its output there (where caches
 hold them it can be beaten). Reached: the floor over the measured time."""
 OPERATORS = """\
-Those of a coherent frame that take longest, without what they call in turn. Share: of all operators' time."""
+Those of a coherent frame that take longest, without what they call in turn; on a GPU its kernels. Share: of all of their time."""
 HOSTS = """\
 The core and the hosts in turn, with as many torch threads. A host's time is that from one frame's arrival to the next's,
-I420 in and out, its start left out; so is that of "two at a time", where the core works ahead. Of such times the mean of
-four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
+I420 in and out, its start left out; so is that of "two at a time" (on a CPU) and "ahead" (on a GPU), where the core works
+ahead. Of such times the mean of four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
 START = """\
 A fresh process, the median of its starts, on the first size. "All" is from the command to the first frame."""
 MEMORY = """\
@@ -54,11 +54,8 @@ def text(report: dict) -> str:
         ("size", "", "calls", "ms", "share"),
         ((size, f"`{row['name']}`", f"{row['calls']:g}", _ms(row["seconds"]), f"{row['share']:.1%}")
          for size, of_size in sized for row in of_size["operators"]))]
-    if "without" in report:
-        parts += ["## Hosts", HOSTS]
-        if any(of_size.get("hosts") for _, of_size in sized):
-            parts.append(_frames_table(sized, "hosts"))
-        parts += [f"Without {name}: {reason}." for name, reason in report["without"].items()]
+    parts += ["## Hosts", HOSTS, _frames_table(sized, "hosts")]
+    parts += [f"Without {name}: {reason}." for name, reason in report["without"].items()]
     parts += ["## Start-up", START, _table(("", "seconds"), (
         (row["name"], f"{row['seconds']:.2f}") for row in report["start_up"]))]
     if report["memory"]:
@@ -110,7 +107,7 @@ def write_plot(path: Path, report: dict) -> None:
     for place, of_size in enumerate(report["sizes"]):
         # The other rows beside the hosts are those of the whole frames, once more.
         once = {row["name"] for row in of_size["frames"]}
-        hosts = [row for row in of_size.get("hosts", []) if row["name"].removeprefix("core, ") not in once]
+        hosts = [row for row in of_size["hosts"] if row["name"].removeprefix("core, ") not in once]
         for row in (*of_size["frames"], *hosts):
             series.setdefault(row["name"], []).append((place, row))
     for name, points in series.items():
