@@ -1,4 +1,5 @@
-"""What lies between the convolutions of Net1, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first used.
+"""What lies between the large convolutions of Net1, and the small ones, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first
+used.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths of a frame's time there
 (docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver are missing, both of which PyTorch brings along on Linux,
@@ -10,7 +11,6 @@ nothing waits for the device.
 
 import ctypes
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,7 +116,8 @@ def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shar
     arguments = (ctypes.c_void_p * 1)(ctypes.addressof(held))
     stream = torch.cuda.current_stream(device).cuda_stream
     grid, threads = ((*sizes, 1, 1)[:3] for sizes in (grid, threads))
-    error, = driver.cuLaunchKernel(_function(kernel, device.index), *grid, *threads, shared, stream, ctypes.addressof(arguments), 0)
+    with torch.cuda.device(device):
+        error, = driver.cuLaunchKernel(_function(kernel, device.index), *grid, *threads, shared, stream, ctypes.addressof(arguments), 0)
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}")
 
@@ -372,7 +373,7 @@ def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int)
     flow contiguous."""
     channels, height, width = here.shape[1:]
     known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
-    rows, columns, sharers = 4, 16, 4
+    rows, columns, sharers = 4, 16, 4  # as gpu.cu has them
     shared = 2 * ((rows + 2 * radius) * (columns + 2 * radius) * (channels + MULTIPLE) + rows * columns * known.shape[1])
     _launch(f"match{radius}", _over(width, height, threads=(columns, rows)), (sharers * rows * columns,), here, there, flow, known, height, width,
             channels, known.shape[1], float(pixels), shared=shared)

@@ -23,8 +23,8 @@ def served(net1: Net1) -> bool:
     if weight.device.type != "cuda" or weight.dtype != torch.float16 or not isinstance(flow, LitePWCNet):
         return False
     styles, chains = (
-        [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d) and module.out_channels > 3]
-        for parts in ([style], [*flow.estimators, *(level[1] for level in flow.features), net1.mask])
+        [module for part in networks for module in part.modules() if isinstance(module, nn.Conv2d) and module.out_channels > 3]
+        for networks in ([style], [*flow.estimators, *(level[1] for level in flow.features), net1.mask])
     )
     return (
         all(module.out_channels % gpu.MULTIPLE == 0 for module in (*styles, *chains))
@@ -45,7 +45,7 @@ class _Block:
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
         self.enlarges = isinstance(convolution, UpsampledConv)
-        weight, bias = convolution.rearranged() if self.enlarges else (convolution.weight, convolution.bias)
+        weight = convolution.rearranged()[0] if self.enlarges else convolution.weight
         self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
         self.stride = convolution.stride
         self.norm = _norm(norm) if isinstance(norm, InstanceNorm) else None
@@ -151,7 +151,7 @@ class GpuNet1:
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
-        out = F.conv2d(gpu.enter(frame), self.first)
+        out = F.conv2d(gpu.enter(frame.contiguous()), self.first)
         x = Picture(out, out.shape[1] // gpu.SIDE**2, height, width, gpu.SIDE)
         scale = gpu.statistics(x, *self.first_norm)
         for block in self.down:
@@ -180,7 +180,7 @@ class GpuNet1:
         """As `Net1.look`."""
         height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
         whole = frame if frame.shape[2:] == (height, width) else F.pad(frame, (0, width - frame.shape[3], 0, height - frame.shape[2]), mode="replicate")
-        x = gpu.convolve(gpu.pack(frame, brightness(whole), height, width), *self.colors)
+        x = gpu.convolve(gpu.pack(frame.contiguous(), brightness(whole), height, width), *self.colors)
         x, found = gpu.convolve(x, *self.seconds[0]), []
         for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
             x = gpu.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
@@ -191,7 +191,7 @@ class GpuNet1:
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """As `Net1.change`."""
-        return discounted(gpu.change(frame, previous))
+        return discounted(gpu.change(frame.contiguous(), previous.contiguous()))
 
     motion, quarter, unexplained = Net1.motion, Net1.quarter, Net1.unexplained  # by this `look` and `change`, and `matching`
 
