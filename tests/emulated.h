@@ -2,8 +2,6 @@
 
 #include <barrier>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <immintrin.h>
 #include <memory>
@@ -12,18 +10,19 @@
 
 #define __device__
 #define SHARED extern
-#define KERNEL(name, Job)                                                                                         \
-    static void name##_thread(const Job job);                                                                     \
-    extern "C" int name(const void *job, long size, const unsigned *grid, const unsigned *threads, int together)  \
-    {                                                                                                             \
-        Job copy;                                                                                                 \
-        if (size != sizeof copy)                                                                                  \
-            return -1;                                                                                            \
-        memcpy(&copy, job, sizeof copy);                                                                          \
-        launch([&] { name##_thread(copy); }, grid, threads, together);                                            \
-        return 0;                                                                                                 \
-    }                                                                                                             \
+#define KERNEL(name, Job)                                                                                   \
+    static void name##_thread(const Job job);                                                               \
+    extern "C" int name(const void *job, long size, const unsigned *grid, const unsigned *threads, int shared) \
+    {                                                                                                       \
+        Job copy;                                                                                           \
+        if (size != sizeof copy)                                                                            \
+            return -1;                                                                                      \
+        memcpy(&copy, job, sizeof copy);                                                                    \
+        return launch([&] { name##_thread(copy); }, grid, threads, shared);                                 \
+    }                                                                                                       \
     static void name##_thread(const Job job)
+
+alignas(16) char room[1 << 17] asm("memory"); /* a block's shared memory */
 
 struct Index {
     unsigned x, y, z;
@@ -37,7 +36,8 @@ static void __syncthreads()
     together_at->arrive_and_wait();
 }
 
-template <typename Kernel> static void launch(Kernel kernel, const unsigned *grid, const unsigned *threads, int together)
+/* Nonzero where a block has written beyond its shared memory. */
+template <typename Kernel> static int launch(Kernel kernel, const unsigned *grid, const unsigned *threads, int shared)
 {
     const unsigned count = threads[0] * threads[1] * threads[2], blocks = grid[0] * grid[1] * grid[2];
     blockDim = {threads[0], threads[1], threads[2]}, gridDim = {grid[0], grid[1], grid[2]};
@@ -46,22 +46,27 @@ template <typename Kernel> static void launch(Kernel kernel, const unsigned *gri
         threadIdx = {thread % threads[0], thread / threads[0] % threads[1], thread / threads[0] / threads[1]};
         kernel();
     };
-    if (!together) {
+    memset(room + shared, 'x', sizeof room - shared);
+    if (shared) {
+        together_at = std::make_unique<std::barrier<>>(count);
+        std::vector<std::thread> team;
+        for (unsigned thread = 0; thread < count; thread++)
+            team.emplace_back([&, thread] {
+                for (unsigned block = 0; block < blocks; block++) {
+                    run(block, thread);
+                    __syncthreads();
+                }
+            });
+        for (auto &member : team)
+            member.join();
+    } else {
         for (unsigned n = 0; n < blocks * count; n++)
             run(n / count, n % count);
-        return;
     }
-    together_at = std::make_unique<std::barrier<>>(count);
-    std::vector<std::thread> team;
-    for (unsigned thread = 0; thread < count; thread++)
-        team.emplace_back([&, thread] {
-            for (unsigned block = 0; block < blocks; block++) {
-                run(block, thread);
-                __syncthreads();
-            }
-        });
-    for (auto &member : team)
-        member.join();
+    for (const char *beyond = room + shared; beyond < room + sizeof room; beyond++)
+        if (*beyond != 'x')
+            return -2;
+    return 0;
 }
 
 static float widened(unsigned short half)
@@ -73,8 +78,6 @@ static unsigned short narrowed(float value)
 {
     return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
 }
-
-alignas(16) char room[1 << 20] asm("memory"); /* the blocks' shared memory */
 
 template <int TILES> struct Right {
     const unsigned short *from;

@@ -96,7 +96,7 @@ def core() -> Iterator[tuple[bool, str]]:
         yield True, (f"kernels {gpu.name(device, torch.float16)}" if gpu.name(device, torch.float16) else
                      f"no kernels for this GPU: a frame takes about five times as long. They need compute capability {gpu.CAPABILITY[0]}."
                      f"{gpu.CAPABILITY[1]} (this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which PyTorch "
-                     "has, and NVIDIA's Python bindings: pip install cuda-bindings")
+                     f"has, and NVIDIA's Python bindings: pip install 'cuda-bindings=={(torch.version.cuda or '').split('.')[0]}.*'")
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
     if not styles:
         yield False, (f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train "

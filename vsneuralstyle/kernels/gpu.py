@@ -62,21 +62,26 @@ def name(device: torch.device, precision: torch.dtype) -> str | None:
 
 
 def _compiled(capability: tuple[int, int]) -> bytes:
+    """For GPUs of that compute capability; for those that NVRTC doesn't know yet what their driver compiles."""
     from cuda.bindings import nvrtc
 
+    number, known = 10 * capability[0] + capability[1], nvrtc.nvrtcGetSupportedArchs()[1]
+    exact = number in known
+    architecture = b"sm_%d" % number if exact else b"compute_%d" % max((one for one in known if one < number), default=number)
     source = Path(__file__).with_name("gpu.cu").read_bytes()
     _, program = nvrtc.nvrtcCreateProgram(source, b"gpu.cu", 0, [], [])
-    options = [b"--gpu-architecture=sm_%d%d" % capability, b"--std=c++17"]
+    options = [b"--gpu-architecture=" + architecture, b"--std=c++17"]
     error, = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = bytes(nvrtc.nvrtcGetProgramLogSize(program)[1])
         nvrtc.nvrtcGetProgramLog(program, log)
         raise DeviceError(f"NVRTC can't compile gpu.cu for compute capability {capability}: {log.decode(errors='replace').strip()}; "
                           "update PyTorch, or use device cpu")
-    binary = bytes(nvrtc.nvrtcGetCUBINSize(program)[1])
-    nvrtc.nvrtcGetCUBIN(program, binary)
+    size, get = (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN) if exact else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+    compiled = bytes(size(program)[1])
+    get(program, compiled)
     nvrtc.nvrtcDestroyProgram(program)
-    return binary
+    return compiled
 
 
 @cache

@@ -108,7 +108,8 @@ def global_match(scores: Tensor) -> Tensor:
     flat = scores.detach().float().view(batch, height * width, height * width)
     there = flat.softmax(2)
     best = there.argmax(2, keepdim=True)
-    sure = (there * flat.softmax(1)).gather(2, best)
+    # By way of its transpose: down the columns as they lie, a GPU's softmax took 1.6 ms of a frame at 1920x1080.
+    sure = (there * flat.mT.contiguous().softmax(2).mT).gather(2, best)
     neighbour = torch.arange(9, device=scores.device)
     x, y = best % width + neighbour % 3 - 1, best // width + neighbour // 3 - 1  # (B, places, 9)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
