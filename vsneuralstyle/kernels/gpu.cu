@@ -1,4 +1,5 @@
-/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators.
+/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators. And the small
+ * convolutions of its flow and mask networks.
  *
  * Compiled by NVRTC when a GPU is first used (gpu.py), without headers. A kernel takes one struct, its job. Pictures are float16 unless it
  * says otherwise, their channels last, a multiple of 8; everything is computed in float32. No result depends on the order in which

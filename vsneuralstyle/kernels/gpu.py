@@ -44,6 +44,8 @@ CAPABILITY = 8, 0
 @cache
 def compiles() -> bool:
     """Whether NVRTC is here, and what loads and launches kernels."""
+    if torch.version.cuda is None:  # PyTorch for AMD's GPUs calls them cuda, too
+        return False
     try:
         from cuda.bindings import driver, nvrtc  # noqa: F401
         return nvrtc.nvrtcVersion()[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS
