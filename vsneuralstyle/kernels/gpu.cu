@@ -100,11 +100,16 @@ __device__ static Vector load(const float *from)
     return vector;
 }
 
+__device__ static unsigned int pair(float first, float second)
+{
+    return narrowed(first) | (unsigned int)narrowed(second) << 16;
+}
+
 __device__ static void store(Half *to, const Vector &vector)
 {
     Halves halves;
     for (int n = 0; n < EIGHT; n += 2)
-        halves.pairs[n / 2] = narrowed(vector.values[n]) | (unsigned int)narrowed(vector.values[n + 1]) << 16;
+        halves.pairs[n / 2] = pair(vector.values[n], vector.values[n + 1]);
     *(Halves *)to = halves;
 }
 
@@ -153,11 +158,6 @@ __device__ static Long place(const Layout &layout, int y, int x)
 struct alignas(8) Quad { /* four float16 */
     unsigned int pairs[2];
 };
-
-__device__ static unsigned int pair(float first, float second)
-{
-    return narrowed(first) | (unsigned int)narrowed(second) << 16;
-}
 
 struct Enter {
     const float *frame; /* (3, height, width) */
@@ -877,6 +877,18 @@ struct Columns {
     int places;
 };
 
+/* One score more of a softmax: the largest so far, and the sum of exp(score - largest). Whether it is the largest. */
+__device__ static bool counted(float score, float *most, float *sum)
+{
+    const bool larger = score > *most;
+    if (larger) {
+        *sum *= expf(*most - score);
+        *most = score;
+    }
+    *sum += expf(score - *most);
+    return larger;
+}
+
 enum { ABREAST = 32, ROWS_APART = 16 };
 
 /* A block is ABREAST columns, ROWS_APART threads each. */
@@ -886,14 +898,8 @@ KERNEL(columns, Columns)
     const int lane = threadIdx.x % ABREAST, slice = threadIdx.x / ABREAST, column = blockIdx.x * ABREAST + lane;
     float most = -1e30f, sum = 0;
     if (column < job.places)
-        for (int row = slice; row < job.places; row += ROWS_APART) {
-            const float score = widened(job.scores[(Long)row * job.places + column]);
-            if (score > most) {
-                sum *= expf(most - score);
-                most = score;
-            }
-            sum += expf(score - most);
-        }
+        for (int row = slice; row < job.places; row += ROWS_APART)
+            counted(widened(job.scores[(Long)row * job.places + column]), &most, &sum);
     shared[slice * ABREAST + lane] = most;
     shared[(ROWS_APART + slice) * ABREAST + lane] = sum;
     __syncthreads();
@@ -924,15 +930,9 @@ KERNEL(rows, Rows)
     const Half *scores = job.scores + (Long)here * places;
     float most = -1e30f, sum = 0;
     int best = 0;
-    for (int n = thread; n < places; n += threads) {
-        const float score = widened(scores[n]);
-        if (score > most) {
-            sum *= expf(most - score);
-            most = score;
+    for (int n = thread; n < places; n += threads)
+        if (counted(widened(scores[n]), &most, &sum))
             best = n;
-        }
-        sum += expf(score - most);
-    }
     int *bests = (int *)(shared + threads);
     shared[thread] = most;
     bests[thread] = best;

@@ -13,6 +13,7 @@ import ctypes
 import struct
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import torch
@@ -260,7 +261,7 @@ def normalise(
     height, width = x.height + 2 * pad, x.width + 2 * pad
     out = _empty(x.samples, x.channels * side**2, height // side, width // side, torch.float16)
     to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
-    grid = (-(-width * (x.channels // MULTIPLE) // BLOCK), height)
+    grid = _over(width * (x.channels // MULTIPLE), height, threads=(BLOCK, 1))
     _launch("normalise", grid, (BLOCK,), x.samples, scale, residual and residual.samples, out, *x.layout(), *beside.layout(), *to.layout(0),
             x.height, x.width, pad, repeats, relu, x.samples.dtype == torch.float32)
     return to
@@ -287,7 +288,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes
     height, width = (size - (side == 2) for size in x.shape[2:])
     out = torch.empty((1, outputs, height, width), device=x.device) if planes else _empty(x, outputs, height, width)
     # Larger tiles read less and wait less, where there are enough of them for a GPU's processors.
-    rows = 16 if -(-height // 16) * -(-width // 16) >= MANY else 8
+    rows = 16 if prod(_over(width, height, threads=(16, 16))) >= MANY else 8
     kernel = (f"convolve{2 * pairs}" if side == 3 else "convolve_packed") + ("_large" if rows == 16 else "")
     shared = (rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
     _launch(kernel, _over(width, height, threads=(16, rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
@@ -335,7 +336,7 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
     """
     channels, height, width = feature.shape[1:]
     warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, channels + MULTIPLE, height, width)
-    grid = (-(-width * (channels // MULTIPLE + 1) // BLOCK), height)
+    grid = _over(width * (channels // MULTIPLE + 1), height, threads=(BLOCK, 1))
     _launch("follow", grid, (BLOCK,), previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic)
     return warped, difference
 
@@ -348,14 +349,16 @@ def blend(
     change: Tensor | None,
     still: float,
     hold: float,
-    coherence: Tensor,
+    coherence: float | Tensor,
     refresh: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F°_t, M, and M as `sharpened` takes it, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
-    `Net1.compose` has them; the coherence is a number on the device."""
+    `Net1.compose` has them; the coherence may be a number on the device."""
+    if not isinstance(coherence, Tensor):
+        coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
     composite, (blended, blurred) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
-    grid = (-(-width * (channels // MULTIPLE) // BLOCK), height)
+    grid = _over(width * (channels // MULTIPLE), height, threads=(BLOCK, 1))
     _launch("blend", grid, (BLOCK,), feature, warped, mask, flow, change, coherence, composite, blended, blurred, height, width,
             channels, float(still), float(hold), float(refresh))
     return composite, blended, blurred
@@ -365,13 +368,13 @@ def sharpened(composite: Tensor, feature: Tensor, blurred: Tensor, sharpen: floa
     """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     channels, height, width = feature.shape[1:]
     energy, gain = torch.empty((2, height, width), device=feature.device), torch.empty_like(blurred)
-    groups = channels // MULTIPLE
-    columns, strips = BLOCK // groups, -(-height // 8)
+    groups, strip = channels // MULTIPLE, 8  # rows, as gpu.cu has them
+    columns = BLOCK // groups
     threads = columns * groups
-    _launch("energy", (-(-width // columns), strips), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
+    _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
     _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, blurred, gain, height, width, channels, float(sharpen))
     out = torch.empty_like(composite)
-    _launch("sharpen", (-(-width * groups // BLOCK), strips), (BLOCK,), composite, gain, out, height, width, channels)
+    _launch("sharpen", _over(width * groups, height, threads=(BLOCK, strip)), (BLOCK,), composite, gain, out, height, width, channels)
     return out
 
 

@@ -1,7 +1,7 @@
 """Net1 on a GPU by the kernels of `gpu` and cuDNN's convolutions: the same pictures, within rounding, as
 `vsneuralstyle.networks.net1.Net1`, which has the weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
+from vsneuralstyle.kernels.shared import KernelNet1
 from vsneuralstyle.networks.flow import brightness
-from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
-from vsneuralstyle.networks.net1 import Net1, discounted
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, LitePWCNet
+from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform import STRIDE, ResidualBlock, UpsampledConv, in_squares
@@ -87,19 +88,25 @@ class _Bank:
         return self.blocks(gpu.normalise(*self.convolution(x), pad=1))
 
 
+Layer = tuple[Tensor, Tensor, float]
+"""Weight, bias and slope of what is negative, as `gpu.convolve` takes them."""
+
+
+def _layer(convolution: nn.Conv2d, slope: float, arranged: Callable[[Tensor], Tensor] = gpu.convolution_weight) -> Layer:
+    """arranged: what is made of the weight."""
+    return arranged(convolution.weight.detach()), convolution.bias.detach().float(), slope
+
+
+def _leaky(layer: nn.Sequential) -> tuple[nn.Conv2d, float]:
+    """A convolution, and the slope of the leaky ReLU behind it."""
+    return layer[0], layer[1].negative_slope
+
+
 class _Chain:
-    """Convolutions with 0 about the border, each with a slope of what is negative, and a last one to a channel or two, as planes.
+    """Convolutions with 0 about the border, and a last one to a channel or two, as planes."""
 
-    Args:
-        order: of the first one's inputs, where they come in another order.
-    """
-
-    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, order: Tensor | None = None) -> None:
-        self.layers = []
-        for convolution, slope in layers:
-            weight = convolution.weight if order is None else convolution.weight[:, order]
-            order = None
-            self.layers.append((gpu.convolution_weight(weight), convolution.bias.detach().float(), slope))
+    def __init__(self, layers: Sequence[Layer], last: nn.Conv2d) -> None:
+        self.layers = layers
         self.last = gpu.convolution_weight(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -108,17 +115,19 @@ class _Chain:
         return gpu.convolve(x, *self.last, planes=True)
 
 
-class GpuNet1:
+class GpuNet1(KernelNet1):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a GPU, in float16.
     """
 
+    by = gpu
+
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
-        self.net1, self.flow = net1, flow
+        self.net1 = net1
         first, *halving = style.down
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]
@@ -128,25 +137,20 @@ class GpuNet1:
         *ups, last = style.up
         self.ups = [_Block(block[0], block[1]) for block in ups]
         self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
-        self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
-        self.colors = self._layer(flow.features[0][0], gpu.packed_weight)
-        self.halvings = [(level[0][0].weight.detach(), level[0][0].bias.detach().float(), level[0][1].negative_slope) for level in flow.features[1:]]
-        self.seconds = [self._layer(level[1]) for level in flow.features]
-        self.estimators = []
-        for estimator, predict, radius in zip(flow.estimators, flow.predicts, RADII):
-            volume, known = (2 * radius + 1) ** 2, estimator[0][0].in_channels
-            order = torch.tensor([*range(volume, known - 2), *range(volume), known - 2, known - 1])  # as `gpu.match` lays them down
-            self.estimators.append(_Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, order))
-        self.matching = {"found": self._found, "residual": self._residual}
+        self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
+        (colors, *halvings), seconds = zip(*flow.features)
+        self.colors = _layer(*_leaky(colors), gpu.packed_weight)
+        self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
+        self.seconds = [_layer(*_leaky(second)) for second in seconds]
+        self.estimators = [self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)]
 
     @staticmethod
-    def _layer(layer: nn.Sequential, weight: Callable[[Tensor], Tensor] = gpu.convolution_weight) -> tuple[Tensor, Tensor, float]:
-        """A convolution and a leaky ReLU, as `gpu.convolve` takes them."""
-        return weight(layer[0].weight), layer[0].bias.detach().float(), layer[1].negative_slope
-
-    @property
-    def still(self) -> float:
-        return self.net1.still
+    def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
+        """Its first layer takes its inputs as `gpu.match` lays them down: the feature before the cost volume."""
+        first, *others = map(_leaky, estimator)
+        volume, known = (2 * radius + 1) ** 2, first[0].in_channels
+        order = [*range(volume, known - 2), *range(volume), known - 2, known - 1]
+        return _Chain([_layer(*first, lambda weight: gpu.convolution_weight(weight[:, order])), *(_layer(*other) for other in others)], predict)
 
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
@@ -179,7 +183,9 @@ class GpuNet1:
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""
         height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
-        whole = frame if frame.shape[2:] == (height, width) else F.pad(frame, (0, width - frame.shape[3], 0, height - frame.shape[2]), mode="replicate")
+        whole = frame
+        if frame.shape[2:] != (height, width):  # a copy that takes as long as what follows
+            whole = F.pad(frame, (0, width - frame.shape[3], 0, height - frame.shape[2]), mode="replicate")
         x = gpu.convolve(gpu.pack(frame.contiguous(), brightness(whole), height, width), *self.colors)
         x, found = gpu.convolve(x, *self.seconds[0]), []
         for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
@@ -189,41 +195,4 @@ class GpuNet1:
             found.append(gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples)
         return tuple(found)
 
-    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """As `Net1.change`."""
-        return discounted(gpu.change(frame.contiguous(), previous.contiguous()))
-
-    motion, quarter, unexplained = Net1.motion, Net1.quarter, Net1.unexplained  # by this `look` and `change`, and `matching`
-
-    @staticmethod
-    def _found(scores: Tensor) -> Tensor:
-        """As `global_match` of `litepwcnet`."""
-        return gpu.global_match(scores, SURE)
-
-    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-        """As `LitePWCNet.residual`."""
-        return self.estimators[n](gpu.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
-
-    def compose(
-        self,
-        feature: Tensor,
-        previous: Tensor,
-        flow: Tensor,
-        unexplained: Tensor,
-        change: Tensor | None = None,
-        coherence: float | Tensor = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """As `Net1.compose`."""
-        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
-        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
-        flow = flow.contiguous()
-        if not isinstance(coherence, Tensor):
-            coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
-        warped, difference = gpu.follow(previous, flow, feature, unexplained.contiguous(), cubic)
-        change = change.contiguous() if change is not None and net1.still > 0 else None
-        composite, blended, blurred = gpu.blend(
-            feature, warped, self.mask(difference), flow, change, net1.still, net1.hold, coherence, net1.refresh
-        )
-        if net1.sharpen:
-            composite = gpu.sharpened(composite, feature, blurred, net1.sharpen)
-        return composite, blended
+    quarter, unexplained = Net1.quarter, Net1.unexplained

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu_net1
-from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, pixels
-from vsneuralstyle.networks.net1 import Net1, discounted
+from vsneuralstyle.kernels.shared import KernelNet1
+from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, LitePWCNet
+from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock, UpsampledConv
@@ -105,11 +106,6 @@ def _block(block: ConvBlock) -> _Convolution:
     return _Convolution(block[0], 1.0 if norm else 0.0, norm)
 
 
-def _found(scores: Tensor) -> Tensor:
-    """As `global_match` of `litepwcnet`."""
-    return kernels.global_match(scores, SURE)
-
-
 class _Chain:
     """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
@@ -150,17 +146,19 @@ class _Bank:
         return self.blocks(kernels.normalise(*self.convolution(x)))
 
 
-class FusedNet1:
+class FusedNet1(KernelNet1):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a CPU, in its precision.
     """
 
+    by = kernels
+
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style = net1.style
-        self.net1, self.flow = net1, net1.flow
+        self.net1 = net1
         self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
         if isinstance(self.flow, LitePWCNet):
             # Of each level a convolution that halves, and one more; the first level's feature nobody looks at, and the first of all
@@ -225,54 +223,13 @@ class FusedNet1:
             features.append(kernels.normalise(x, scale))
         return tuple(features)
 
-    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """As `Net1.change`."""
-        return discounted(kernels.change(frame, previous))
-
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""
         return kernels.quarter(frame)
 
-    motion = Net1.motion  # by this `look` and `change`, and `matching`
-
-    @property
-    def matching(self) -> dict[str, object]:
-        return {"found": _found, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
-
-    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-        """As `LitePWCNet.residual`."""
-        return self.estimators[n](kernels.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
-
-    @property
-    def still(self) -> float:
-        return self.net1.still
-
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.unexplained`."""
         return kernels.unexplained(quarter, previous, flow.contiguous())
-
-    def compose(
-        self,
-        feature: Tensor,
-        previous: Tensor,
-        flow: Tensor,
-        unexplained: Tensor,
-        change: Tensor | None = None,
-        coherence: float = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """As `Net1.compose`."""
-        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
-        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
-        flow = flow.contiguous()
-        warped, difference = kernels.follow(previous, flow, feature, unexplained.contiguous(), cubic)
-        mask = self.mask(difference)
-        change = change.contiguous() if change is not None and net1.still > 0 else None
-        composite, blended, blurred = kernels.blend(
-            feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh
-        )
-        if net1.sharpen:
-            composite = kernels.sharpened(composite, feature, blurred, net1.sharpen)
-        return composite, blended
 
 
 Networks = Net1 | FusedNet1 | gpu_net1.GpuNet1

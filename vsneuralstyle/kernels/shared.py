@@ -1,0 +1,73 @@
+"""What Net1 does alike by a CPU's kernels and by a GPU's."""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from vsneuralstyle.networks.litepwcnet import RADII, SURE, LitePWCNet, pixels
+from vsneuralstyle.networks.net1 import Net1, discounted
+
+
+class KernelNet1:
+    """`Net1`'s methods between its networks' convolutions, for one frame at a time and without gradients.
+
+    by: the module of kernels. net1: which has the weights. mask, estimators: chains of convolutions; of the flow network's levels, where it
+    is a `LitePWCNet`. A subclass has these, and `look` and `quarter` and `unexplained` besides `encode` and `decode`.
+    """
+
+    by: ModuleType
+    net1: Net1
+    mask: Callable[[Tensor], Tensor]
+    estimators: Sequence[Callable[[Tensor], Tensor]]
+
+    motion = Net1.motion  # by this `look` and `change`, and `matching`
+
+    @property
+    def flow(self) -> torch.nn.Module:
+        return self.net1.flow
+
+    @property
+    def still(self) -> float:
+        return self.net1.still
+
+    @property
+    def matching(self) -> dict[str, object]:
+        """As `Net1.matching`."""
+        return {"found": self._found, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
+
+    def _found(self, scores: Tensor) -> Tensor:
+        """As `global_match` of `litepwcnet`."""
+        return self.by.global_match(scores, SURE)
+
+    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """As `LitePWCNet.residual`."""
+        return self.estimators[n](self.by.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return discounted(self.by.change(frame.contiguous(), previous.contiguous()))
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
+        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
+        flow = flow.contiguous()
+        warped, difference = self.by.follow(previous, flow, feature, unexplained.contiguous(), cubic)
+        mask = self.mask(difference)
+        change = change.contiguous() if change is not None and net1.still > 0 else None
+        composite, blended, blurred = self.by.blend(
+            feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh
+        )
+        if net1.sharpen:
+            composite = self.by.sharpened(composite, feature, blurred, net1.sharpen)
+        return composite, blended
