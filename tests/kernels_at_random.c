@@ -17,12 +17,12 @@ int draw(Fork, int, const void *, long, long, const float *, const void *, int, 
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float *);
 int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
-int blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float,
+int blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float, float,
            float, float *, float *, float *, int);
 int few(Fork, int, const void *, long, long, long, const float *, const float *, long, float *, int);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
 int global_match(Fork, int, const void *, long, long, float, float *, int);
-int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float, float *, int);
+int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
 
 static long from_to(long first, long last)
@@ -91,12 +91,12 @@ int main(int count, char **arguments)
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);
         void *difference = samples(height * width * (channels + 16), half, 1);
         float *mask = samples(height * width, 0, 200);
-        float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1), *blurred = samples(height * width, 0, 1);
+        float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1), *most = samples(height * width, 0, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
         follow(NULL, 1, before, flow, x, frame, height, width, channels, on, warped, difference, half);
-        blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, composite, blended, blurred, half);
+        blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, 0.2f, composite, blended, most, half);
 
-        if (sharpened(NULL, 1, composite, x, blurred, height, width, channels, 0.1f, warped, half))
+        if (sharpened(NULL, 1, composite, x, most, height, width, channels, warped, half))
             return 1;
 
         long radius = from_to(2, 3), across = 2 * radius + 1;
@@ -115,7 +115,7 @@ int main(int count, char **arguments)
 
         void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
                        first_points, last_points, sixteen, both, entered, drawn, shown, flow,
-                       warped, before, difference, mask, composite, blended, blurred, known, there};
+                       warped, before, difference, mask, composite, blended, most, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
     }

@@ -1,6 +1,6 @@
 """The networks as pure functions: shapes, units, and what the paper's figures say of their size."""
 
-from itertools import cycle
+from itertools import cycle, product
 
 import pytest
 import torch
@@ -206,7 +206,29 @@ def test_warp_samples_at_p_plus_flow():
     flow[:, 0] = 0.5
     torch.testing.assert_close(warp(source, flow)[..., :4], (source[..., 1:] + source[..., :-1]) / 2)
     flow[:, 0] = -100  # outside: the border's pixel
-    torch.testing.assert_close(warp(source, flow), source[..., :1].expand_as(source))
+    for mode in ("bilinear", "bicubic"):
+        torch.testing.assert_close(warp(source, flow, mode), source[..., :1].expand_as(source))
+
+
+def test_bicubic_warping_is_keys_cubic_convolution():
+    source, flow = torch.rand(1, 2, 9, 11, dtype=torch.float64), 8 * torch.rand(1, 2, 9, 11) - 4
+
+    def weight(x: float) -> float:  # his Eq. 15
+        x = abs(x)
+        return 1.5 * x**3 - 2.5 * x**2 + 1 if x < 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+    expected = torch.zeros_like(source)
+    for y, x in product(range(9), range(11)):
+        across, down = x + flow[0, 0, y, x].item(), y + flow[0, 1, y, x].item()
+        for row, column in product(range(-8, 20), range(-8, 20)):
+            shares = weight(down - row) * weight(across - column)
+            expected[..., y, x] += shares * source[..., min(max(row, 0), 8), min(max(column, 0), 10)]
+    torch.testing.assert_close(warp(source, flow, "bicubic"), expected.float(), rtol=0, atol=2e-5)
+    # What it is for: where a surface bends, too, it is met exactly.
+    x = torch.arange(11.0)
+    curve, flow = (x * x).expand(1, 1, 9, 11).contiguous(), torch.zeros(1, 2, 9, 11)
+    flow[:, 0] = 0.3
+    torch.testing.assert_close(warp(curve, flow, "bicubic")[..., 1:-2], ((x + 0.3) ** 2).expand(1, 1, 9, 11)[..., 1:-2], rtol=1e-4, atol=1e-4)
 
 
 def test_composition_is_equation_3():
@@ -224,11 +246,11 @@ def test_composition_is_equation_3():
 
 
 @torch.no_grad()
-def test_what_resampling_blurs_issharpened_up_to_what_the_frame_has():
+def test_what_resampling_blurs_is_sharpened_up_to_what_the_frame_has():
     net1, flow = Net1(flow_width=0.125, refresh=0, sharpen=0.3), torch.full((1, 2, 24, 24), 4.0)
     sharp = torch.randn(1, 64, 24, 24)
     blurred = F.avg_pool2d(F.pad(sharp, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    slightly, reused = 0.9 * sharp + 0.1 * blurred, torch.ones(1, 1, 24, 24)
+    slightly, most = 0.9 * sharp + 0.1 * blurred, torch.full((1, 1, 24, 24), 0.3)
 
     def detail(x: torch.Tensor) -> torch.Tensor:
         return x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -236,19 +258,28 @@ def test_what_resampling_blurs_issharpened_up_to_what_the_frame_has():
     def share(x: torch.Tensor) -> float:
         return (detail(x).square().mean() / detail(sharp).square().mean()).sqrt().item()
 
-    very = net1.sharpened(blurred, sharp, reused)
+    very = net1.sharpened(blurred, sharp, most)
     torch.testing.assert_close(very, blurred + 0.3 * detail(blurred))  # no more than that
-    assert share(slightly) < 0.95 and 0.97 < share(net1.sharpened(slightly, sharp, reused)) < 1.01  # no further than the frame
-    torch.testing.assert_close(net1.sharpened(sharp, sharp, reused), sharp)
-    torch.testing.assert_close(net1.sharpened(sharp, blurred, reused), sharp)
+    assert share(slightly) < 0.95 and 0.97 < share(net1.sharpened(slightly, sharp, most)) < 1.01  # no further than the frame
+    torch.testing.assert_close(net1.sharpened(sharp, sharp, most), sharp)
+    torch.testing.assert_close(net1.sharpened(sharp, blurred, most), sharp)
     # As it is composed: with the mask's share.
     feature, unexplained = torch.randn(1, 64, 24, 24), torch.zeros(1, 3, 24, 24)
     plain = Net1(flow_width=0.125, refresh=0, sharpen=0)
     plain.load_state_dict(net1.state_dict())
     composite, mask = plain.compose(feature, blurred, flow, unexplained)
     sharpened, _ = net1.compose(feature, blurred, flow, unexplained)
-    torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, mask))
+    torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, 0.3 * mask))
     assert (sharpened - composite).abs().max() > 0.01
+    # What a codec leaves of no change counts by its share of a quarter of `still`: what is repeated has been sharpened before.
+    net1.hold = plain.hold = 0.0
+    for change, share in ((0.0, 0.0), (net1.still / 8, 0.5), (net1.still / 2, 1.0), (1.0, 1.0)):
+        sharpened, _ = net1.compose(feature, blurred, flow, unexplained, torch.full((1, 1, 24, 24), change))
+        torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, 0.3 * share * mask))
+    # Where nothing moves nothing is resampled, and what was averaged away is given back whole.
+    still = torch.zeros(1, 2, 24, 24)
+    composite, mask = plain.compose(feature, blurred, still, unexplained)
+    torch.testing.assert_close(net1.compose(feature, blurred, still, unexplained)[0], net1.sharpened(composite, feature, mask))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from vsneuralstyle.evaluation.clips import Clip
 from vsneuralstyle.evaluation.methods import Method
 
 SAMPLED = 8
-"""Every so many frames, and at the last one, the costly figures are taken: PSI and those of VGG-19."""
+"""Every so many frames, and at the last one, the costly figures are taken: those of VGG-19."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ def measure(
             before = outputs[-2] if len(outputs) > 1 and not starts else None
             track.difference.append(float("nan") if before is None else 255 * metrics.rms_difference(output, before))
             track.gradient.append(sharpness.rms_gradient(output).item())
-            track.psi.append(sharpness.psi(output[0]) if sampled else float("nan"))
+            track.psi.append(sharpness.psi(output[0]))
             features = source_features  # they are the source's own, too
             if source_features and output is not frame:
                 features = perception.features(output)

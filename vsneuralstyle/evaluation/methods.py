@@ -113,7 +113,7 @@ class _ComposedNet1:
         result = self._motion.compose(feature, previous, flow, *others)
         flow, mask = (F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1]))
         warped = warp(self._previous, flow / self._stride, self._net1.warp_mode)
-        self._composite = self._net1.sharpened(torch.lerp(self._composite, warped, mask), self._composite, mask)
+        self._composite = self._net1.sharpened(torch.lerp(self._composite, warped, mask), self._composite, self._net1.sharpen * mask)
         return result
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:

@@ -18,16 +18,15 @@ e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three cha
 (or t − 10), then over a clip's pairs, then over clips; pairs across a cut are left out. Ratio: over the first row's. Better:
 pairs whose error is lower than the first row's. RMSE: the root of a pair's error, averaged alike. Gradient: RMS of
 neighbouring pixels' luma (BT.709) differences in a clip's last frame, over the first row's. PSI: Feichtenhofer et al. 2013,
-every eighth frame, and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of
-four layers. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other.
+and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of
+four layers, every eighth frame. Style and content: the trained losses before their weights. fps: of the core alone, one frame after the other.
 Rows in brackets are the paper's Table 1, on its own test set and by its own nets."""
 DEFINITION_OF_LAYERS = """
 r1(E) and so on: features composed at that layer, of so many times the frame's resolution, in the encoder or the
 decoder, by the flow and the mask of "coherent", resized. Table 3 of the paper is of muse, and in brackets beside muse's."""
 DEFINITION_OF_LONG = """\
-Long takes, a scene's frame 24 and its last, each figure over that of the first row: the gradient's mean over the five
-frames about that frame (at the end the last five), PSI's over those among them that have it, e_stab's over the pairs
-before it."""
+Long takes, a scene's frame 24 and its last, each figure over that of the first row: the gradient's and PSI's mean over the five
+frames about that frame (at the end the last five), e_stab's over the pairs before it."""
 
 PAPER = {
     "johnson": {
@@ -209,8 +208,8 @@ def long_table(tracks: Sequence[Track]) -> str:
     """A Markdown table of the clips that end with a scene of more than `LONG` frames, "" without one: how sharp and how
     steady each method but the first and the source is in frame `RUN` of that scene and in its last, over the first one.
 
-    The gradient is that of the five frames about it (at the end the last five), PSI that of those among them that have
-    it, the ratio of e_stab that of the `RUN` pairs up to it.
+    Gradient and PSI are those of the five frames about it (at the end the last five), the ratio of e_stab that of the `RUN` pairs
+    up to it.
     """
     rows = []
     for clip in dict.fromkeys(track.clip for track in tracks):
@@ -345,14 +344,12 @@ def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
         upper, lower = figure.subplots(2, sharex=True)
         for name in methods:
             track = by[clip, name]
-            long = len(track.errors[1]) > LONG
-            if long:
-                line, = upper.plot(track.errors[1], linewidth=0.5, alpha=0.6)
-                upper.plot(running_mean(track.errors[1]), label=name, color=line.get_color(), linewidth=1.5)
-            else:
-                upper.plot(track.errors[1], label=name, linewidth=1)
-            sampled = [(t, value) for t, value in enumerate(track.psi) if not math.isnan(value)]
-            lower.plot(*zip(*sampled), label=name, marker=".", linewidth=1) if sampled else None
+            for axes, values in ((upper, track.errors[1]), (lower, track.psi)):
+                if len(values) > LONG:
+                    line, = axes.plot(values, linewidth=0.5, alpha=0.6)
+                    axes.plot(running_mean(values), label=name, color=line.get_color(), linewidth=1.5)
+                else:
+                    axes.plot(values, label=name, linewidth=1)
         upper.set(ylabel="e_stab", yscale="log", title=clip)
         lower.set(ylabel="PSI", xlabel="frame")
         # Below is less than a tenth of a code value, as between frames that repeat.

@@ -402,20 +402,21 @@ def blend(
     hold: float,
     coherence: float,
     refresh: float,
+    sharpen: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, M, and M as `sharpened` takes it, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    """F°_t, M, and by how much `sharpened` may raise detail, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
     `Net1.compose` has them."""
-    composite, (blended, blurred) = torch.empty_like(warped), torch.empty((2, 1, 1, *feature.shape[2:]))
-    numbers = (float(number) for number in (still, hold, coherence, refresh))
-    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended, blurred,
+    composite, (blended, most) = torch.empty_like(warped), torch.empty((2, 1, 1, *feature.shape[2:]))
+    numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
+    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended, most,
           _half(feature))
-    return composite, blended, blurred
+    return composite, blended, most
 
 
-def sharpened(composite: Tensor, feature: Tensor, blurred: Tensor, sharpen: float) -> Tensor:
+def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     out = torch.empty_like(composite)
-    _call("sharpened", composite, feature, blurred, *feature.shape[2:], feature.shape[1], float(sharpen), out, _half(feature))
+    _call("sharpened", composite, feature, most, *feature.shape[2:], feature.shape[1], out, _half(feature))
     return out
 
 

@@ -61,6 +61,7 @@ typedef unsigned short Half;
 typedef long long Long;
 
 #define STRIDE 4 /* pixels of the frame to one of the feature, in each direction */
+#define SETTLED 0.25f /* as in net1.py */
 
 enum { EIGHT = 8 };
 
@@ -544,9 +545,9 @@ __device__ static Taps bilinear(float place, int size)
     return taps;
 }
 
-__device__ static Taps bicubic(float place, int size) /* Keys's kernel, a = -0.75, as PyTorch's */
+__device__ static Taps bicubic(float place, int size) /* Keys's kernel */
 {
-    const float a = -0.75f;
+    const float a = -0.5f;
     Taps taps;
     place = bounded(place, -2, (float)size + 1); /* further out all is border */
     const int left = (int)(place + 2) - 2;
@@ -622,9 +623,9 @@ struct Blend {
     const Half *feature;                  /* (height, width, channels) */
     const float *warped, *mask, *flow;    /* the same; (height, width), before its sigmoid; (2, height, width) */
     const float *change, *coherence;      /* (height, width) or NULL; one number */
-    float *composite, *blended, *blurred; /* (height, width, channels); (height, width) each */
+    float *composite, *blended, *most;    /* (height, width, channels); (height, width) each */
     int height, width, channels;
-    float still, hold, refresh;
+    float still, hold, refresh, sharpen;
 };
 
 /* How far before the first or behind the last of so many pixels a place lies. */
@@ -644,14 +645,14 @@ KERNEL(blend, Blend)
     const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
     const float across = job.flow[at], down = job.flow[plane + at];
     const float outside = fmaxf(beyond((float)x + across / STRIDE, job.width), beyond((float)y + down / STRIDE, job.height));
-    float mask = 1 / (1 + expf(-job.mask[at])), held = 0;
-    if (job.change && job.change[at] < job.still)
-        held = job.hold * (1 - job.change[at] / job.still);
-    mask += (1 - mask) * mask * held;
-    mask *= *job.coherence * (across != 0 || down != 0 ? 1 - job.refresh : 1) * (outside < 1 ? 1 - outside : 0);
+    const float change = job.change && job.change[at] < job.still ? job.change[at] / job.still : 1;
+    float mask = 1 / (1 + expf(-job.mask[at]));
+    mask += (1 - mask) * mask * job.hold * (1 - change);
+    const bool moved = across != 0 || down != 0;
+    mask *= *job.coherence * (moved ? 1 - job.refresh : 1) * (outside < 1 ? 1 - outside : 0);
     if (!channel) {
         job.blended[at] = mask;
-        job.blurred[at] = mask * (1 - held);
+        job.most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * (moved ? job.sharpen : 1);
     }
     const Vector feature = load(job.feature + at * job.channels + channel);
     Vector composite = load(job.warped + at * job.channels + channel);
@@ -733,10 +734,9 @@ KERNEL(energy, Energy)
 }
 
 struct Gain {
-    const float *energy, *blurred;
+    const float *energy, *most;
     float *gain; /* (height, width) */
     int height, width, channels;
-    float sharpen;
 };
 
 KERNEL(gain, Gain)
@@ -757,7 +757,7 @@ KERNEL(gain, Gain)
     }
     const float all = 9 * 9 * (float)job.channels, more = sqrtf(their / all / (our / all + 1e-6f)) - 1;
     const Long at = (Long)y * job.width + x;
-    job.gain[at] = bounded(more, 0, job.sharpen * job.blurred[at]);
+    job.gain[at] = bounded(more, 0, job.most[at]);
 }
 
 struct Sharpen {

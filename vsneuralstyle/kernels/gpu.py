@@ -351,28 +351,29 @@ def blend(
     hold: float,
     coherence: float | Tensor,
     refresh: float,
+    sharpen: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, M, and M as `sharpened` takes it, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    """F°_t, M, and by how much `sharpened` may raise detail, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
     `Net1.compose` has them; the coherence may be a number on the device."""
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
-    composite, (blended, blurred) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
+    composite, (blended, most) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
     grid = _over(width * (channels // MULTIPLE), height, threads=(BLOCK, 1))
-    _launch("blend", grid, (BLOCK,), feature, warped, mask, flow, change, coherence, composite, blended, blurred, height, width,
-            channels, float(still), float(hold), float(refresh))
-    return composite, blended, blurred
+    _launch("blend", grid, (BLOCK,), feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
+            channels, float(still), float(hold), float(refresh), float(sharpen))
+    return composite, blended, most
 
 
-def sharpened(composite: Tensor, feature: Tensor, blurred: Tensor, sharpen: float) -> Tensor:
+def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     channels, height, width = feature.shape[1:]
-    energy, gain = torch.empty((2, height, width), device=feature.device), torch.empty_like(blurred)
+    energy, gain = torch.empty((2, height, width), device=feature.device), torch.empty_like(most)
     groups, strip = channels // MULTIPLE, 8  # rows, as gpu.cu has them
     columns = BLOCK // groups
     threads = columns * groups
     _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
-    _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, blurred, gain, height, width, channels, float(sharpen))
+    _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, most, gain, height, width, channels)
     out = torch.empty_like(composite)
     _launch("sharpen", _over(width * groups, height, threads=(BLOCK, strip)), (BLOCK,), composite, gain, out, height, width, channels)
     return out

@@ -300,9 +300,9 @@ INLINE void bilinear(Taps *taps, float place, long size)
     taps->weight[1] = t;
 }
 
-INLINE void bicubic(Taps *taps, float place, long size) /* Keys's kernel, a = -0.75, as PyTorch's */
+INLINE void bicubic(Taps *taps, float place, long size) /* Keys's kernel */
 {
-    const float a = -0.75f;
+    const float a = -0.5f;
     place = bounded(place, -2, (float)size + 1); /* further out all is border */
     long left = (long)(place + 2) - 2;
     float t = place - (float)left, s = 1 - t;
@@ -437,11 +437,13 @@ EXPORT int follow(Fork fork, int threads, const float *previous, const float *fl
 typedef struct {
     const void *feature;
     const float *warped, *mask, *flow, *change;
-    float *composite, *blended, *blurred;
+    float *composite, *blended, *most;
     long height, width, channels;
-    float still, hold, coherence, refresh;
+    float still, hold, coherence, refresh, sharpen;
     int half;
 } Blend;
+
+static const float SETTLED = 0.25f; /* as in net1.py */
 
 /* How far before the first or behind the last of so many pixels a place lies. */
 static float beyond(float at, long size)
@@ -464,13 +466,11 @@ static void blend_part(const void *data, long y)
             int moved = across[at] != 0 || down[at] != 0;
             float aside = beyond((float)(first + x) + across[at] / STRIDE, job->width);
             float above = beyond((float)y + down[at] / STRIDE, job->height), outside = aside > above ? aside : above;
-            float mask = masks[x], held = 0;
-            if (job->change && job->change[at] < job->still)
-                held = job->hold * (1 - job->change[at] / job->still);
-            mask += (1 - mask) * mask * held;
+            float mask = masks[x], change = job->change && job->change[at] < job->still ? job->change[at] / job->still : 1;
+            mask += (1 - mask) * mask * job->hold * (1 - change);
             mask *= job->coherence * (1 - job->refresh * (float)moved) * (outside < 1 ? 1 - outside : 0);
             job->blended[at] = mask;
-            job->blurred[at] = mask * (1 - held);
+            job->most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * (moved ? job->sharpen : 1);
             for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
                 Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
                 store(job->composite, c, composite, 0);
@@ -480,24 +480,23 @@ static void blend_part(const void *data, long y)
 }
 
 /* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
- * or NULL -> composite (height, width, channels), the mask as it was blended, and where what share of sharpening is due, (height, width)
- * each, all float32. */
+ * or NULL -> composite (height, width, channels), the mask as it was blended, and by how much detail may be raised, (height, width) each, all
+ * float32. */
 EXPORT int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
                  const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh,
-                 float *composite, float *blended, float *blurred, int half)
+                 float sharpen, float *composite, float *blended, float *most, int half)
 {
-    Blend job = {feature, warped, mask, flow, change, composite, blended, blurred,
-                 height, width, channels, still, hold, coherence, refresh, half};
+    Blend job = {feature, warped, mask, flow, change, composite, blended, most,
+                 height, width, channels, still, hold, coherence, refresh, sharpen, half};
     share(fork, threads, blend_part, &job, height);
     return 0;
 }
 
 typedef struct {
-    const float *composite, *blurred;
+    const float *composite, *most;
     const void *feature;
     float *energy, *out; /* energy: of the composite's detail, then of the feature's, each summed over 9 in a row */
     long height, width, channels;
-    float sharpen;
     int half;
 } Sharpen;
 
@@ -583,7 +582,7 @@ static void sharpen_part(const void *data, long y, float *room)
     long width = job->width, plane = job->height * width, channels = job->channels;
     for (long first = 0; first < width; first += STRETCH) {
         long count = remaining(first, width, STRETCH);
-        float ours[STRETCH] = {0}, theirs[STRETCH] = {0}, gain[STRETCH], most = 0;
+        float ours[STRETCH] = {0}, theirs[STRETCH] = {0}, gain[STRETCH], largest = 0;
         for (long n = -FAR; n <= FAR; n++) {
             const float *energy = job->energy + clamp(y + n, job->height - 1) * width + first;
             for (long x = 0; x < count; x++) {
@@ -593,11 +592,11 @@ static void sharpen_part(const void *data, long y, float *room)
         }
         for (long x = 0; x < count; x++) {
             float all = 9 * 9 * (float)channels, more = __builtin_sqrtf(theirs[x] / all / (ours[x] / all + 1e-6f)) - 1;
-            gain[x] = bounded(more, 0, job->sharpen * job->blurred[y * width + first + x]);
-            most = larger(gain[x], most);
+            gain[x] = bounded(more, 0, job->most[y * width + first + x]);
+            largest = larger(gain[x], largest);
         }
         long at = (y * width + first) * channels;
-        if (most == 0) {
+        if (largest == 0) {
             memcpy(job->out + at, job->composite + at, count * channels * sizeof *job->out);
             continue;
         }
@@ -613,15 +612,15 @@ static void sharpen_part(const void *data, long y, float *room)
     }
 }
 
-/* `Net1.sharpened`: composite (height, width, channels) and blurred (height, width) float32, feature like the composite -> out, like the
+/* `Net1.sharpened`: composite (height, width, channels) and most (height, width) float32, feature like the composite -> out, like the
  * composite. */
-EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *blurred,
-                     long height, long width, long channels, float sharpen, float *out, int half)
+EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *most,
+                     long height, long width, long channels, float *out, int half)
 {
     float *energy = malloc(2 * height * width * sizeof *energy);
     if (!energy)
         return -1;
-    Sharpen job = {composite, blurred, feature, energy, out, height, width, channels, sharpen, half};
+    Sharpen job = {composite, most, feature, energy, out, height, width, channels, half};
     int result = share_in_room(fork, threads, energy_part, &job, height, 3 * channels + FAR + whole(width) + FAR);
     if (!result)
         result = share_in_room(fork, threads, sharpen_part, &job, height, 3 * channels);

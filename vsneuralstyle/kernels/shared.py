@@ -65,9 +65,9 @@ class KernelNet1:
         warped, difference = self.by.follow(previous, flow, feature, unexplained.contiguous(), cubic)
         mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None
-        composite, blended, blurred = self.by.blend(
-            feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh
+        composite, blended, most = self.by.blend(
+            feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh, net1.sharpen
         )
         if net1.sharpen:
-            composite = self.by.sharpened(composite, feature, blurred, net1.sharpen)
+            composite = self.by.sharpened(composite, feature, most)
         return composite, blended

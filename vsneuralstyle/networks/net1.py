@@ -20,6 +20,8 @@ from vsneuralstyle.networks.warp import warp, within
 REPEATED = 1.5 / 255
 """Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated frames and those before a
 static camera, or of titles, are at 0 to 1.2 code values, what moves from 4.8 on."""
+SETTLED = 1 / 4
+"""Share of `Net1.still` below which a change is none for sharpening, gradually: what is repeated has been sharpened before."""
 FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
@@ -41,8 +43,9 @@ class Net1(nn.Module):
             repeated frame should look the same; 0: off (the paper's).
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
-        sharpen: this share, times the mask, of the composite's difference from its mean of 3x3 is added: what resampling and
-            averaging take away; less where it is held, never beyond what F_t has of it there; 0: off (the paper's).
+        sharpen: up to this share, times the mask, of the composite's difference from its mean of 3x3 is added, never beyond what F_t
+            has of it there: what resampling and averaging take away. Where nothing moves, all that is missing; less where nothing
+            changed (`SETTLED`). 0: off (the paper's).
     """
 
     matching: Mapping[str, object] = {}
@@ -61,8 +64,8 @@ class Net1(nn.Module):
         warp_mode: str = "bicubic",
         still: float = 2 / 255,
         hold: float = 0.4,
-        refresh: float = 0.05,
-        sharpen: float = 0.1,
+        refresh: float = 0.03,
+        sharpen: float = 0.15,
     ) -> None:
         super().__init__()
         if net == "stylebank":
@@ -171,33 +174,34 @@ class Net1(nn.Module):
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last))
-        held = torch.zeros_like(mask)
-        if change is not None and self.still > 0:
-            held = self.hold * (1 - change / self.still).clamp(min=0)
+        change = torch.ones_like(mask) if change is None or self.still <= 0 else (change / self.still).clamp(max=1)
         # Times the mask: where it says that nothing should be reused, nothing is held.
-        mask = mask + (1 - mask) * mask * held
+        mask = mask + (1 - mask) * mask * self.hold * (1 - change)
         mask = mask * coherence
         moved = (flow != 0).any(1, keepdim=True)
         # What comes from beyond the frame's border was never drawn: the border's features would be drawn out, more so each frame.
         mask = mask * (1 - self.refresh * moved) * within(offset)
-        return self.sharpened(torch.lerp(feature, warped, mask), feature, mask * (1 - held)), mask
+        composite = torch.lerp(feature, warped, mask)
+        if self.sharpen:
+            most = mask * (change / SETTLED).clamp(max=1) * torch.where(moved, self.sharpen, 1.0)
+            composite = self.sharpened(composite, feature, most)
+        return composite, mask
 
-    def sharpened(self, composite: Tensor, feature: Tensor, blurred: Tensor) -> Tensor:
-        """The composite with its finest detail raised by up to `sharpen` times `blurred`.
+    @staticmethod
+    def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
+        """The composite with its finest detail raised, by a share of `most` at the most.
 
         Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is sharpened, and it can't grow from
         frame to frame.
 
         Args:
             composite, feature: F°_t and F_t, (B, C, h, w).
-            blurred: what share of sharpening is due, (B, 1, h, w), 0..1: the mask, less where it is held.
+            most: (B, 1, h, w), 0..1.
         """
-        if not self.sharpen:
-            return composite
         detail = composite - _mean(composite, 3)
         ours = _mean(detail.square().mean(1, keepdim=True), 9)
         theirs = _mean((feature - _mean(feature, 3)).square().mean(1, keepdim=True), 9)
-        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, self.sharpen * blurred)
+        gain = torch.minimum((theirs / (ours + 1e-6)).sqrt() - 1, most)
         return composite + gain.clamp(min=0) * detail
 
 

@@ -13,15 +13,36 @@ def warp(source: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     Args:
         source: (B, C, H, W).
         flow: (B, 2, H, W), (x, y) in pixels of `source`.
-        mode: "bilinear" or "bicubic". Bicubic keeps more of the detail when a feature is resampled at every frame.
+        mode: "bilinear" or "bicubic", which keeps more of the detail when a feature is resampled at every frame: Keys, "Cubic
+            Convolution Interpolation for Digital Image Processing" (1981), a = -1/2.
 
     Returns:
         (B, C, H, W) float32; outside the source its border is repeated.
     """
+    source, (x, y) = source.float(), _positions(flow)
+    if mode == "bilinear":
+        return _sampled(source, x, y)
+    # Not grid_sample's own, whose a = -3/4 overshoots: what it adds at edges flickers.
     height, width = source.shape[-2:]
-    x, y = _positions(flow)
+    columns, rows = _taps(x, width), _taps(y, height)
+    return sum((across * down)[:, None] * _sampled(source, at, to) for to, down in rows for at, across in columns)
+
+
+def _sampled(source: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`source` (B, C, H, W) float32 at (x, y), (B, H, W) each, bilinearly."""
+    height, width = source.shape[-2:]
     grid = torch.stack((x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1), -1)
-    return F.grid_sample(source.float(), grid, mode=mode, padding_mode="border", align_corners=True)
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _taps(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Where a cubic convolution samples an axis, and the weights: three times, since its two inner taps are one between them."""
+    at = at.clamp(-2, size + 1)  # further out all is border
+    left = at.floor()
+    t = at - left
+    first, third, last = -t * (1 - t) ** 2 / 2, t * (1 + 4 * t - 3 * t**2) / 2, t**2 * (t - 1) / 2
+    inner = 1 - first - last
+    return (left - 1, first), (left + third / inner, inner), (left + 2, last)
 
 
 def within(flow: Tensor) -> Tensor:
