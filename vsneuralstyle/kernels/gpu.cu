@@ -648,11 +648,10 @@ KERNEL(blend, Blend)
     const float change = job.change && job.change[at] < job.still ? job.change[at] / job.still : 1;
     float mask = 1 / (1 + expf(-job.mask[at]));
     mask += (1 - mask) * mask * job.hold * (1 - change);
-    const bool moved = across != 0 || down != 0;
-    mask *= *job.coherence * (moved ? 1 - job.refresh : 1) * (outside < 1 ? 1 - outside : 0);
+    mask *= *job.coherence * (across != 0 || down != 0 ? 1 - job.refresh : 1) * (outside < 1 ? 1 - outside : 0);
     if (!channel) {
         job.blended[at] = mask;
-        job.most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * (moved ? job.sharpen : 1);
+        job.most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * job.sharpen;
     }
     const Vector feature = load(job.feature + at * job.channels + channel);
     Vector composite = load(job.warped + at * job.channels + channel);

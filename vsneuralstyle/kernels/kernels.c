@@ -470,7 +470,7 @@ static void blend_part(const void *data, long y)
             mask += (1 - mask) * mask * job->hold * (1 - change);
             mask *= job->coherence * (1 - job->refresh * (float)moved) * (outside < 1 ? 1 - outside : 0);
             job->blended[at] = mask;
-            job->most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * (moved ? job->sharpen : 1);
+            job->most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * job->sharpen;
             for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
                 Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
                 store(job->composite, c, composite, 0);

@@ -44,8 +44,7 @@ class Net1(nn.Module):
         refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
             doesn't add up; 0: off (the paper's).
         sharpen: up to this share, times the mask, of the composite's difference from its mean of 3x3 is added, never beyond what F_t
-            has of it there: what resampling and averaging take away. Where nothing moves, all that is missing; less where nothing
-            changed (`SETTLED`). 0: off (the paper's).
+            has of it there: what resampling and averaging take away; less where nothing changed (`SETTLED`). 0: off (the paper's).
     """
 
     matching: Mapping[str, object] = {}
@@ -183,8 +182,7 @@ class Net1(nn.Module):
         mask = mask * (1 - self.refresh * moved) * within(offset)
         composite = torch.lerp(feature, warped, mask)
         if self.sharpen:
-            most = mask * (change / SETTLED).clamp(max=1) * torch.where(moved, self.sharpen, 1.0)
-            composite = self.sharpened(composite, feature, most)
+            composite = self.sharpened(composite, feature, self.sharpen * mask * (change / SETTLED).clamp(max=1))
         return composite, mask
 
     @staticmethod
