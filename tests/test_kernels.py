@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, kernels
+from vsneuralstyle import Stylizer, graphs, kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
@@ -405,7 +407,12 @@ def where(request, monkeypatch) -> str:
     """A GPU, or a CPU that does what it would do, to run the kernels of `gpu` on."""
     if request.param == "cuda":
         return request.getfixturevalue("cuda")
-    library = request.getfixturevalue("emulated")
+    run_emulated(request.getfixturevalue("emulated"), monkeypatch)
+    return "cpu"
+
+
+def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
+    """Has `gpu` launch its kernels on the CPU."""
 
     def launched(kernel, grid, threads, shared, job, device):
         grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
@@ -413,7 +420,6 @@ def where(request, monkeypatch) -> str:
         assert not failed, f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
 
     monkeypatch.setattr(gpu, "_launched", launched)
-    return "cpu"
 
 
 def half(x: Tensor, where: str) -> Tensor:
@@ -474,8 +480,8 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(where, repea
     ours = gpu.normalise(in_layout(x, side, edge), scale.to(where), relu=True, residual=in_layout(residual, 1, 1), pad=pad, repeats=repeats,
                          side=to)
     torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
-    wide = gpu.normalise(Picture.of(x.float().contiguous(memory_format=torch.channels_last)), pad=pad)
-    assert torch.equal(out_of_layout(wide, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
+    as_it_is = gpu.normalise(Picture.of(x), pad=pad)
+    assert torch.equal(out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
 
 
 @torch.inference_mode()
@@ -495,6 +501,126 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     for name, reference in exact.items():
         apart = (ours[name].float() - reference.float()).abs().mean() / reference.float().square().mean().sqrt().clamp(min=1e-2)
         assert ours[name].shape == reference.shape and apart < (0.05 if name == "flow" else 8e-3), (name, apart)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("height", "width"), [(16, 20), (17, 23), (39, 66)])
+def test_a_gpus_quarter_and_brightness(where, height, width):
+    net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
+    torch.testing.assert_close(gpu.quarter(frame.to(where)).cpu(), net.quarter(frame))
+    whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
+    torch.testing.assert_close(gpu.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean())
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph holds, without a GPU: operators on the memory that they were captured with, and launches by their jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self._results = [], []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        storages = [{one.untyped_storage().data_ptr() for one in tree_leaves(tree) if isinstance(one, Tensor)} for tree in ((args, kwargs), result)]
+        if operator._schema.is_mutable:
+            self.steps.append(lambda: operator(*args, **(kwargs or {})))
+        elif not storages[0] & storages[1] and "empty" not in operator._schema.name:
+            self.steps.append(lambda: torch._foreach_copy_(*(
+                [one for one in tree_leaves(tree) if isinstance(one, Tensor)] for tree in (result, operator(*args, **(kwargs or {}))))))
+        self._results.append(result)  # no memory is used twice
+        return result
+
+    def launched(self, kernel, grid, threads, shared, job, device) -> tuple[None, None]:
+        self.steps.append(lambda: gpu._launched(kernel, grid, threads, shared, bytes(job), device))
+        return None, None
+
+    def replay(self) -> None:
+        for step in self.steps:
+            step()
+
+
+@pytest.fixture
+def taped(emulated, monkeypatch):
+    """`graphs.record` on a CPU, of what is launched there as it would be on a GPU."""
+    run_emulated(emulated, monkeypatch)
+    monkeypatch.setattr(gpu, "_changed", lambda node, parameters, executable: None)
+
+    def record(function, tensors, device):
+        watch, tape = graphs.Watch(tensors), Tape()
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "_captured", tape.launched)
+            with watch, tape:
+                outputs = function(*watch.held)
+        return graphs.aimed(watch, outputs, tape.replay, 0)
+
+    return record
+
+
+@torch.inference_mode()
+def test_a_graphs_kernels_are_aimed_at_the_callers_tensors(taped, monkeypatch):
+    x, y = (half(torch.randn(1, 8, 3, 5), "cpu") for _ in range(2))
+    bias, copied = torch.randn(8), []
+    copy = graphs._copy
+
+    def copy_noting(sources, targets):
+        copied.append([n for n, pair in enumerate(zip(sources, targets)) if None not in pair])
+        copy(sources, targets)
+
+    monkeypatch.setattr(graphs, "_copy", copy_noting)
+
+    def function(first, second, third):
+        """The first is read by kernels alone, the second by an operator too; so it is with what comes out. The third passes through."""
+        ours = gpu.normalise(Picture.of(first), pad=1).samples
+        theirs = gpu.activate(second + 1, bias, 0.5)
+        both = gpu.normalise(Picture.of(gpu.normalise(Picture.of(second)).samples), residual=Picture.of(first)).samples
+        return ours, theirs, third, both
+
+    graphed = graphs.Graphed(function, taped)
+    for first, second in ((x, y), (y, x), (half(torch.randn(1, 8, 3, 6), "cpu")[..., 1:], x), (x, y)):
+        given = torch.rand(2)
+        copied.clear()
+        outputs = graphed(first, second, given)
+        expected = function(first.contiguous(memory_format=torch.channels_last), second, given)
+        assert all(map(torch.equal, outputs, expected)) and outputs[2] is given
+        assert copied == [[1] if first is x or first is y else [0, 1], [1]], copied
+    earlier = [output.clone() for output in outputs]
+    graphed(y, y, given)
+    assert all(map(torch.equal, outputs, earlier))  # the caller's
+
+
+@torch.inference_mode()
+def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames):
+    eager, graphed = (Stylizer("candy", device="cpu", precision="float32") for _ in range(2))
+    copied, copy = [], graphs._copy
+
+    def copy_noting(sources, targets):
+        copied.extend(source for source, target in zip(sources, targets) if None not in (source, target))
+        copy(sources, targets)
+
+    for one in (eager, graphed):
+        one.net1, one.threads, one._remembers = GpuNet1(one.model.net1.half()), 1, False
+    graphed._steps = graphed._steps._make(graphs.Graphed(step, taped) for step in graphed._steps)
+    monkeypatch.setattr(graphs, "_copy", copy_noting)
+    frames = frames[..., 8:24, 8:28]
+    for n, starts in enumerate((None, False, False, True)):
+        assert torch.equal(graphed.stylize(frames[n : n + 1], [starts]), eager.stylize(frames[n : n + 1], [starts]))
+    picture = graphed.state.feature
+    assert picture.dtype == torch.float16 and copied
+    assert not any(one.shape == picture.shape or one.shape[2:] == frames.shape[2:] for one in copied), [one.shape for one in copied]
+
+
+@torch.inference_mode()
+def test_memory_that_is_used_twice_is_told_apart():
+    watch = graphs.Watch([])
+    with watch:
+        first = torch.empty(3000)
+        first[10:].fill_(1)
+        second = torch.empty_like(first).view(30, 100)[3:]
+        total = first.sum()
+    before, other, result = (watch.memory(one.data_ptr()) for one in (first, second, total))
+    assert before.operators and not other.operators and result.operators
+    watch._allocated(first)  # as if it had been freed meanwhile
+    assert watch.memory(first.data_ptr()) is not before and not watch.memory(first.data_ptr()).operators
 
 
 @torch.inference_mode()

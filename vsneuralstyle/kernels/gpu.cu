@@ -42,14 +42,18 @@ __device__ static void multiply_tile(float (&sums)[4], const unsigned int (&left
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(first), "r"(second));
 }
 
-/* A warp's: 16 x 16 of `from`, in shared memory, rows `stride` apart, times `right` are added to 16 x 8 TILES sums. A thread has of each tile
- * those of row lane / 4, columns lane % 4 * 2 and the next, and then those eight rows below. */
+/* A warp's: 16 x 16 of `from`, in shared memory, rows `stride` apart, a multiple of 8, times `right` are added to 16 x 8 TILES sums. A thread
+ * has of each tile those of row lane / 4, columns lane % 4 * 2 and the next, and then those eight rows below. */
 template <int TILES>
 __device__ static void multiply(float (&sums)[TILES][4], const unsigned short *from, int stride, const Right<TILES> &right)
 {
-    const unsigned short *row = from + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4 * 2;
-    const unsigned int left[4] = {*(const unsigned int *)row, *(const unsigned int *)(row + 8 * stride), *(const unsigned int *)(row + 8),
-                                  *(const unsigned int *)(row + 8 * stride + 8)};
+    const unsigned short *row = from + threadIdx.x % 16 * stride + threadIdx.x % 32 / 16 * 8;
+    unsigned long long address;
+    unsigned int left[4];
+    asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(left[0]), "=r"(left[1]), "=r"(left[2]), "=r"(left[3])
+                 : "l"(address));
     for (int n = 0; n < TILES / 2; n++) {
         multiply_tile(sums[2 * n], left, right.pairs[n].x, right.pairs[n].y);
         multiply_tile(sums[2 * n + 1], left, right.pairs[n].z, right.pairs[n].w);
@@ -106,21 +110,22 @@ __device__ static unsigned int pair(float first, float second)
     return narrowed(first) | (unsigned int)narrowed(second) << 16;
 }
 
-__device__ static void store(Half *to, const Vector &vector)
+struct alignas(8) Quad { /* four float16 */
+    unsigned int pairs[2];
+};
+
+/* Four of them, or eight, at once. */
+template <int COUNT> __device__ static void store(Half *to, const float (&values)[COUNT])
 {
-    Halves halves;
-    for (int n = 0; n < EIGHT; n += 2)
-        halves.pairs[n / 2] = pair(vector.values[n], vector.values[n + 1]);
-    *(Halves *)to = halves;
+    if constexpr (COUNT == 4)
+        *(Quad *)to = {{pair(values[0], values[1]), pair(values[2], values[3])}};
+    else
+        *(Halves *)to = {{pair(values[0], values[1]), pair(values[2], values[3]), pair(values[4], values[5]), pair(values[6], values[7])}};
 }
 
-__device__ static void store(float *to, const Vector &vector)
+__device__ static void store(Half *to, const Vector &vector)
 {
-    Floats first, second;
-    for (int n = 0; n < 4; n++)
-        first.values[n] = vector.values[n], second.values[n] = vector.values[n + 4];
-    ((Floats *)to)[0] = first;
-    ((Floats *)to)[1] = second;
+    store<EIGHT>(to, vector.values);
 }
 
 __device__ static int clamp(int place, int last)
@@ -155,10 +160,6 @@ __device__ static Long place(const Layout &layout, int y, int x)
 }
 
 /* --- frames for networks -------------------------------------------------------------------------------------------- */
-
-struct alignas(8) Quad { /* four float16 */
-    unsigned int pairs[2];
-};
 
 struct Enter {
     const float *frame; /* (3, height, width) */
@@ -351,12 +352,12 @@ KERNEL(scales, Scales)
 }
 
 struct Normalise {
-    const void *x;
+    const Half *x;
     const float *scale;   /* (2, channels), what to multiply with and then to add; NULL: x as it is */
     const Half *residual; /* added at the end; may be NULL */
     Half *out;
     Layout from, beside, to; /* of x, of the residual, of what comes out with its border */
-    int height, width, pad, repeats, relu, wide; /* of x; whether the border is repeated, else reflected; whether x is float32 */
+    int height, width, pad, repeats, relu; /* of x; whether the border is repeated, else reflected */
 };
 
 /* A thread eight channels of a pixel of what comes out. */
@@ -369,8 +370,7 @@ KERNEL(normalise, Normalise)
     int y = row - job.pad, x = column - job.pad;
     y = job.repeats ? clamp(y, job.height - 1) : reflect(y, job.height - 1);
     x = job.repeats ? clamp(x, job.width - 1) : reflect(x, job.width - 1);
-    const Long at = place(job.from, y, x) + channel;
-    Vector vector = job.wide ? load((const float *)job.x + at) : load((const Half *)job.x + at);
+    Vector vector = load(job.x + place(job.from, y, x) + channel);
     if (job.scale) {
         const Vector factor = load(job.scale + channel), shift = load(job.scale + job.from.channels + channel);
         for (int i = 0; i < EIGHT; i++)
@@ -462,20 +462,26 @@ __device__ static void convolved(const Convolve &job)
             next = later;
         }
     }
-    for (int n = 0; n < ROWS * TILES * 2; n++) {
-        const int down = n / (2 * TILES), of = n / 2 % TILES, half = n % 2;
-        const int y = top + row + down, x = left + lane / 4 + 8 * half, channel = 8 * of + lane % 4 * 2;
-        if (y >= job.height || x >= job.width || channel >= job.outputs)
+    /* Of a pixel a thread has OWN channels, one after the other (`convolution_weight`), and stores so many at a time. */
+    enum { OWN = 2 * TILES, AT_A_TIME = TILES % 4 ? 4 : 8 };
+    for (int n = 0; n < ROWS * 2; n++) {
+        const int down = n / 2, half = n % 2, y = top + row + down, x = left + lane / 4 + 8 * half;
+        if (y >= job.height || x >= job.width)
             continue;
         const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
-        const float value = leaky(sums[down][of][2 * half] + job.bias[channel], job.slope);
-        const float following = channel + 1 < job.outputs ? leaky(sums[down][of][2 * half + 1] + job.bias[channel + 1], job.slope) : 0;
-        if (job.out) {
-            *(unsigned int *)(job.out + at * job.outputs + channel) = pair(value, following);
-        } else {
-            job.planes[channel * plane + at] = value;
-            if (channel + 1 < job.outputs)
-                job.planes[(channel + 1) * plane + at] = following;
+        for (int first = 0; first < OWN; first += AT_A_TIME) {
+            const int channel = lane % 4 * OWN + first;
+            float values[AT_A_TIME];
+            for (int i = 0; i < AT_A_TIME; i++) {
+                const float bias = channel + i < job.outputs ? job.bias[channel + i] : 0;
+                values[i] = leaky(sums[down][(first + i) / 2][2 * half + i % 2] + bias, job.slope);
+            }
+            if (!job.out) {
+                for (int i = 0; i < AT_A_TIME && channel + i < job.outputs; i++)
+                    job.planes[(channel + i) * plane + at] = values[i];
+            } else if (channel < job.outputs) {
+                store<AT_A_TIME>(job.out + at * job.outputs + channel, values);
+            }
         }
     }
 }
@@ -561,8 +567,8 @@ __device__ static Taps bicubic(float place, int size) /* Keys's kernel */
     return taps;
 }
 
-template <int COUNT, typename Sample>
-__device__ static Vector sample(const Sample *source, const Taps &rows, const Taps &columns, int width, int channels)
+template <int COUNT>
+__device__ static Vector sample(const Half *source, const Taps &rows, const Taps &columns, int width, int channels)
 {
     Vector value = {};
     for (int i = 0; i < COUNT; i++) {
@@ -578,13 +584,121 @@ __device__ static Vector sample(const Sample *source, const Taps &rows, const Ta
     return value;
 }
 
+struct Quarter {
+    const float *frame; /* (3, height, width) */
+    float *out;         /* (3, rows, columns): the mean of each square of 4x4, of what there is of it at the border */
+    int height, width, rows, columns;
+};
+
+KERNEL(quarter, Quarter)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y, color = blockIdx.z;
+    if (column >= job.columns || row >= job.rows)
+        return;
+    const int y = row * STRIDE, x = column * STRIDE;
+    const int down = job.height - y < STRIDE ? job.height - y : STRIDE, across = job.width - x < STRIDE ? job.width - x : STRIDE;
+    const float *from = job.frame + ((Long)color * job.height + y) * job.width + x;
+    float sum = 0;
+    for (int i = 0; i < down; i++, from += job.width) {
+        if (job.width % STRIDE == 0) {
+            const Floats four = *(const Floats *)from;
+            sum += (four.values[0] + four.values[1]) + (four.values[2] + four.values[3]);
+        } else {
+            for (int j = 0; j < across; j++)
+                sum += from[j];
+        }
+    }
+    job.out[((Long)color * job.rows + row) * job.columns + column] = sum / (float)(down * across);
+}
+
+struct Total {
+    const float *frame; /* (3, height, width) */
+    float *sums;        /* (blocks,) */
+    int height, width;
+    int full_height, full_width; /* to which its border is repeated */
+};
+
+/* A block has every so many-th row. */
+KERNEL(total, Total)
+{
+    float *shared = (float *)memory; /* 1 a thread */
+    float sum[AT_ONCE] = {};
+    for (int row = blockIdx.x; row < 3 * job.full_height; row += gridDim.x) {
+        const int color = row / job.full_height, y = clamp(row % job.full_height, job.height - 1);
+        const float *from = job.frame + ((Long)color * job.height + y) * job.width;
+        for (int first = threadIdx.x; first < job.full_width; first += AT_ONCE * blockDim.x)
+            for (int n = 0; n < AT_ONCE; n++) {
+                const int x = first + n * blockDim.x;
+                if (x < job.full_width)
+                    sum[n] += from[clamp(x, job.width - 1)];
+            }
+    }
+    shared[threadIdx.x] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    if (!threadIdx.x)
+        job.sums[blockIdx.x] = shared[0];
+}
+
+struct Mean {
+    const float *sums; /* (parts,) */
+    float *mean;       /* one number */
+    int parts;
+    float count;
+};
+
+/* One block, of a power of 2 threads. */
+KERNEL(mean, Mean)
+{
+    float *shared = (float *)memory; /* 1 a thread */
+    float sum = 0;
+    for (int n = threadIdx.x; n < job.parts; n += blockDim.x)
+        sum += job.sums[n];
+    shared[threadIdx.x] = sum;
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    if (!threadIdx.x)
+        *job.mean = shared[0] / job.count;
+}
+
+struct Unexplained {
+    const float *quarter, *previous, *flow; /* (3, height, width) twice, (2, height, width) in pixels of the frame */
+    float *out;                             /* (3, height, width): |quarter - previous along the flow| */
+    int height, width;
+};
+
+KERNEL(unexplained, Unexplained)
+{
+    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= job.width || y >= job.height)
+        return;
+    const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
+    const Taps columns = bilinear((float)x + job.flow[at] / STRIDE, job.width);
+    const Taps rows = bilinear((float)y + job.flow[plane + at] / STRIDE, job.height);
+    for (int color = 0; color < 3; color++) {
+        const float *from = job.previous + color * plane;
+        float value = 0;
+        for (int i = 0; i < 2; i++) {
+            const float *row = from + (Long)rows.at[i] * job.width;
+            value += rows.weight[i] * (columns.weight[0] * row[columns.at[0]] + columns.weight[1] * row[columns.at[1]]);
+        }
+        job.out[color * plane + at] = fabsf(job.quarter[color * plane + at] - value);
+    }
+}
+
 /* --- composition ---------------------------------------------------------------------------------------------------- */
 
 struct Follow {
-    const float *previous, *flow, *unexplained; /* (height, width, channels); (2, height, width) in pixels of the frame; (3, height, width) */
-    const Half *feature;                        /* (height, width, channels) */
-    float *warped;                              /* the same */
-    Half *difference;                           /* (height, width, channels + 8): |feature - warped|, 10 unexplained, and 0 */
+    const Half *previous, *feature;  /* (height, width, channels) */
+    const float *flow, *unexplained; /* (2, height, width) in pixels of the frame; (3, height, width) */
+    Half *warped;                    /* like the feature */
+    Half *difference;                /* (height, width, channels + 8): |feature - warped|, 10 unexplained, and 0 */
     int height, width, channels, cubic;
 };
 
@@ -603,7 +717,7 @@ KERNEL(follow, Follow)
             difference.values[color] = 10 * job.unexplained[color * plane + at];
     } else {
         const float across = job.flow[at] / STRIDE, down = job.flow[plane + at] / STRIDE, to_x = (float)x + across, to_y = (float)y + down;
-        const float *previous = job.previous + channel;
+        const Half *previous = job.previous + channel;
         Vector warped;
         if (across == 0 && down == 0)
             warped = load(previous + at * job.channels);
@@ -620,10 +734,11 @@ KERNEL(follow, Follow)
 }
 
 struct Blend {
-    const Half *feature;                  /* (height, width, channels) */
-    const float *warped, *mask, *flow;    /* the same; (height, width), before its sigmoid; (2, height, width) */
-    const float *change, *coherence;      /* (height, width) or NULL; one number */
-    float *composite, *blended, *most;    /* (height, width, channels); (height, width) each */
+    const Half *feature, *warped;    /* (height, width, channels) */
+    const float *mask, *flow;        /* (height, width), before its sigmoid; (2, height, width) */
+    const float *change, *coherence; /* (height, width) or NULL; one number */
+    Half *composite;                 /* like the feature */
+    float *blended, *most;           /* (height, width) each */
     int height, width, channels;
     float still, hold, refresh, sharpen;
 };
@@ -663,10 +778,9 @@ KERNEL(blend, Blend)
 enum { STRIP = 8 }; /* rows that a thread goes down, so that it reads three pixels for each instead of nine */
 
 /* The sum of a pixel and those beside it; of the pixel itself, in *middle. */
-template <typename Sample>
-__device__ static Vector three(const Sample *picture, int y, int x, int height, int width, int channels, Vector *middle)
+__device__ static Vector three(const Half *picture, int y, int x, int height, int width, int channels, Vector *middle)
 {
-    const Sample *row = picture + (Long)clamp(y, height - 1) * width * channels;
+    const Half *row = picture + (Long)clamp(y, height - 1) * width * channels;
     const Vector left = load(row + (Long)clamp(x - 1, width - 1) * channels), right = load(row + (Long)clamp(x + 1, width - 1) * channels);
     Vector sum;
     *middle = load(row + (Long)x * channels);
@@ -676,8 +790,8 @@ __device__ static Vector three(const Sample *picture, int y, int x, int height, 
 }
 
 /* Detail: a pixel's difference from the mean of the 3x3 about it, the border repeated. Goes down a strip, and tells of each pixel. */
-template <typename Sample, typename Tell>
-__device__ static void details(const Sample *picture, int first, int x, int height, int width, int channels, Tell tell)
+template <typename Tell>
+__device__ static void details(const Half *picture, int first, int x, int height, int width, int channels, Tell tell)
 {
     Vector pixel, next;
     Vector above = three(picture, first - 1, x, height, width, channels, &pixel);
@@ -693,8 +807,7 @@ __device__ static void details(const Sample *picture, int first, int x, int heig
 }
 
 struct Energy {
-    const float *composite; /* (height, width, channels) */
-    const Half *feature;
+    const Half *composite, *feature; /* (height, width, channels) */
     float *energy; /* (2, height, width): of each one's detail, summed over the channels */
     int height, width, channels;
 };
@@ -760,8 +873,9 @@ KERNEL(gain, Gain)
 }
 
 struct Sharpen {
-    const float *composite, *gain;
-    float *out; /* like the composite */
+    const Half *composite; /* (height, width, channels) */
+    const float *gain;     /* (height, width) */
+    Half *out;             /* like the composite */
     int height, width, channels;
 };
 

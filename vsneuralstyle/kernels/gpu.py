@@ -11,6 +11,9 @@ nothing waits for the device.
 
 import ctypes
 import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -130,6 +133,74 @@ def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shar
         raise DeviceError(f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}")
 
 
+class Launch:
+    """A kernel's launch in a CUDA graph that is being captured.
+
+    addresses: of tensors, by where in the job they are, in bytes.
+    """
+
+    def __init__(self, kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: bytes, places: Sequence[int],
+                 device: torch.device) -> None:
+        self.job = ctypes.create_string_buffer(job, len(job))
+        self.addresses = {place: struct.unpack_from("P", job, place)[0] for place in places}
+        self._node, self._parameters = _captured(kernel, grid, threads, shared, self.job, device)
+
+    def aim(self, addresses: Mapping[int, int], executable: int) -> None:
+        """Has it take other addresses, from the next launch of the graph on.
+
+        Args:
+            addresses: by where in the job they are.
+            executable: the driver's handle of the graph.
+        """
+        if all(self.addresses[place] == address for place, address in addresses.items()):
+            return
+        for place, address in addresses.items():
+            struct.pack_into("P", self.job, place, address)
+        _changed(self._node, self._parameters, executable)
+        self.addresses.update(addresses)
+
+
+def _captured(
+    kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: ctypes.Array, device: torch.device
+) -> tuple[object, object]:
+    """The driver's node of the launch that was captured last in the current stream, and its parameters, which have the job's address."""
+    from cuda.bindings import driver
+
+    error, _, _, _, (node, *others), *_ = driver.cuStreamGetCaptureInfo(torch.cuda.current_stream(device).cuda_stream)
+    if error != driver.CUresult.CUDA_SUCCESS or others:
+        raise DeviceError(f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, {len(others)} more nodes")
+    parameters = driver.CUDA_KERNEL_NODE_PARAMS()
+    parameters.func = _function(kernel, device.index)
+    parameters.gridDimX, parameters.gridDimY, parameters.gridDimZ = (*grid, 1, 1)[:3]
+    parameters.blockDimX, parameters.blockDimY, parameters.blockDimZ = (*threads, 1, 1)[:3]
+    parameters.sharedMemBytes = shared
+    arguments = (ctypes.c_void_p * 1)(ctypes.addressof(job))
+    parameters.kernelParams = ctypes.addressof(arguments)
+    return node, (parameters, arguments)
+
+
+def _changed(node: object, parameters: tuple, executable: int) -> None:
+    """Takes a node's job into the graph."""
+    from cuda.bindings import driver
+
+    error, = driver.cuGraphExecKernelNodeSetParams(driver.CUgraphExec(executable), node, parameters[0])
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise DeviceError(f"a kernel in a CUDA graph can't be given another address: {error.name}; update the driver, or use device cpu")
+
+
+_notes = threading.local()
+
+
+@contextmanager
+def noted(note: Callable[[Launch], None]) -> Iterator[None]:
+    """A context in which the caller's thread captures a CUDA graph, whose launches are noted."""
+    _notes.take = note
+    try:
+        yield
+    finally:
+        del _notes.take
+
+
 _FORMATS = {bool: "i", int: "i", float: "f"}
 
 
@@ -137,7 +208,11 @@ def _launch(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: 
     """The job's members as the struct in gpu.cu has them: tensors go as their addresses, None as no address."""
     members = "".join(_FORMATS.get(type(member), "P") for member in job)
     values = (member.data_ptr() if isinstance(member, Tensor) else member or 0 for member in job)
-    _launched(kernel, grid, threads, shared, struct.pack(f"@{members}0P", *values), job[0].device)
+    packed, device = struct.pack(f"@{members}0P", *values), job[0].device
+    _launched(kernel, grid, threads, shared, packed, device)
+    if take := getattr(_notes, "take", None):
+        places = [struct.calcsize(f"@{members[:n]}0P") for n, member in enumerate(job) if isinstance(member, Tensor)]
+        take(Launch(kernel, grid, threads, shared, packed, places, device))
 
 
 def _over(*sizes: int, threads: tuple[int, ...]) -> tuple[int, ...]:
@@ -251,7 +326,7 @@ def normalise(
     """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
 
     Args:
-        x: the picture; its samples may be float32.
+        x: the picture.
         scale: of x, as `statistics` gives it; None: x as it is.
         relu: 0 for what is negative.
         residual: added at the end.
@@ -263,7 +338,7 @@ def normalise(
     to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
     grid = _over(width * (x.channels // MULTIPLE), height, threads=(BLOCK, 1))
     _launch("normalise", grid, (BLOCK,), x.samples, scale, residual and residual.samples, out, *x.layout(), *beside.layout(), *to.layout(0),
-            x.height, x.width, pad, repeats, relu, x.samples.dtype == torch.float32)
+            x.height, x.width, pad, repeats, relu)
     return to
 
 
@@ -299,9 +374,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes
 
 def convolution_weight(weight: Tensor) -> Tensor:
     """A convolution's weight, (outputs, inputs, side, side), as `convolve` takes it: (side², steps, pairs of tiles, 32, 8), where a step is
-    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it."""
+    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it.
+
+    Of a tile a thread gets two columns, and those of all tiles are outputs one after the other, so that it can store them at once."""
     outputs, inputs = weight.shape[:2]
     weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % 16, 0, -outputs % 16))
+    weight = weight.unflatten(0, (4, -1, 2)).transpose(0, 1).flatten(0, 2)
     # Of a tile a thread has output thread / 4, and inputs thread % 4 * 2 and the next, and those that are 8 further.
     weight = weight.unflatten(1, (-1, 2, 4, 2)).unflatten(0, (-1, 2, 8))  # (pairs, 2, 8; steps, 2, 4, 2; rows, columns)
     return weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6).flatten(6, 8).flatten(4, 5).flatten(0, 1).contiguous()
@@ -321,23 +399,46 @@ def change(frame: Tensor, previous: Tensor) -> Tensor:
     return F.max_pool2d(out, 3, stride=1, padding=1)
 
 
+def quarter(frame: Tensor) -> Tensor:
+    """As `Net1.quarter`, of a contiguous frame."""
+    height, width = frame.shape[2:]
+    out, threads = torch.empty((1, 3, -(-height // SIDE), -(-width // SIDE)), device=frame.device), (64, 4)
+    grid = *_over(*out.shape[:1:-1], threads=threads), 3
+    _launch("quarter", grid, threads, frame, out, height, width, *out.shape[2:])
+    return out
+
+
+def brightness(frame: Tensor, height: int, width: int) -> Tensor:
+    """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height and width; a number on the device."""
+    sums, mean = torch.empty(min(3 * height, PARTS), device=frame.device), torch.empty((), device=frame.device)
+    _launch("total", (len(sums),), (BLOCK,), frame, sums, *frame.shape[2:], height, width, shared=4 * BLOCK)
+    _launch("mean", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
+    return mean
+
+
+def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """As `Net1.unexplained`, of float32, contiguous."""
+    out, (height, width) = torch.empty_like(quarter), quarter.shape[2:]
+    _launch("unexplained", _over(width, height, threads=(32, 8)), (32, 8), quarter, previous, flow, out, height, width)
+    return out
+
+
 def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool) -> tuple[Tensor, Tensor]:
     """The previous feature along the flow, as `Net1.compose` has it, and what the mask network sees.
 
     Args:
-        previous: F°_{t-1}, float32.
+        previous, feature: F°_{t-1} and F_t.
         flow: (1, 2, h, w) float32, contiguous, in full-resolution pixels.
-        feature: F_t.
         unexplained: (1, 3, h, w) float32, contiguous.
         cubic: bicubic, else bilinear.
 
     Returns:
-        F'_t float32, and (1, C + 8, h, w), whose last channels are 0.
+        F'_t, and (1, C + 8, h, w), whose last channels are 0.
     """
     channels, height, width = feature.shape[1:]
-    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, channels + MULTIPLE, height, width)
+    warped, difference = torch.empty_like(feature), _empty(feature, channels + MULTIPLE, height, width)
     grid = _over(width * (channels // MULTIPLE + 1), height, threads=(BLOCK, 1))
-    _launch("follow", grid, (BLOCK,), previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic)
+    _launch("follow", grid, (BLOCK,), previous, feature, flow, unexplained, warped, difference, height, width, channels, cubic)
     return warped, difference
 
 
@@ -353,7 +454,7 @@ def blend(
     refresh: float,
     sharpen: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, M, and by how much `sharpened` may raise detail, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    """F°_t, and float32 M and by how much `sharpened` may raise detail, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
     `Net1.compose` has them; the coherence may be a number on the device."""
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
