@@ -11,6 +11,7 @@ nothing waits for the device.
 
 import ctypes
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,7 @@ CAPABILITY = 8, 0
 """The first GPUs whose matrix units take what `convolve` gives them."""
 PIXELS = 4
 """Of a row, that are a thread's where hosts' samples are converted."""
+_LOADING = threading.Lock()  # hosts convert in several threads, and one may compile
 
 
 @cache
@@ -111,7 +113,9 @@ def _module(index: int) -> object:
 def _function(kernel: str, index: int) -> object:
     from cuda.bindings import driver
 
-    function = driver.cuModuleGetFunction(_module(index), kernel.encode())[1]
+    with _LOADING:
+        module = _module(index)
+    function = driver.cuModuleGetFunction(module, kernel.encode())[1]
     driver.cuFuncSetAttribute(function, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_SHARED)
     return function
 
