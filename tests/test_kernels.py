@@ -6,8 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, graphs, kernels
+from vsneuralstyle import Stylizer, graphs, kernels, pixels, yuv
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
@@ -26,6 +29,7 @@ from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, Mixture
 from vsneuralstyle.networks.transform import UpsampledConv
+from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes
 
 needs_library = pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
 PRECISIONS = [torch.float32, torch.bfloat16]
@@ -632,13 +636,105 @@ def test_a_gpus_global_match_is_the_networks(where):
     torch.testing.assert_close(gpu.global_match(scores, 0.2), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
 
 
+@pytest.fixture
+def converting(where, monkeypatch):
+    """A context in which `pixels` converts by the kernels, in one launch; it gives the device."""
+
+    @contextmanager
+    def converting():
+        launched, launch = [], gpu._launched
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "_launched", lambda kernel, *job: launched.append(kernel) or launch(kernel, *job))
+            if where == "cpu":
+                patch.setattr(pixels, "_served", lambda plane, device: True)
+                patch.setattr(pixels, "_upload", lambda planes, device: torch.from_numpy(np.concatenate([plane.ravel() for plane in planes])))
+            yield where
+        assert len(launched) == 1
+
+    return converting
+
+
+def strided(plane: np.ndarray, step: int) -> np.ndarray:
+    """The same samples in rows that are longer than the picture is wide, `step` samples from one to the next."""
+    height, width = plane.shape
+    memory = np.zeros((height, step * width + 3), plane.dtype)[:, 1 : 1 + step * width : step]
+    memory[...] = plane
+    return memory
+
+
+CODINGS = [
+    Coding(matrix=1, full_range=False, cosited=(False, True)), Coding(matrix=6), Coding(matrix=9, cosited=(True, True)),
+    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False, (True, False)), Coding(12, 0, 6, True, (False, True)),
+    Coding(16, 0, 9, False), Coding(), Coding(full_range=False), Coding(10, 6), Coding(12, 0, 0, False), Coding(16)]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 6), (2, 2), (3, 1), (5, 7), (6, 8), (33, 258), (16, 256)])
+@pytest.mark.parametrize("coding", CODINGS, ids=str)
+def test_a_gpus_components_are_pytorchs(converting, coding, height, width):
+    kind, unit, levels = np.uint16 if coding.bits > 8 else np.uint8, 1 << coding.shift, (1 << coding.bits) - 1
+    is_rgb = coding.matrix == yuv.IDENTITY
+    random, close = np.random.default_rng(0), levels * 2**-21  # what is as near to a half, a float32's last digits may round either way
+    for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
+        shapes = [(height, width), chroma, chroma]
+        planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
+        expected = components_to_rgb(planes, coding)
+        with converting() as device:
+            made = components_to_rgb(planes, coding, device)
+        assert made.shape == (1, 3, height, width) and made.is_contiguous()
+        torch.testing.assert_close(made.cpu(), expected, rtol=0, atol=0 if is_rgb and coding.full_range else 2e-6)
+
+        two = torch.rand(2, 3, height, width) * 1.4 - 0.2
+        rgb = two[1:]  # which may start anywhere
+        theirs, ours = ([strided(np.full(shape, 5, kind), 2) for shape in shapes] for _ in range(2))
+        rgb_to_components(rgb, theirs, coding)
+        with converting() as device:
+            rgb_to_components(two.to(device)[1:], ours, coding)
+        linear, offset = yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits)
+        codes = ((linear @ rgb.double().flatten(2)[0] + offset) * levels).unflatten(1, (height, width))
+        for our, their, code in zip(ours, theirs, (codes[0], *yuv.downsample(codes[1:], chroma, coding.cosited))):
+            apart = np.abs(our.astype(int) - their)
+            assert apart.max() <= unit and not apart[((code % 1 - 0.5).abs() > close).numpy()].any() and not (our % unit).any()
+            assert np.abs(our // unit - code.clamp(0, levels).numpy()).max() <= 0.5 + close
+            assert not our.base[:, 0].any() and not our.base[:, 2::2].any()  # what lies between
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "bits"), [(np.uint8, None), (np.uint8, 5), (np.uint16, None), (np.uint16, 10)])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (5, 7), (1, 1)])
+def test_a_gpus_planes_are_pytorchs(converting, kind, bits, height, width):
+    levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
+    samples = np.arange(height * width) % (levels + 1)
+    planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
+    expected = planes_to_rgb(planes, bits)
+    with converting() as device:
+        made = planes_to_rgb(planes, bits, device)
+    assert torch.equal(made.cpu(), expected)
+    rgb = (torch.cat((expected[..., :1] - 1, expected, expected + torch.rand(expected.shape)), 3) - 0.5 / levels)  # halves, and beyond
+    for picture in (rgb, rgb.contiguous(memory_format=torch.channels_last), rgb.half()):
+        ours, theirs = np.zeros((2, 3, *rgb.shape[2:]), kind)
+        rgb_to_planes(picture, theirs, bits)
+        with converting() as device:
+            rgb_to_planes(picture.to(device), ours, bits)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@torch.inference_mode()
+def test_a_gpu_refuses_chroma_of_another_size(converting):
+    planes = [np.zeros(shape, np.uint8) for shape in [(8, 8), (2, 4), (2, 4)]]
+    for convert in (components_to_rgb, lambda planes, coding, device: rgb_to_components(torch.zeros(1, 3, 8, 8, device=device), planes, coding)):
+        with pytest.raises(AssertionError), converting() as device:  # nothing is launched
+            with pytest.raises(ValueError, match="chroma of"):
+                convert(planes, Coding(matrix=1), device)
+
+
 @pytest.mark.parametrize(("capability", "start"), [
     ((8, 0), b"\x7fELF"), ((8, 6), b"\x7fELF"), ((8, 9), b"\x7fELF"), ((9, 0), b"\x7fELF"), ((8, 5), b"//")])  # the last one doesn't exist
 def test_nvrtc_compiles_the_kernels(capability, start):
     if not gpu.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
     compiled = gpu._compiled(capability)
-    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve8_large"))
+    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve8_large", b"to_components16"))
     assert start != b"//" or b".target sm_80" in compiled
 
 

@@ -1,5 +1,5 @@
-/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators. And the small
- * convolutions of its flow and mask networks.
+/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators. The small
+ * convolutions of its flow and mask networks. And hosts' samples to RGB and back.
  *
  * Compiled by NVRTC when a GPU is first used (gpu.py), without headers. A kernel takes one struct, its job. Pictures are float16 unless it
  * says otherwise, their channels last, a multiple of 8; everything is computed in float32. No result depends on the order in which
@@ -1081,4 +1081,309 @@ KERNEL(rows, Rows)
     const int sure = expf(most - job.most[best]) / (sum * job.most[places + best]) > job.sure;
     job.flow[here] = sure ? to_x / all - (float)(here % job.width) : 0;
     job.flow[places + here] = sure ? to_y / all - (float)(here / job.width) : 0;
+}
+
+/* --- hosts' samples --------------------------------------------------------------------------------------------------- */
+
+/* Integers of one or two bytes. Four pixels of a row are a thread's, which reads and writes them at once where they lie as such a word does:
+ * rows and planes start anywhere. */
+
+enum { FOUR = 4 };
+
+typedef unsigned char Byte;
+typedef unsigned short Short;
+
+template <typename Sample> struct Four; /* what is as large as four samples */
+template <> struct Four<Byte> {
+    typedef unsigned int Word;
+};
+template <> struct Four<Short> {
+    typedef unsigned long long Word;
+};
+
+template <typename Word> __device__ static bool at_once(const void *address, int count)
+{
+    return count >= FOUR && (unsigned long long)address % sizeof(Word) == 0;
+}
+
+/* Four from an address on, of which there are `count`, at least one; beyond, the last one again. */
+template <typename Sample> __device__ static Floats four(const Sample *from, int count)
+{
+    typedef typename Four<Sample>::Word Word;
+    Floats floats;
+    if (at_once<Word>(from, count)) {
+        const Word word = *(const Word *)from;
+        for (int n = 0; n < FOUR; n++)
+            floats.values[n] = (float)(Sample)(word >> 8 * sizeof(Sample) * n);
+    } else {
+        for (int n = 0; n < FOUR; n++)
+            floats.values[n] = (float)from[clamp(n, count - 1)];
+    }
+    return floats;
+}
+
+__device__ static Floats four(const float *from, int count)
+{
+    if (at_once<Floats>(from, count))
+        return *(const Floats *)from;
+    Floats floats;
+    for (int n = 0; n < FOUR; n++)
+        floats.values[n] = from[clamp(n, count - 1)];
+    return floats;
+}
+
+__device__ static void put(float *to, const Floats &floats, int count)
+{
+    if (at_once<Floats>(to, count))
+        *(Floats *)to = floats;
+    else
+        for (int n = 0; n < FOUR && n < count; n++)
+            to[n] = floats.values[n];
+}
+
+struct Levels {
+    float last; /* the highest code value */
+    int unit;   /* what a sample is of its code value */
+};
+
+/* To nearest, of two as near to the even one, as PyTorch rounds; what is no number to 0. */
+template <typename Sample> __device__ static Sample coded(float code, const Levels &levels)
+{
+    return (Sample)((int)bounded(rintf(code), 0, levels.last) * levels.unit);
+}
+
+template <typename Sample> __device__ static void put(Sample *to, const Floats &codes, int count, const Levels &levels)
+{
+    typedef typename Four<Sample>::Word Word;
+    if (at_once<Word>(to, count)) {
+        Word word = 0;
+        for (int n = 0; n < FOUR; n++)
+            word |= (Word)coded<Sample>(codes.values[n], levels) << 8 * sizeof(Sample) * n;
+        *(Word *)to = word;
+    } else {
+        for (int n = 0; n < FOUR && n < count; n++)
+            to[n] = coded<Sample>(codes.values[n], levels);
+    }
+}
+
+struct FromSamples {
+    const void *samples; /* (count,) */
+    float *out;          /* (count,): sample / top * scale + offset */
+    int count, bounds;   /* whether they are limited to 0..1 */
+    float top, scale, offset;
+};
+
+template <typename Sample> __device__ static void from_samples(const FromSamples &job)
+{
+    const int first = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, left = job.count - first;
+    if (left <= 0)
+        return;
+    Floats floats = four((const Sample *)job.samples + first, left);
+    for (int n = 0; n < FOUR; n++) {
+        /* A quotient, not a product with what is nearly the inverse: the very number that a host would have given. */
+        const float value = floats.values[n] / job.top * job.scale + job.offset;
+        floats.values[n] = job.bounds ? bounded(value, 0, 1) : value;
+    }
+    put(job.out + first, floats, left);
+}
+
+KERNEL(from_samples8, FromSamples)
+{
+    from_samples<Byte>(job);
+}
+
+KERNEL(from_samples16, FromSamples)
+{
+    from_samples<Short>(job);
+}
+
+struct ToSamples {
+    const float *numbers; /* (count,) */
+    void *out;            /* (count,): of code values number * scale + offset */
+    int count;
+    float scale, offset;
+    Levels levels;
+};
+
+template <typename Sample> __device__ static void to_samples(const ToSamples &job)
+{
+    const int first = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, left = job.count - first;
+    if (left <= 0)
+        return;
+    Floats floats = four(job.numbers + first, left);
+    for (int n = 0; n < FOUR; n++)
+        floats.values[n] = floats.values[n] * job.scale + job.offset;
+    put((Sample *)job.out + first, floats, left, job.levels);
+}
+
+KERNEL(to_samples8, ToSamples)
+{
+    to_samples<Byte>(job);
+}
+
+KERNEL(to_samples16, ToSamples)
+{
+    to_samples<Short>(job);
+}
+
+/* A row of R, G or B by Y, Cb and Cr, or the other way: what each of them weighs, and what is added. */
+struct Affine {
+    float weights[3], offset;
+};
+
+__device__ static float apply(const Affine &row, float first, float second, float third)
+{
+    return row.weights[0] * first + row.weights[1] * second + row.weights[2] * third + row.offset;
+}
+
+struct FromComponents {
+    const void *samples; /* (height, width) of Y, and (2, rows, columns) of Cb and Cr: as many, or half as many, rounded up */
+    float *out;          /* (3, height, width), limited to 0..1 */
+    int height, width, rows, columns;
+    int cosited_rows, cosited_columns; /* whether a sample of chroma lies on the first of its two of luma, else midway */
+    Affine map[3];
+};
+
+/* Where a pixel lies between samples of chroma along an axis. */
+struct Between {
+    int first, second;
+    float weight; /* the second's */
+};
+
+__device__ static Between between(int place, int full, int count, int cosited)
+{
+    if (count == full)
+        return {place, place, 0};
+    const int at = place / 2, odd = place % 2;
+    return {clamp(at, count - 1), clamp(odd ? at + 1 : cosited ? at : at - 1, count - 1), cosited ? 0.5f : 0.25f};
+}
+
+__device__ static float mixed(float first, float second, float weight)
+{
+    return first + weight * (second - first);
+}
+
+/* A thread four pixels of a row. */
+template <typename Sample> __device__ static void from_components(const FromComponents &job)
+{
+    const int x = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, y = blockIdx.y * blockDim.y + threadIdx.y, left = job.width - x;
+    if (left <= 0 || y >= job.height)
+        return;
+    const Long plane = (Long)job.height * job.width, line = (Long)y * job.width + x;
+    const Sample *luma = (const Sample *)job.samples, *chroma = luma + plane;
+    const Between down = between(y, job.height, job.rows, job.cosited_rows);
+    const Floats light = four(luma + line, left);
+    Floats rgb[3];
+    for (int n = 0; n < FOUR; n++) {
+        const Between across = between(clamp(x + n, job.width - 1), job.width, job.columns, job.cosited_columns);
+        float color[2];
+        for (int i = 0; i < 2; i++) {
+            const Sample *upper = chroma + ((Long)i * job.rows + down.first) * job.columns;
+            const Sample *lower = chroma + ((Long)i * job.rows + down.second) * job.columns;
+            color[i] = mixed(mixed(upper[across.first], upper[across.second], across.weight),
+                             mixed(lower[across.first], lower[across.second], across.weight), down.weight);
+        }
+        for (int i = 0; i < 3; i++)
+            rgb[i].values[n] = bounded(apply(job.map[i], light.values[n], color[0], color[1]), 0, 1);
+    }
+    for (int i = 0; i < 3; i++)
+        put(job.out + i * plane + line, rgb[i], left);
+}
+
+KERNEL(from_components8, FromComponents)
+{
+    from_components<Byte>(job);
+}
+
+KERNEL(from_components16, FromComponents)
+{
+    from_components<Short>(job);
+}
+
+struct ToComponents {
+    const float *rgb; /* (3, height, width) */
+    void *out;        /* as FromComponents has its samples */
+    int height, width, rows, columns;
+    int cosited_rows, cosited_columns;
+    Affine map[3]; /* to code values */
+    Levels levels;
+};
+
+/* What a sample of chroma is the mean of along an axis: a pixel's place is the middle one, or its two are the middle and the last one. */
+struct Mean {
+    float weights[3];
+};
+
+__device__ static Mean mean_of(int half, int cosited)
+{
+    if (!half)
+        return {{0, 1, 0}};
+    if (cosited)
+        return {{0.25f, 0.5f, 0.25f}};
+    return {{0, 0.5f, 0.5f}};
+}
+
+/* A thread four columns of the one or two rows that belong to one of chroma; a sample of chroma is of ACROSS columns. */
+template <typename Sample, int ACROSS> __device__ static void to_components(const ToComponents &job)
+{
+    const int x = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, row = blockIdx.y * blockDim.y + threadIdx.y, left = job.width - x;
+    if (left <= 0 || row >= job.rows)
+        return;
+    const int half = job.rows != job.height, top = half ? 2 * row : row;
+    const Long plane = (Long)job.height * job.width;
+    Sample *luma = (Sample *)job.out, *chroma = luma + plane;
+    const Mean down = mean_of(half, job.cosited_rows), across = mean_of(ACROSS == 2, job.cosited_columns);
+    float means[3][1 + FOUR + 1] = {}; /* of the rows, from the column before on */
+    for (int tap = 0; tap < 3; tap++) {
+        const float weight = down.weights[tap];
+        const int y = top + tap - 1;
+        if (weight == 0)
+            continue;
+        const Long line = (Long)clamp(y, job.height - 1) * job.width + x;
+        Floats rgb[3];
+        for (int i = 0; i < 3; i++) {
+            const float *from = job.rgb + i * plane + line;
+            rgb[i] = four(from, left);
+            means[i][0] += weight * from[x ? -1 : 0];
+            for (int n = 0; n < FOUR; n++)
+                means[i][1 + n] += weight * rgb[i].values[n];
+        }
+        if (tap && y < job.height) {
+            Floats codes;
+            for (int n = 0; n < FOUR; n++)
+                codes.values[n] = apply(job.map[0], rgb[0].values[n], rgb[1].values[n], rgb[2].values[n]);
+            put(luma + line, codes, left, job.levels);
+        }
+    }
+    for (int n = 0; n < FOUR / ACROSS; n++) {
+        const int column = x / ACROSS + n;
+        if (column >= job.columns)
+            break;
+        float rgb[3];
+        for (int i = 0; i < 3; i++) {
+            const float *means_of_rows = means[i] + n * ACROSS;
+            rgb[i] = across.weights[0] * means_of_rows[0] + across.weights[1] * means_of_rows[1] + across.weights[2] * means_of_rows[2];
+        }
+        for (int i = 0; i < 2; i++)
+            chroma[((Long)i * job.rows + row) * job.columns + column] =
+                coded<Sample>(apply(job.map[1 + i], rgb[0], rgb[1], rgb[2]), job.levels);
+    }
+}
+
+template <typename Sample> __device__ static void to_components(const ToComponents &job)
+{
+    if (job.columns == job.width)
+        to_components<Sample, 1>(job);
+    else
+        to_components<Sample, 2>(job);
+}
+
+KERNEL(to_components8, ToComponents)
+{
+    to_components<Byte>(job);
+}
+
+KERNEL(to_components16, ToComponents)
+{
+    to_components<Short>(job);
 }

@@ -1,9 +1,9 @@
-"""What lies between the large convolutions of Net1, and the small ones, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first
-used.
+"""What lies between the large convolutions of Net1, and the small ones, and hosts' samples to RGB and back, on a GPU: bindings of `gpu.cu`, which
+NVRTC compiles when a GPU is first used.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths of a frame's time there
 (docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver are missing, both of which PyTorch brings along on Linux,
-`vsneuralstyle.networks` computes the same.
+`vsneuralstyle.networks` and `vsneuralstyle.pixels` compute the same by those.
 
 Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All is done in the current stream, and
 nothing waits for the device.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -43,6 +44,9 @@ MOST_SHARED = 96 << 10
 """Bytes of shared memory that a block may have on any of these GPUs, if it asks for it."""
 CAPABILITY = 8, 0
 """The first GPUs whose matrix units take what `convolve` gives them."""
+PIXELS = 4
+"""Of a row, that are a thread's where hosts' samples are converted."""
+_LOADING = threading.Lock()  # hosts convert in several threads, and one may compile
 
 
 @cache
@@ -59,7 +63,10 @@ def compiles() -> bool:
 
 def available(device: torch.device) -> bool:
     """Whether the kernels are to be had on a GPU."""
-    return compiles() and torch.cuda.get_device_capability(device) >= CAPABILITY
+    return compiles() and _capability(torch.cuda.current_device() if device.index is None else device.index) >= CAPABILITY
+
+
+_capability = cache(torch.cuda.get_device_capability)
 
 
 def name(device: torch.device, precision: torch.dtype) -> str | None:
@@ -97,7 +104,7 @@ def _module(index: int) -> object:
 
     with torch.cuda.device(index):
         torch.cuda.current_stream().synchronize()  # makes the context
-        error, module = driver.cuModuleLoadData(_compiled(torch.cuda.get_device_capability(index)))
+        error, module = driver.cuModuleLoadData(_compiled(_capability(index)))
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu")
     return module
@@ -107,7 +114,9 @@ def _module(index: int) -> object:
 def _function(kernel: str, index: int) -> object:
     from cuda.bindings import driver
 
-    function = driver.cuModuleGetFunction(_module(index), kernel.encode())[1]
+    with _LOADING:
+        module = _module(index)
+    function = driver.cuModuleGetFunction(module, kernel.encode())[1]
     driver.cuFuncSetAttribute(function, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_SHARED)
     return function
 
@@ -508,3 +517,73 @@ def global_match(scores: Tensor, sure: float) -> Tensor:
     _launch("columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4)
     _launch("rows", (places,), (threads,), scores, most, out, height, width, float(sure), shared=3 * threads * 4)
     return out
+
+
+# Hosts' samples, integers of one or two bytes: uint8 or uint16, of all planes one after the other. What they mean says `pixels.Coding`.
+
+Rows = Sequence[Sequence[float]]
+"""A map of three numbers to three: of each that comes out, what those that go in weigh, and what is added."""
+
+
+def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0, *, limited: bool = False) -> Tensor:
+    """Samples of R, G and B, contiguous -> sample / top * scale + offset, float32, of their shape; `limited` to 0..1."""
+    count, out = samples.numel(), torch.empty(samples.shape, device=samples.device)
+    _launch(_of_samples("from_samples", samples.dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), samples, out, count, limited,
+            float(top), scale, offset)
+    return out
+
+
+def to_samples(rgb: Tensor, dtype: torch.dtype, scale: float, offset: float, levels: int, unit: int = 1) -> Tensor:
+    """(1, 3, H, W) float32, contiguous -> samples, (3 H W,): number * scale + offset rounded to nearest, limited to 0..levels, times unit."""
+    count = 3 * prod(rgb.shape[2:])
+    out = torch.empty(count, dtype=dtype, device=rgb.device)
+    _launch(_of_samples("to_samples", dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), rgb, out, count,
+            scale, offset, float(levels), unit)
+    return out
+
+
+def from_components(
+    samples: Tensor, luma: Sequence[int], chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool]
+) -> Tensor:
+    """Samples of Y, Cb and Cr -> (1, 3, H, W) float32, contiguous, limited to 0..1.
+
+    Args:
+        samples: (H W + 2 h w,).
+        luma, chroma: (H, W), and (h, w): the same, or half as many rows, columns or both, rounded up.
+        rows: of R, G and B by samples.
+        cosited: as `yuv.upsample` has it.
+
+    Raises:
+        ValueError: chroma of another size.
+    """
+    _check(luma, chroma)
+    if samples.numel() != prod(luma) + 2 * prod(chroma):
+        raise ValueError(f"{samples.numel()} samples of a picture of {luma} with chroma of {chroma}")
+    out, threads = torch.empty((1, 3, *luma), device=samples.device), (32, 8)
+    _launch(_of_samples("from_components", samples.dtype), _over(-(-luma[1] // PIXELS), luma[0], threads=threads), threads, samples, out,
+            *luma, *chroma, *cosited, *chain(*rows))
+    return out
+
+
+def to_components(
+    rgb: Tensor, chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool], dtype: torch.dtype, levels: int, unit: int = 1
+) -> Tensor:
+    """The way back: (1, 3, H, W) float32, contiguous -> samples as `from_components` takes them.
+
+    rows: of Y, Cb and Cr in code values, which are rounded to nearest, limited to 0..levels, and multiplied by unit.
+    """
+    luma, threads = rgb.shape[2:], (32, 8)
+    _check(luma, chroma)
+    out = torch.empty(prod(luma) + 2 * prod(chroma), dtype=dtype, device=rgb.device)
+    _launch(_of_samples("to_components", dtype), _over(-(-luma[1] // PIXELS), chroma[0], threads=threads), threads, rgb, out,
+            *luma, *chroma, *cosited, *chain(*rows), float(levels), unit)
+    return out
+
+
+def _of_samples(kernel: str, dtype: torch.dtype) -> str:
+    return f"{kernel}{8 * dtype.itemsize}"
+
+
+def _check(luma: Sequence[int], chroma: Sequence[int]) -> None:
+    if any(some not in (all_, (all_ + 1) // 2) for some, all_ in zip(chroma, luma)):
+        raise ValueError(f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and columns, or half as many")
