@@ -643,7 +643,7 @@ KERNEL(total, Total)
         job.sums[blockIdx.x] = shared[0];
 }
 
-struct Mean {
+struct Brightness {
     const float *sums; /* (parts,) */
     float *mean;       /* one number */
     int parts;
@@ -651,7 +651,7 @@ struct Mean {
 };
 
 /* One block, of a power of 2 threads. */
-KERNEL(mean, Mean)
+KERNEL(brightness, Brightness)
 {
     float *shared = (float *)memory; /* 1 a thread */
     float sum = 0;

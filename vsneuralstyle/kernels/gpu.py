@@ -421,7 +421,7 @@ def brightness(frame: Tensor, height: int, width: int) -> Tensor:
     """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height and width; a number on the device."""
     sums, mean = torch.empty(min(3 * height, PARTS), device=frame.device), torch.empty((), device=frame.device)
     _launch("total", (len(sums),), (BLOCK,), frame, sums, *frame.shape[2:], height, width, shared=4 * BLOCK)
-    _launch("mean", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
+    _launch("brightness", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
     return mean
 
 
