@@ -24,6 +24,14 @@ __device__ static unsigned short narrowed(float value)
     return half;
 }
 
+/* first * second + third of each of the two. */
+__device__ static unsigned int fused_pair(unsigned int first, unsigned int second, unsigned int third)
+{
+    unsigned int pair;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(first), "r"(second), "r"(third));
+    return pair;
+}
+
 /* What a thread has of a matrix of 16 x 8 TILES, in the order of `convolution_weight` in gpu.py. */
 template <int TILES> struct Right {
     uint4 pairs[TILES / 2];
@@ -81,17 +89,28 @@ struct Vector {
     float values[EIGHT];
 };
 
-enum { AT_ONCE = 4 }; /* loads that don't wait for each other */
+enum { AT_ONCE = 4 };  /* loads that don't wait for each other */
+enum { ABREAST = 32 }; /* columns of a warp */
 
 SHARED Floats memory[]; /* of a block */
+
+__device__ static float low(unsigned int pair)
+{
+    return widened((Half)(pair & 0xffff));
+}
+
+__device__ static float high(unsigned int pair)
+{
+    return widened((Half)(pair >> 16));
+}
 
 __device__ static Vector load(const Half *from)
 {
     const Halves halves = *(const Halves *)from;
     Vector vector;
     for (int n = 0; n < EIGHT; n += 2) {
-        vector.values[n] = widened((Half)(halves.pairs[n / 2] & 0xffff));
-        vector.values[n + 1] = widened((Half)(halves.pairs[n / 2] >> 16));
+        vector.values[n] = low(halves.pairs[n / 2]);
+        vector.values[n + 1] = high(halves.pairs[n / 2]);
     }
     return vector;
 }
@@ -195,32 +214,6 @@ KERNEL(enter, Enter)
         quad.pairs[1] = pair(sample[4 * n + 2], sample[4 * n + 3]);
         out[n] = quad;
     }
-}
-
-struct Pack {
-    const float *frame, *mean; /* (3, height, width); one number */
-    Half *out;                 /* (rows, columns, 2, 2, 4): (sample - mean) * 4, and 0, in squares of 2x2, of which the first has the frame's
-                                  first pixel last */
-    int height, width;         /* of the frame */
-    int full_height, full_width; /* to which its border is repeated; beyond are zeros */
-    int rows, columns;
-};
-
-/* A thread a pixel. */
-KERNEL(pack, Pack)
-{
-    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
-    if (column >= 2 * job.columns || row >= 2 * job.rows)
-        return;
-    const int y = row - 1, x = column - 1;
-    Quad quad = {};
-    if (y >= 0 && y < job.full_height && x >= 0 && x < job.full_width) {
-        const Long plane = (Long)job.height * job.width;
-        const float *from = job.frame + (Long)clamp(y, job.height - 1) * job.width + clamp(x, job.width - 1);
-        quad.pairs[0] = pair((from[0] - *job.mean) * 4, (from[plane] - *job.mean) * 4);
-        quad.pairs[1] = pair((from[2 * plane] - *job.mean) * 4, 0);
-    }
-    ((Quad *)job.out)[(((Long)(row / 2) * job.columns + column / 2) * 2 + row % 2) * 2 + column % 2] = quad;
 }
 
 struct Leave {
@@ -409,7 +402,7 @@ KERNEL(activate, Activate)
 /* --- convolution ------------------------------------------------------------------------------------------------------- */
 
 struct Convolve {
-    const Half *x;      /* (height, width, channels), or (height + 1, width + 1, channels) */
+    const Half *x;      /* (height, width, channels) */
     const Half *weight; /* (taps, steps) of 16 x 8 TILES, as `multiply` takes them */
     const float *bias;  /* (outputs,) */
     Half *out;          /* (height, width, outputs), or NULL */
@@ -418,27 +411,29 @@ struct Convolve {
     float slope;        /* of what is negative */
 };
 
-enum { WARPS = 8, COLUMNS_ACROSS = 16 };
+enum { WARPS = 8, THREADS = 32 * WARPS, COLUMNS_ACROSS = 16, STEP = 16 };
 
-/* SIDE 3: with 0 about the border; 2: a pixel and those right, below, and right below. A block is a tile, a warp ROWS of its rows. */
-template <int TILES, int SIDE, int ROWS>
-__device__ static void convolved(const Convolve &job)
+/* SIDE x SIDE taps. A block is a tile, a warp ROWS of its rows. Where STEPS is 0, the job says how many. `fill` gives eight channels, the
+ * n-th of them, of a pixel of the tile, whose first pixel is the first tap's of the first pixel of what comes out. */
+template <int TILES, int SIDE, int ROWS, int STEPS, typename Fill>
+__device__ static void convolved(const Convolve &job, int left, int top, Fill fill)
 {
-    enum { ABOVE = SIDE == 3, COLUMNS = COLUMNS_ACROSS + SIDE - 1, PIXELS = (WARPS * ROWS + SIDE - 1) * COLUMNS, STEP = 16 };
+    enum { COLUMNS = COLUMNS_ACROSS + SIDE - 1, PIXELS = (WARPS * ROWS + SIDE - 1) * COLUMNS, TAPS = SIDE * SIDE, UNROLLED = STEPS ? TAPS : 1 };
     Half *tile = (Half *)memory; /* with a vector more a pixel, against bank conflicts */
-    const int groups = job.steps * STEP / EIGHT, stride = job.steps * STEP + EIGHT, size = TILES * 8 * STEP;
-    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
-    const int rows = job.height + !ABOVE, columns = job.width + !ABOVE; /* of x */
-    for (int first = threadIdx.x; first < PIXELS * groups; first += AT_ONCE * blockDim.x) {
+    const int steps = STEPS ? STEPS : job.steps, groups = steps * STEP / EIGHT, stride = steps * STEP + EIGHT, size = TILES * 8 * STEP;
+    const int last = TAPS * steps - 1;
+    Right<TILES> now, next, later; /* loaded two steps ahead */
+    now.load(job.weight);
+    next.load(job.weight + (last ? size : 0));
+    for (int first = threadIdx.x; first < PIXELS * groups; first += AT_ONCE * THREADS) {
         Halves vectors[AT_ONCE] = {};
         for (int i = 0; i < AT_ONCE; i++) {
-            const int n = first + i * blockDim.x, pixel = n / groups, channel = n % groups * EIGHT;
-            const int y = top + pixel / COLUMNS - ABOVE, x = left + pixel % COLUMNS - ABOVE;
-            if (pixel < PIXELS && y >= 0 && y < rows && x >= 0 && x < columns && channel < job.channels)
-                vectors[i] = *(const Halves *)(job.x + ((Long)y * columns + x) * job.channels + channel);
+            const int n = first + i * THREADS, pixel = n / groups;
+            if (pixel < PIXELS)
+                vectors[i] = fill(pixel / COLUMNS, pixel % COLUMNS, n % groups);
         }
         for (int i = 0; i < AT_ONCE; i++) {
-            const int n = first + i * blockDim.x;
+            const int n = first + i * THREADS;
             if (n < PIXELS * groups)
                 *(Halves *)(tile + n / groups * stride + n % groups * EIGHT) = vectors[i];
         }
@@ -446,16 +441,12 @@ __device__ static void convolved(const Convolve &job)
     __syncthreads();
     const int row = threadIdx.x / 32 * ROWS, lane = threadIdx.x % 32;
     float sums[ROWS][TILES][4] = {};
-    const Half *last = job.weight + (SIDE * SIDE * job.steps - 1) * size, *weight = job.weight;
-    Right<TILES> now, next, later; /* loaded two steps ahead */
-    now.load(weight);
-    weight = weight < last ? weight + size : last;
-    next.load(weight);
-    for (int tap = 0; tap < SIDE * SIDE; tap++) {
+#pragma unroll UNROLLED
+    for (int tap = 0; tap < TAPS; tap++) {
         const Half *from = tile + ((row + tap / SIDE) * COLUMNS + tap % SIDE) * stride;
-        for (int step = 0; step < job.steps; step++) {
-            weight = weight < last ? weight + size : last;
-            later.load(weight);
+        for (int step = 0; step < steps; step++) {
+            const int ahead = tap * steps + step + 2;
+            later.load(job.weight + (ahead < last ? ahead : last) * size);
             for (int n = 0; n < ROWS; n++)
                 multiply<TILES>(sums[n], from + n * COLUMNS * stride + step * STEP, stride, now);
             now = next;
@@ -464,18 +455,20 @@ __device__ static void convolved(const Convolve &job)
     }
     /* Of a pixel a thread has OWN channels, one after the other (`convolution_weight`), and stores so many at a time. */
     enum { OWN = 2 * TILES, AT_A_TIME = TILES % 4 ? 4 : 8 };
+    const int own = lane % 4 * OWN;
+    float bias[OWN];
+    for (int i = 0; i < OWN; i++)
+        bias[i] = own + i < job.outputs ? job.bias[own + i] : 0;
     for (int n = 0; n < ROWS * 2; n++) {
         const int down = n / 2, half = n % 2, y = top + row + down, x = left + lane / 4 + 8 * half;
         if (y >= job.height || x >= job.width)
             continue;
         const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
         for (int first = 0; first < OWN; first += AT_A_TIME) {
-            const int channel = lane % 4 * OWN + first;
+            const int channel = own + first;
             float values[AT_A_TIME];
-            for (int i = 0; i < AT_A_TIME; i++) {
-                const float bias = channel + i < job.outputs ? job.bias[channel + i] : 0;
-                values[i] = leaky(sums[down][(first + i) / 2][2 * half + i % 2] + bias, job.slope);
-            }
+            for (int i = 0; i < AT_A_TIME; i++)
+                values[i] = leaky(sums[down][(first + i) / 2][2 * half + i % 2] + bias[first + i], job.slope);
             if (!job.out) {
                 for (int i = 0; i < AT_A_TIME && channel + i < job.outputs; i++)
                     job.planes[(channel + i) * plane + at] = values[i];
@@ -486,22 +479,85 @@ __device__ static void convolved(const Convolve &job)
     }
 }
 
-#define CONVOLVE(name, tiles, side, rows) \
-    KERNEL(name, Convolve)                \
-    {                                     \
-        convolved<tiles, side, rows>(job); \
+/* 3x3, 0 about the border. */
+template <int TILES, int ROWS, int STEPS> __device__ static void convolved_feature(const Convolve &job)
+{
+    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
+    convolved<TILES, 3, ROWS, STEPS>(job, left, top, [&](int row, int column, int group) {
+        const int y = top + row - 1, x = left + column - 1, channel = group * EIGHT;
+        Halves vector = {};
+        if (y >= 0 && y < job.height && x >= 0 && x < job.width && channel < job.channels)
+            vector = *(const Halves *)(job.x + ((Long)y * job.width + x) * job.channels + channel);
+        return vector;
+    });
+}
+
+#define CONVOLVE(tiles, rows, steps)                       \
+    KERNEL(convolve_##tiles##_##rows##_##steps, Convolve) \
+    {                                                      \
+        convolved_feature<tiles, rows, steps>(job);        \
     }
 
-CONVOLVE(convolve2, 2, 3, 1)
-CONVOLVE(convolve4, 4, 3, 1)
-CONVOLVE(convolve6, 6, 3, 1)
-CONVOLVE(convolve8, 8, 3, 1)
-CONVOLVE(convolve_packed, 2, 2, 1)
-CONVOLVE(convolve2_large, 2, 3, 2)
-CONVOLVE(convolve4_large, 4, 3, 2)
-CONVOLVE(convolve6_large, 6, 3, 2)
-CONVOLVE(convolve8_large, 8, 3, 2)
-CONVOLVE(convolve_packed_large, 2, 2, 2)
+/* What gpu.py names, of every kind one for any number of steps. */
+CONVOLVE(2, 1, 0)
+CONVOLVE(4, 1, 0)
+CONVOLVE(6, 1, 0)
+CONVOLVE(8, 1, 0)
+CONVOLVE(2, 2, 0)
+CONVOLVE(4, 2, 0)
+CONVOLVE(6, 2, 0)
+CONVOLVE(8, 2, 0)
+CONVOLVE(2, 2, 1)
+CONVOLVE(2, 2, 2)
+CONVOLVE(2, 2, 5)
+CONVOLVE(4, 2, 2)
+CONVOLVE(4, 2, 3)
+CONVOLVE(2, 4, 1)
+CONVOLVE(2, 4, 2)
+
+struct Colors {
+    const float *frame, *mean; /* (3, frame_height, frame_width); one number */
+    Convolve layer;            /* of 16 channels: four of each pixel of a square of 2x2, the last of them 0 */
+    int frame_height, frame_width;
+    int full_height, full_width; /* to which the frame's border is repeated; beyond are zeros */
+};
+
+/* 3x3 of stride 2 of (sample - mean) * 4: 2x2 of squares of 2x2, of which the first has the frame's first pixel last. */
+template <int ROWS> __device__ static void convolved_colors(const Colors &job)
+{
+    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
+    const Long plane = (Long)job.frame_height * job.frame_width;
+    const float mean = *job.mean;
+    convolved<2, 2, ROWS, 1>(job.layer, left, top, [&](int row, int column, int group) { /* group: of the square's rows */
+        const int y = (top + row) * 2 + group - 1, x = (left + column) * 2 - 1;
+        Halves vector = {};
+        if (y >= 0 && y < job.full_height) {
+            const float *line = job.frame + (Long)clamp(y, job.frame_height - 1) * job.frame_width;
+            for (int n = 0; n < 2; n++)
+                if (x + n >= 0 && x + n < job.full_width) {
+                    const float *from = line + clamp(x + n, job.frame_width - 1);
+                    vector.pairs[2 * n] = pair((from[0] - mean) * 4, (from[plane] - mean) * 4);
+                    vector.pairs[2 * n + 1] = pair((from[2 * plane] - mean) * 4, 0);
+                }
+        }
+        return vector;
+    });
+}
+
+KERNEL(colors_1, Colors)
+{
+    convolved_colors<1>(job);
+}
+
+KERNEL(colors_2, Colors)
+{
+    convolved_colors<2>(job);
+}
+
+KERNEL(colors_4, Colors)
+{
+    convolved_colors<4>(job);
+}
 
 /* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
 
@@ -570,16 +626,25 @@ __device__ static Taps bicubic(float place, int size) /* Keys's kernel */
 template <int COUNT>
 __device__ static Vector sample(const Half *source, const Taps &rows, const Taps &columns, int width, int channels)
 {
+    /* Along a row in pairs of float16, which takes half of the time. Weights are rounded for it, but their sum must be 1: what is resampled
+     * from frame to frame would grow or fade. */
+    unsigned int weights[COUNT];
+    float sum = 0;
+    for (int j = 0; j < COUNT; j++) {
+        weights[j] = pair(columns.weight[j], columns.weight[j]);
+        sum += low(weights[j]);
+    }
     Vector value = {};
     for (int i = 0; i < COUNT; i++) {
-        Vector row = {};
+        unsigned int row[EIGHT / 2] = {};
         for (int j = 0; j < COUNT; j++) {
-            const Vector tap = load(source + ((Long)rows.at[i] * width + columns.at[j]) * channels);
-            for (int n = 0; n < EIGHT; n++)
-                row.values[n] += columns.weight[j] * tap.values[n];
+            const Halves tap = *(const Halves *)(source + ((Long)rows.at[i] * width + columns.at[j]) * channels);
+            for (int n = 0; n < EIGHT / 2; n++)
+                row[n] = fused_pair(tap.pairs[n], weights[j], row[n]);
         }
+        const float weight = rows.weight[i] / sum;
         for (int n = 0; n < EIGHT; n++)
-            value.values[n] += rows.weight[i] * row.values[n];
+            value.values[n] += weight * (n % 2 ? high(row[n / 2]) : low(row[n / 2]));
     }
     return value;
 }
@@ -615,10 +680,10 @@ struct Total {
     const float *frame; /* (3, height, width) */
     float *sums;        /* (blocks,) */
     int height, width;
-    int full_height, full_width; /* to which its border is repeated */
+    int full_height, full_width; /* to which its border is repeated, multiples of 4 */
 };
 
-/* A block has every so many-th row. */
+/* A block has every so many-th row, a thread every so many-th four of its pixels. */
 KERNEL(total, Total)
 {
     float *shared = (float *)memory; /* 1 a thread */
@@ -626,12 +691,16 @@ KERNEL(total, Total)
     for (int row = blockIdx.x; row < 3 * job.full_height; row += gridDim.x) {
         const int color = row / job.full_height, y = clamp(row % job.full_height, job.height - 1);
         const float *from = job.frame + ((Long)color * job.height + y) * job.width;
-        for (int first = threadIdx.x; first < job.full_width; first += AT_ONCE * blockDim.x)
-            for (int n = 0; n < AT_ONCE; n++) {
-                const int x = first + n * blockDim.x;
-                if (x < job.full_width)
-                    sum[n] += from[clamp(x, job.width - 1)];
+        for (int x = AT_ONCE * threadIdx.x; x < job.full_width; x += AT_ONCE * blockDim.x) {
+            if (job.width % AT_ONCE == 0) {
+                const Floats four = *(const Floats *)(from + x);
+                for (int n = 0; n < AT_ONCE; n++)
+                    sum[n] += four.values[n];
+            } else {
+                for (int n = 0; n < AT_ONCE && x + n < job.full_width; n++)
+                    sum[n] += from[clamp(x + n, job.width - 1)];
             }
+        }
     }
     shared[threadIdx.x] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
     for (int half = blockDim.x / 2; half; half /= 2) {
@@ -851,21 +920,31 @@ struct Gain {
     int height, width, channels;
 };
 
+/* A block is a tile of ABREAST columns. */
 KERNEL(gain, Gain)
 {
-    enum { FAR = 4 };
-    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    enum { FAR = 4, ROWS = 8, TALL = ROWS + 2 * FAR, WIDE = ABREAST + 2 * FAR };
+    float *tile = (float *)memory, *across = tile + 2 * TALL * WIDE; /* (2, TALL, WIDE); (2, TALL, ABREAST): sums of nine in a row */
+    const int thread = threadIdx.x, left = blockIdx.x * ABREAST, top = blockIdx.y * ROWS;
+    for (int n = thread; n < 2 * TALL * WIDE; n += ROWS * ABREAST) {
+        const int y = clamp(top + n / WIDE % TALL - FAR, job.height - 1), x = clamp(left + n % WIDE - FAR, job.width - 1);
+        tile[n] = job.energy[((Long)(n / (TALL * WIDE)) * job.height + y) * job.width + x];
+    }
+    __syncthreads();
+    for (int n = thread; n < 2 * TALL * ABREAST; n += ROWS * ABREAST) {
+        float sum = 0;
+        for (int j = 0; j <= 2 * FAR; j++)
+            sum += tile[n / ABREAST * WIDE + n % ABREAST + j];
+        across[n] = sum;
+    }
+    __syncthreads();
+    const int x = left + thread % ABREAST, y = top + thread / ABREAST;
     if (x >= job.width || y >= job.height)
         return;
-    const float *theirs = job.energy + (Long)job.height * job.width, *ours = job.energy;
     float our = 0, their = 0;
-    for (int i = -FAR; i <= FAR; i++) {
-        const Long row = (Long)clamp(y + i, job.height - 1) * job.width;
-        for (int j = -FAR; j <= FAR; j++) {
-            const int column = clamp(x + j, job.width - 1);
-            our += ours[row + column];
-            their += theirs[row + column];
-        }
+    for (int i = 0; i <= 2 * FAR; i++) {
+        our += across[thread + i * ABREAST];
+        their += across[TALL * ABREAST + thread + i * ABREAST];
     }
     const float all = 9 * 9 * (float)job.channels, more = sqrtf(their / all / (our / all + 1e-6f)) - 1;
     const Long at = (Long)y * job.width + x;
@@ -938,16 +1017,19 @@ __device__ static void matched(const Match &job)
         float volume[SHARE][SIDE] = {};
         Half *mine = known + pixel * job.all;
         for (int channel = 0; channel < channels; channel += EIGHT) {
-            const Vector here = load(job.here + at * channels + channel);
+            const Halves here = *(const Halves *)(job.here + at * channels + channel);
             for (int i = 0; i < SHARE; i++)
                 if (first + i < SIDE)
                     for (int j = 0; j < SIDE; j++) {
-                        const Vector there = load(warped + ((row + first + i) * COLUMNS + column + j) * stride + channel);
-                        for (int n = 0; n < EIGHT; n++)
-                            volume[i][j] += here.values[n] * there.values[n];
+                        /* Four products to a sum in float16, the rest in float32. */
+                        const Halves there = *(const Halves *)(warped + ((row + first + i) * COLUMNS + column + j) * stride + channel);
+                        unsigned int four = 0;
+                        for (int n = 0; n < EIGHT / 2; n++)
+                            four = fused_pair(here.pairs[n], there.pairs[n], four);
+                        volume[i][j] += low(four) + high(four);
                     }
             if (channel / EIGHT % SHARERS == part)
-                store(mine + channel, here);
+                *(Halves *)(mine + channel) = here;
         }
         for (int i = 0; i < SHARE; i++)
             if (first + i < SIDE)
@@ -1002,7 +1084,7 @@ __device__ static bool counted(float score, float *most, float *sum)
     return larger;
 }
 
-enum { ABREAST = 32, ROWS_APART = 16 };
+enum { ROWS_APART = 16 };
 
 /* A block is ABREAST columns, ROWS_APART threads each. */
 KERNEL(columns, Columns)

@@ -40,6 +40,8 @@ MOST_INPUTS, MOST_OUTPUTS = 128, 64
 """Channels that `convolve` has room for."""
 MANY = 256
 """Blocks that keep a GPU busy."""
+UNROLLED = {(2, 2, 1), (2, 2, 2), (2, 2, 5), (4, 2, 2), (4, 2, 3), (2, 4, 1), (2, 4, 2)}
+"""Tiles of outputs, a warp's rows, and steps of `convolve`'s kernels that know their steps: of the largest of the shipped networks' layers."""
 MOST_SHARED = 96 << 10
 """Bytes of shared memory that a block may have on any of these GPUs, if it asks for it."""
 CAPABILITY = 8, 0
@@ -274,23 +276,6 @@ def enter(frame: Tensor) -> Tensor:
     return out
 
 
-def pack(frame: Tensor, mean: Tensor, height: int, width: int) -> Tensor:
-    """A frame for a convolution of stride 2.
-
-    Args:
-        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
-        mean: a number on the device.
-
-    Returns:
-        (1, 2 2 4, height / 2 + 1, width / 2 + 1) float16: (sample - mean) * 4, and a channel of 0, in squares of 2x2 pixels, the first of which
-        has the frame's first pixel last; 0 beyond.
-    """
-    rows, columns = height // 2 + 1, width // 2 + 1
-    out, threads = _empty(frame, 16, rows, columns, torch.float16), (64, 4)
-    _launch("pack", _over(2 * columns, 2 * rows, threads=threads), threads, frame, mean, out, *frame.shape[2:], height, width, rows, columns)
-    return out
-
-
 def leave(x: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
     """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1: (1, 3, height, width) float32, contiguous."""
     out, threads = torch.empty((1, 3, height, width), device=x.device), (64, 4)
@@ -359,26 +344,51 @@ def activate(x: Tensor, bias: Tensor, slope: float) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes: bool = False) -> Tensor:
-    """A 3x3 convolution of stride 1, 0 about the border, or one of stride 2 of what `pack` gives.
+    """A 3x3 convolution of stride 1, 0 about the border.
 
     Args:
         x: the picture.
-        weight: as `convolution_weight` or `packed_weight` makes it. bias: (outputs,) float32.
+        weight: as `convolution_weight` makes it. bias: (outputs,) float32.
         slope: what is negative is multiplied by it in the end.
         planes: (1, outputs, H, W) float32, contiguous, else as pictures are.
     """
     taps, steps, pairs = weight.shape[:3]
-    outputs, side = len(bias), 3 if taps == 9 else 2
-    height, width = (size - (side == 2) for size in x.shape[2:])
+    outputs, (height, width) = len(bias), x.shape[2:]
     out = torch.empty((1, outputs, height, width), device=x.device) if planes else _empty(x, outputs, height, width)
-    # Larger tiles read less and wait less, where there are enough of them for a GPU's processors.
-    rows = 16 if prod(_over(width, height, threads=(16, 16))) >= MANY else 8
-    kernel = (f"convolve{2 * pairs}" if side == 3 else "convolve_packed") + ("_large" if rows == 16 else "")
-    shared = (rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
-    _launch(kernel, _over(width, height, threads=(16, rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
-            height, width, x.shape[1], steps, outputs, float(slope), shared=shared)
+    tiles = 2 * pairs
+    rows = _rows(height, width, (4, 2) if (tiles, 4, steps) in UNROLLED else (2,))
+    kernel = f"convolve_{tiles}_{rows}_{steps if (tiles, rows, steps) in UNROLLED else 0}"
+    _launch(kernel, _over(width, height, threads=(16, 8 * rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
+            height, width, x.shape[1], steps, outputs, float(slope), shared=_tile(rows, 3, steps))
     kernels.count_product(height * width * outputs * taps * x.shape[1], weight, x, out)
     return out
+
+
+def colors(frame: Tensor, mean: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
+    """A 3x3 convolution of stride 2 of (sample - mean) * 4, 0 about the border.
+
+    Args:
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
+        mean: a number on the device.
+        weight: as `colors_weight` makes it. bias, slope: as `convolve` takes them; 16 outputs.
+    """
+    outputs, rows, columns = len(bias), height // 2, width // 2
+    out = _empty(frame, outputs, rows, columns, torch.float16)
+    down = _rows(rows, columns, (4, 2))
+    _launch(f"colors_{down}", _over(columns, rows, threads=(16, 8 * down)), (BLOCK,), frame, mean, None, weight, bias, out, None,
+            rows, columns, 16, 1, outputs, float(slope), *frame.shape[2:], height, width, shared=_tile(down, 2, 1))
+    kernels.count_product(rows * columns * outputs * len(weight) * 16, weight, frame, out)
+    return out
+
+
+def _rows(height: int, width: int, larger: Sequence[int]) -> int:
+    """Rows of a warp of a convolution: the more, the less is read and waited for, where there are enough blocks for a GPU's processors."""
+    return next((rows for rows in larger if prod(_over(width, height, threads=(16, 8 * rows))) >= MANY * rows // 2), 1)
+
+
+def _tile(rows: int, side: int, steps: int) -> int:
+    """Bytes of a convolution's tile."""
+    return (8 * rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
 
 
 def convolution_weight(weight: Tensor) -> Tensor:
@@ -394,8 +404,8 @@ def convolution_weight(weight: Tensor) -> Tensor:
     return weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6).flatten(6, 8).flatten(4, 5).flatten(0, 1).contiguous()
 
 
-def packed_weight(weight: Tensor) -> Tensor:
-    """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `convolve` takes it for what `pack` gives; 16 outputs."""
+def colors_weight(weight: Tensor) -> Tensor:
+    """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `colors` takes it."""
     weight = F.pad(weight.detach(), (0, 1, 0, 1, 0, 1)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # (outputs, colors, 2, rows, 2, columns)
     return convolution_weight(weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3))
 
@@ -483,7 +493,7 @@ def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     columns = BLOCK // groups
     threads = columns * groups
     _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
-    _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, most, gain, height, width, channels)
+    _launch("gain", _over(width, height, threads=(32, 8)), (BLOCK,), energy, most, gain, height, width, channels, shared=2 * 16 * (40 + 32) * 4)
     out = torch.empty_like(composite)
     _launch("sharpen", _over(width * groups, height, threads=(BLOCK, strip)), (BLOCK,), composite, gain, out, height, width, channels)
     return out

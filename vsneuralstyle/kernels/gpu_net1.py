@@ -138,7 +138,7 @@ class GpuNet1(KernelNet1):
         self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
         self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
         (colors, *halvings), seconds = zip(*flow.features)
-        self.colors = _layer(*_leaky(colors), gpu.packed_weight)
+        self.colors = _layer(*_leaky(colors), gpu.colors_weight)
         self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
         self.seconds = [_layer(*_leaky(second)) for second in seconds]
         self.estimators = [self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)]
@@ -183,7 +183,7 @@ class GpuNet1(KernelNet1):
         """As `Net1.look`."""
         height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
         frame = frame.contiguous()
-        x = gpu.convolve(gpu.pack(frame, gpu.brightness(frame, height, width), height, width), *self.colors)
+        x = gpu.colors(frame, gpu.brightness(frame, height, width), height, width, *self.colors)
         x, found = gpu.convolve(x, *self.seconds[0]), []
         for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
             x = gpu.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
