@@ -233,7 +233,8 @@ def _filled(function: Function, places: Sequence[Tensor | None], *tensors: Tenso
 
 
 def _copy(sources: Sequence[Tensor | None], targets: Sequence[Tensor | None]) -> None:
-    """Where there are both: small ones, which one launch for all of them would leave to a few of a GPU's processors."""
-    for source, target in zip(sources, targets):
-        if source is not None and target is not None:
-            target.copy_(source)
+    """Where there are both; all of one type by one launch."""
+    pairs = [(source, target) for source, target in zip(sources, targets) if source is not None and target is not None]
+    for dtype in dict.fromkeys(source.dtype for source, _ in pairs):
+        some = [pair for pair in pairs if pair[0].dtype == dtype]
+        torch._foreach_copy_([target for _, target in some], [source for source, _ in some])

@@ -34,7 +34,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that.
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that, in host
+    memory.
     feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of the frame; None: not looked
     at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color; after one that showed
     nothing, the next is drawn as a scene's first.
@@ -50,17 +51,17 @@ class State:
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
         look = None if self.look is None else tuple(part.to(device) for part in self.look)
-        parts = (part.to(device) for part in (self.frame, self.quarter, self.glimpse, self.feature))
-        return State(*parts, look, self.shown)
+        frame, quarter, feature = (part.to(device) for part in (self.frame, self.quarter, self.feature))
+        return State(frame, quarter, self.glimpse, feature, look, self.shown)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that it holds."""
-        return self.frame, self.quarter, self.glimpse, self.feature, *(self.look or ())
+        """All that it holds on the device."""
+        return self.frame, self.quarter, self.feature, *(self.look or ())
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """Its size there, in bytes."""
         return sum(part.nbytes for part in self.tensors)
 
 
@@ -68,7 +69,7 @@ class State:
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, glimpse, look: as in `State`. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
+    frame, quarter, look: as in `State`; glimpse, too, but on the device. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
     made: on a GPU, what has come when all of it is done.
     """
 
@@ -220,7 +221,7 @@ class Stylizer:
         self._net1 = net1
         self._last: tuple[Tensor, Tensor, Future[Prepared]] | None = None  # a frame, its glimpse, and what is being prepared of it
         self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
-        steps = (partial(step, net1) for step in (_glance, _encode, _look, _alone, _coherent))
+        steps = (partial(step, net1) for step in (_glance, _make, _encode, _look, _alone, _coherent))
         self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1 | GpuNet1) else steps))
 
     @property
@@ -260,11 +261,10 @@ class Stylizer:
         return self.scene_cut > 0 and scenecut.change(*quarters) > self.scene_cut
 
     def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
-        """Whether a frame starts a scene, and how much of the style it shows. The host waits for the device here, and nowhere else; on a
-        GPU for what makes glimpses alone, not for the networks.
+        """Whether a frame starts a scene, and how much of the style it shows.
 
         Args:
-            before, glimpse: of the frame before, where there is one, and of this one.
+            before, glimpse: of the frame before, where there is one, and of this one, both in host memory.
             told: what the host says; None: the built-in detector decides, by thumbnails of the quarters, which are nearly those of
                 the frames.
         """
@@ -345,11 +345,13 @@ class Stylizer:
         _check(prepared.frame, self._state)
         before = None if self._state is None else self._state.glimpse
         with on(self._streams.side):
-            starts, shown = self._judged(before, prepared.glimpse, starts_scene)
+            # The host waits for the device here, and nowhere else; on a GPU for what makes glimpses alone, not for the networks.
+            glimpse = prepared.glimpse.cpu()
+            starts, shown = self._judged(before, glimpse, starts_scene)
         self.scene_starts = (starts,)
         with on(self._streams.work):
             receive(prepared.made, prepared.frame, prepared.quarter, prepared.feature, *(prepared.look or ()))
-            stylized = self._follow(prepared, starts, shown)
+            stylized = self._follow(prepared, glimpse, starts, shown)
             return Begun(mark(self._streams.work), stylized, starts)
 
     @property
@@ -423,10 +425,13 @@ class Stylizer:
 
     def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         with queued(self._streams.ahead, frame):
-            look = self._steps.look(frame) if self.coherence > 0 else None
-            return Prepared(frame, quarter, glimpse, *self._steps.encode(frame), look, mark(self._streams.ahead))
+            if self.coherence > 0:
+                feature, *look = self._steps.make(frame)
+            else:
+                (feature,), look = self._steps.encode(frame), None
+            return Prepared(frame, quarter, glimpse, feature, look and tuple(look), mark(self._streams.ahead))
 
-    def _follow(self, prepared: Prepared, starts: bool, shown: float) -> Tensor:
+    def _follow(self, prepared: Prepared, glimpse: Tensor, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
         if starts or self.coherence == 0 or state.shown == 0:
             composite, stylized = self._steps.alone(prepared.feature, frame[:, :0])
@@ -435,7 +440,7 @@ class Stylizer:
             looks = *look, *(state.look or self._looked(state.frame))
             here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
             composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
-        self._state = State(frame, prepared.quarter, prepared.glimpse, composite, look, shown)
+        self._state = State(frame, prepared.quarter, glimpse, composite, look, shown)
         return self._finish(frame, stylized, float(self.strength * shown))
 
     def _looked(self, frame: Tensor) -> tuple[Tensor, ...]:
@@ -457,6 +462,7 @@ class Steps(NamedTuple):
     hold: it takes nothing from the host and waits for nothing."""
 
     glance: Callable[..., tuple[Tensor, ...]]
+    make: Callable[..., tuple[Tensor, ...]]
     encode: Callable[..., tuple[Tensor, ...]]
     look: Callable[..., tuple[Tensor, ...]]
     alone: Callable[..., tuple[Tensor, ...]]
@@ -475,6 +481,11 @@ def _encode(net1: Networks, frame: Tensor) -> tuple[Tensor]:
 
 def _look(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
     return net1.look(frame)
+
+
+def _make(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
+    """Both."""
+    return net1.encode(frame), *net1.look(frame)
 
 
 def _alone(net1: Networks, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
