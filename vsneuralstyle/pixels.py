@@ -5,8 +5,10 @@ half-packed layout is its components' views: R, G and B of BGRx are `view[..., 2
 Where the host's memory is a GPU's, tensors over it stand for the arrays.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +21,7 @@ from vsneuralstyle.errors import ArgumentError
 
 
 LARGE = 4 << 20
-"""Bytes from which on the planes of a picture are copied by `COPIERS` threads."""
+"""Bytes from which on the planes of a picture are copied by the caller and `COPIERS` threads."""
 COPIERS = 3
 
 
@@ -75,7 +77,13 @@ def download(samples: Tensor) -> Tensor:
     """A tensor in host memory, once all that it waits for is done; from a GPU in pinned memory, where it comes faster."""
     if samples.device.type != "cuda":
         return samples.cpu()
-    return torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples)
+    there = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples, non_blocking=True)
+    # For this alone, not for what other threads launch behind it; and asleep: some ten threads may wait for frames, on the cores
+    # that make the next ones' sources.
+    here = torch.cuda.Event(blocking=True)
+    here.record(torch.cuda.current_stream(samples.device))
+    here.synchronize()
+    return there
 
 
 def components_to_rgb(
@@ -170,9 +178,19 @@ def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = 
 
     Integers are rounded and limited; floating point passes unlimited.
     """
-    targets = [np.asarray(plane) for plane in planes]
-    levels, samples = _levels(targets[0].dtype, bits), rgb[0].float()
-    _store([samples if levels is None else samples * levels], [targets], levels)
+    samples_to_planes(rgb_to_samples(rgb, np.asarray(planes[0]).dtype, bits), planes)
+
+
+def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Tensor:
+    """The first half of `rgb_to_planes`, which waits for nothing: (1, 3, H, W), RGB 0..1 -> (3, H, W) samples of that type, on the
+    same device. Floating point may be the memory of `rgb`."""
+    levels, samples = _levels(dtype, bits), rgb[0].float()
+    return _coded(samples if levels is None else samples * levels, dtype, levels, 1)
+
+
+def samples_to_planes(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
+    """The other half: (3, H, W) samples, on any device -> three writable (H, W) arrays of their type."""
+    _copy([np.asarray(plane) for plane in planes], list(download(samples).numpy()))
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:
@@ -238,18 +256,24 @@ def _divided(samples: np.ndarray, planes: Sequence[np.ndarray]) -> list[np.ndarr
 
 
 def _copy(targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
-    """Fills each target from its source; large ones at the same time, since a core alone takes milliseconds."""
-    pairs = list(zip(targets, sources))
+    """Fills each target from its source; large ones at the same time, since a core alone takes milliseconds. The caller copies what no
+    copier has come to: where several threads are here, each does its own."""
+    pairs = deque(zip(targets, sources))
 
-    def copy(number: int) -> None:
-        np.copyto(*pairs[number])
+    def copy() -> None:
+        with suppress(IndexError):
+            while True:
+                np.copyto(*pairs.popleft())
 
-    if sum(target.nbytes for target in targets) < LARGE:
-        for number in range(len(pairs)):
-            copy(number)
-    else:
-        list(_copiers().map(copy, range(len(pairs))))
-    pairs.clear()  # an executor's thread may hold on to `copy` for a moment, but to no host's memory
+    large = sum(target.nbytes for target in targets) >= LARGE
+    helpers = [_copiers().submit(copy) for _ in range(len(pairs) - 1)] if large else []
+    try:
+        copy()
+    finally:
+        busy = [helper for helper in helpers if not helper.cancel()]
+        wait(busy)  # none writes to the host's memory later
+    for helper in busy:
+        helper.result()
 
 
 @cache
