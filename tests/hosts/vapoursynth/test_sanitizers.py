@@ -21,16 +21,19 @@ PACKAGE = Path(vs.__file__).parent
 SESSION = """
 import random
 import time
+import weakref
 
 import numpy as np
 
 from vsneuralstyle.errors import ArgumentError
 
 trouble, slow, failing = random.Random(2), 0, 0  # of fills: how many take their time, or fail
+under_way = weakref.WeakSet()
 
 class Begun:
     def __init__(self, planes):
         self.planes, self.filled = list(planes), False
+        under_way.add(self)
 
 class State:
     nbytes = 200_000  # so that few fit into a megabyte
@@ -46,6 +49,7 @@ class Session:
         if style != "candy" or strength != 1:
             raise ArgumentError(f"{style!r} or {strength} is refused")
         self.last, self.value = None, 0
+        under_way.add(self)
 
     def prepare(self, source):
         return [np.array(plane) for plane in source]
@@ -148,7 +152,8 @@ def test_python_objects_come_and_go(play):
     played = play(None, 60)
     assert played.returncode == 0, played.stderr
     done, half, whole = played.stdout.split()
-    assert done == "done" and int(whole) - int(half) < 100, (half, whole)
+    # Some ten a round are not the frames', of which there are hundreds; and none of theirs are left (`settle`).
+    assert done == "done" and int(whole) - int(half) < 30 * 30, (half, whole)
 
 
 def test_memory(play):
