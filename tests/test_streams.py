@@ -352,25 +352,27 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
 
 
 def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
-    """And there for one frame's, not for the next one's."""
+    """So that frames are launched while others are waited for."""
     height, width = large.shape[2:]
-    session, sources = Session(width, height, 8, style="candy", device=cuda), sources_of(large[:4].cpu())
-    target = [np.zeros_like(plane) for plane in sources[0]]
-    for source in sources:
-        session.fill(session.process(None, source, session.prepare(source))[1], target)
-    torch.cuda.synchronize(cuda)
+    session, sources = Session(width, height, 8, style="candy", device=cuda), sources_of(large[:4])
     work = session._stylizer._streams.work
-    _, first = session.process(None, sources[0], session.prepare(sources[0]))
-    with torch.cuda.stream(work):
-        torch.cuda._sleep(4 * 10**9)
-    pending = [session.process(None, source, session.prepare(source))[1] for source in sources]
-    with ThreadPoolExecutor(5) as threads:
-        later = [threads.submit(session.fill, one, [np.zeros_like(plane) for plane in target]) for one in pending[1:]]
-        session.process(None, sources[0], session.prepare(sources[0]))
-        assert not work.query()  # still asleep
-        for fill in later:
-            fill.result()
-    session.fill(first, target)
+
+    def launch() -> list:
+        return [session.process(None, source, session.prepare(source))[1] for source in sources]
+
+    with ThreadPoolExecutor(4) as threads:
+        for asleep in (False, True):  # memory is found and graphs are captured in the first round
+            if asleep:
+                with torch.cuda.stream(work):
+                    torch.cuda._sleep(4 * 10**9)
+            fills = [threads.submit(session.fill, one, [np.zeros_like(plane) for plane in sources[0]]) for one in launch()]
+            later = launch()
+            assert not asleep or not (work.query() or any(fill.done() for fill in fills))
+            for fill in fills:
+                fill.result()
+            for one in later:
+                session.fill(one, [np.zeros_like(plane) for plane in sources[0]])
+            torch.cuda.synchronize(cuda)
 
 
 def test_nobody_waits_for_the_networks(model_dir, cuda, large):
