@@ -5,7 +5,7 @@ Without a GPU, streams stand in that only keep count: of each, what it has done,
 certain (vector clocks). Every operator's tensors are looked up in that order.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -132,7 +132,7 @@ def watched(model_dir, watch, again, monkeypatch):
     monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
     one = Stylizer("candy", device="cpu", precision="float32")
     one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
-    one._streams, one._remembers, one.threads = Streams(Stream(), Stream(), Stream()), False, 1
+    one._streams, one._remembers, one.threads = Streams(Stream(), Stream(), Stream(), Stream()), False, 1
     return one
 
 
@@ -209,12 +209,99 @@ def test_a_stream_that_waits_for_none_is_seen(watch, watched, frames, monkeypatc
 
 def test_frames_are_launched_while_others_are_under_way(watch, watched, frames):
     """No stream but `work` waits for the networks of the frames before."""
-    side, ahead, work = watched._streams
+    side, ahead, work, _ = watched._streams
     with watch:
         for frame in frames[:5].split(1):
             with watched.aside():
                 watched.begin(converted(frame))
     assert work.clock[side] and work.clock[ahead] and not {work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {watch.current}
+
+
+class Here:
+    """What stands for a session's worker: the caller's own thread, which is the one that is watched."""
+
+    def submit(self, function, *arguments) -> Future:
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+
+@pytest.fixture
+def session(watched, monkeypatch) -> Session:
+    """One of 8-bit frames of 64x48, as on a GPU, by a watched Stylizer. It copies to and from the host by operators."""
+    monkeypatch.setattr(pixels, "planes_to_rgb", lambda planes, bits, device: torch.stack([torch.from_numpy(p) for p in planes])[None] / 255)
+    monkeypatch.setattr(pixels, "download", lambda samples: samples * 1)
+    session = Session(64, 48, 8, style="candy", device="cpu")
+    session._stylizer, session._on_gpu, session._worker = watched, True, Here()
+    return session
+
+
+def sources_of(frames: Tensor) -> list[list[np.ndarray]]:
+    return [[np.ascontiguousarray(plane) for plane in (frame.numpy() * 255).round().astype(np.uint8)] for frame in frames]
+
+
+def play_filter(session: Session, sources: list) -> list[list[np.ndarray]]:
+    """As filter.c does: several frames are prepared, processed and pending, and are filled in another order, but for one."""
+    made, pending = {}, {}
+
+    def fill(n: int) -> None:
+        session.fill(pending.pop(n), made.setdefault(n, [np.zeros_like(plane) for plane in sources[n]]))
+
+    prepared = {n: session.prepare(sources[n]) for n in range(4)}
+    for n, source in enumerate(sources):
+        starts, pending[n] = session.process(None, source, prepared.pop(n, None))
+        assert starts in (True, False)
+        if n in (1, 2, 5):
+            fill(n)
+        if n == 3:
+            state = session.checkpoint()
+    session.resume(state)
+    for n in (7, 4, 0):
+        fill(n)
+    _, again = session.process(None, sources[4])
+    pending.clear()
+    session.fill(again, made.setdefault(-1, [np.zeros_like(plane) for plane in sources[4]]))
+    assert all(map(np.array_equal, made[-1], made[4]))
+    return [made[n] for n in (0, 1, 2, 4, 5, 7)]
+
+
+def test_a_session_waits_for_what_it_reads(watch, watched, session, frames):
+    sources = sources_of(frames)
+    with watch:
+        shown = play_filter(session, sources)
+    plain, expected = Stylizer("candy", device="cpu", precision="float32"), []
+    for n, source in enumerate(sources):
+        output = plain.stylize(pixels.planes_to_rgb(source, 8, "cpu"))
+        expected.append([np.zeros_like(plane) for plane in source])
+        pixels.rgb_to_planes(output, expected[-1], 8)
+    assert all(np.array_equal(a, b) for n, one in zip((0, 1, 2, 4, 5, 7), shown) for a, b in zip(one, expected[n]))
+
+
+@pytest.mark.parametrize("fault", ["unordered", "unrecorded", "unreceived"])
+def test_a_session_that_waits_for_nothing_is_seen(watch, session, frames, monkeypatch, fault):
+    sources = sources_of(frames[:1])
+    with watch:
+        _, begun = session.process(None, sources[0], session.prepare(sources[0]))
+        if fault == "unordered":
+            monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
+        elif fault == "unrecorded":
+            monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
+        else:
+            monkeypatch.setattr(stylizer, "receive", lambda event, *tensors: None)
+        with pytest.raises(AssertionError, match="may not be there yet|doesn't know of"):
+            session.fill(begun, sources[0])
+
+
+def test_a_session_launches_frames_while_others_are_filled(watch, watched, session, frames):
+    """No stream waits for the networks but that of the downloads, which none waits for."""
+    sources = sources_of(frames)
+    side, ahead, work, down = watched._streams
+    with watch:
+        for source in sources:
+            _, begun = session.process(None, source, session.prepare(source))
+            session.fill(begun, [np.zeros_like(plane) for plane in source])
+    assert work.clock[side] and work.clock[ahead] and down.clock[work]
+    assert not {work, down} & {*side.clock, *ahead.clock, *watch.current.clock} and down not in work.clock
 
 
 # --- on a GPU --------------------------------------------------------------------------------------------------------
@@ -231,7 +318,7 @@ def large(frames) -> Tensor:
 def in_turn(**options) -> Stylizer:
     """As it is without streams of its own: all in the caller's current one."""
     one = Stylizer("candy", **options)
-    one._streams = Streams(None, None, None)
+    one._streams = Streams(None, None, None, None)
     return one
 
 
@@ -262,6 +349,30 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
             torch.cuda.synchronize(cuda)
             assert len(shown) == len(expected)
             assert [n for n, pair in enumerate(zip(shown, expected)) if not torch.equal(*pair)] == []
+
+
+def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
+    """So that frames are launched while others are waited for."""
+    height, width = large.shape[2:]
+    session, sources = Session(width, height, 8, style="candy", device=cuda), sources_of(large[:4])
+    work = session._stylizer._streams.work
+
+    def launch() -> list:
+        return [session.process(None, source, session.prepare(source))[1] for source in sources]
+
+    with ThreadPoolExecutor(4) as threads:
+        for asleep in (False, True):  # memory is found and graphs are captured in the first round
+            if asleep:
+                with torch.cuda.stream(work):
+                    torch.cuda._sleep(4 * 10**9)
+            fills = [threads.submit(session.fill, one, [np.zeros_like(plane) for plane in sources[0]]) for one in launch()]
+            later = launch()
+            assert not asleep or not (work.query() or any(fill.done() for fill in fills))
+            for fill in fills:
+                fill.result()
+            for one in later:
+                session.fill(one, [np.zeros_like(plane) for plane in sources[0]])
+            torch.cuda.synchronize(cuda)
 
 
 def test_nobody_waits_for_the_networks(model_dir, cuda, large):
@@ -351,17 +462,21 @@ def test_a_session_as_on_a_gpu(model_dir, frames, monkeypatch):
 
 def play_session(session: Session, frames: Tensor) -> None:
     count, device = len(frames), str(session._stylizer.device)
-    sources = [[np.ascontiguousarray(plane) for plane in (frame.numpy() * 255).round().astype(np.uint8)] for frame in frames]
+    sources = sources_of(frames)
     plain, expected = Stylizer("candy", device=device), []
     for source in sources:
         expected.append([np.zeros_like(plane) for plane in source])
         pixels.rgb_to_planes(plain.stylize(pixels.planes_to_rgb(source, 8, device)), expected[-1], 8)
 
     def played(prepared) -> list:
-        made = []
+        made, fills = [], []
         for source, one in zip(sources, prepared):
             made.append([np.zeros_like(plane) for plane in source])
-            assert session.process(True if len(made) == 1 else None, source, made[-1], one) in (True, False)
+            starts, begun = session.process(True if len(made) == 1 else None, source, one)
+            assert starts in (True, False)
+            fills.append(threads.submit(session.fill, begun, made[-1]))  # while the next ones are processed
+        for fill in fills:
+            fill.result()
         return made
 
     def same(made) -> bool:
@@ -373,7 +488,7 @@ def play_session(session: Session, frames: Tensor) -> None:
             assert all(prepared) and same(played(prepared))
             later = iter([threads.submit(session.prepare, source) for source in sources])
             assert same(played(next(later).result() for _ in range(count)))  # while others are prepared
-    assert same(played([None] * count))
+        assert same(played([None] * count))
     state = session.checkpoint()
     session.resume(state)
     assert session.checkpoint().shown == state.shown

@@ -8,8 +8,10 @@ Between integers in host memory and a GPU, `kernels.gpu` converts, where it can:
 which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -24,7 +26,7 @@ from vsneuralstyle.kernels import gpu
 
 
 LARGE = 4 << 20
-"""Bytes from which on the planes of a picture are copied by `COPIERS` threads."""
+"""Bytes from which on the planes of a picture are copied by the caller and `COPIERS` threads."""
 COPIERS = 3
 
 
@@ -80,7 +82,13 @@ def download(samples: Tensor) -> Tensor:
     """A tensor in host memory, once all that it waits for is done; from a GPU in pinned memory, where it comes faster."""
     if samples.device.type != "cuda":
         return samples.cpu()
-    return torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples)
+    there = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples, non_blocking=True)
+    # For this alone, not for what other threads launch behind it; and asleep: some ten threads may wait for frames, on the cores
+    # that make the next ones' sources.
+    here = torch.cuda.Event(blocking=True)
+    here.record(torch.cuda.current_stream(samples.device))
+    here.synchronize()
+    return there
 
 
 def components_to_rgb(
@@ -94,7 +102,7 @@ def components_to_rgb(
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
-    if _served(components[0], device):
+    if _served(components[0].dtype, device):
         shape, samples = components[0].shape, _upload(components, device)
         if coding.matrix == yuv.IDENTITY:
             return gpu.from_samples(samples.view(1, 3, *shape), coding.top, *_range(coding), limited=not coding.full_range)
@@ -137,7 +145,7 @@ def _range(coding: Coding) -> tuple[float, float]:
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
     levels, unit = (1 << coding.bits) - 1, 1 << coding.shift
-    if _served(components[0], rgb.device):
+    if _served(components[0].dtype, rgb.device):
         rgb, dtype, rows = rgb.float().contiguous(), _TORCH_TYPES[components[0].dtype], _rows_of_map(coding)
         if coding.matrix == yuv.IDENTITY:
             samples = gpu.to_samples(rgb, dtype, rows[0][0], rows[0][3], levels, unit)
@@ -191,7 +199,7 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     """
     planes = [np.asarray(plane) for plane in planes]
     levels = _levels(planes[0].dtype, bits)
-    if _served(planes[0], device):
+    if _served(planes[0].dtype, device):
         return gpu.from_samples(_upload(planes, device).view(1, 3, *planes[0].shape), levels)
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
@@ -204,13 +212,22 @@ def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = 
 
     Integers are rounded and limited; floating point passes unlimited.
     """
-    targets = [np.asarray(plane) for plane in planes]
-    levels = _levels(targets[0].dtype, bits)
-    if _served(targets[0], rgb.device):
-        _deliver(gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[targets[0].dtype], float(levels), 0.0, levels), targets)
-        return
+    samples_to_planes(rgb_to_samples(rgb, np.asarray(planes[0]).dtype, bits), planes)
+
+
+def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Tensor:
+    """The first half of `rgb_to_planes`, which waits for nothing: (1, 3, H, W), RGB 0..1 -> (3, H, W) samples of that type, on the
+    same device. Floating point may be the memory of `rgb`."""
+    levels = _levels(dtype, bits)
+    if _served(dtype, rgb.device):
+        return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(rgb.shape[1:])
     samples = rgb[0].float()
-    _store([samples if levels is None else samples * levels], [targets], levels)
+    return _coded(samples if levels is None else samples * levels, dtype, levels, 1)
+
+
+def samples_to_planes(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
+    """The other half: (3, H, W) samples, on any device -> three writable (H, W) arrays of their type."""
+    _deliver(samples.flatten(), [np.asarray(plane) for plane in planes])
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:
@@ -226,10 +243,10 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _served(plane: np.ndarray | Tensor, device: torch.device | str) -> bool:
-    """Whether `gpu` converts between a picture with such a plane and one on a device."""
+def _served(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
+    """Whether `gpu` converts between samples of that type in host memory, and not of a tensor, and a picture on a device."""
     device = torch.device(device)
-    return device.type == "cuda" and isinstance(plane, np.ndarray) and plane.dtype in _INTEGERS and gpu.available(device)
+    return device.type == "cuda" and isinstance(dtype, np.dtype) and dtype in _INTEGERS and gpu.available(device)
 
 
 def _upload(planes: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
@@ -290,18 +307,27 @@ def _divided(samples: np.ndarray, planes: Sequence[np.ndarray]) -> list[np.ndarr
 
 
 def _copy(targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
-    """Fills each target from its source; large ones at the same time, since a core alone takes milliseconds."""
-    pairs = list(zip(targets, sources))
+    """Fills each target from its source; large ones at the same time, since a core alone takes milliseconds. The caller copies what no
+    copier has come to: where several threads are here, each does its own."""
     if sum(target.nbytes for target in targets) < LARGE:
-        for target, source in pairs:
+        for target, source in zip(targets, sources):
             np.copyto(target, source)
         return
+    pairs = deque(zip(targets, sources))
 
-    def copy(number: int) -> None:
-        np.copyto(*pairs[number])
+    def copy() -> None:
+        with suppress(IndexError):
+            while True:
+                np.copyto(*pairs.popleft())
 
-    list(_copiers().map(copy, range(len(pairs))))
-    pairs.clear()  # an executor's thread may hold on to `copy` for a moment, but to no host's memory
+    helpers = [_copiers().submit(copy) for _ in range(len(pairs) - 1)]
+    try:
+        copy()
+    finally:
+        busy = [helper for helper in helpers if not helper.cancel()]
+        wait(busy)  # none writes to the host's memory later
+    for helper in busy:
+        helper.result()
 
 
 @cache

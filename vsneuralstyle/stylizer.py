@@ -82,8 +82,8 @@ class Prepared:
 
 
 class Begun(Future):
-    """A frame whose work is launched: `result` gives it, and whether it starts a scene. Nobody waits for it but the stream that is the
-    caller's current one then."""
+    """A frame whose work is launched: `result` gives it, or what is made of it, and whether it starts a scene. Nobody waits for it but the
+    stream that is the caller's current one then."""
 
     def __init__(self, made: torch.cuda.Event | None, stylized: Tensor, starts: bool) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class Stylizer:
         singles = [frame.clone(memory_format=torch.contiguous_format) for frame in frames.split(1)]
         # One frame a pass: a convolution may sum in another order for another batch size, and a picture must not depend
         # on how its host groups frames.
-        begun = [self._launched(self.prepare(frame), told) for frame, told in zip(singles, starts_scene)]
+        begun = [self.launch(self.prepare(frame), told) for frame, told in zip(singles, starts_scene)]
         results = [one.result() for one in begun]
         self.scene_starts = tuple(starts for _, starts in results)
         outputs = [stylized for stylized, _ in results]
@@ -337,11 +337,24 @@ class Stylizer:
         Raises:
             ArgumentError: another size than the frame before.
         """
-        return self._launched(prepared, starts_scene).result()[0]
+        return self.launch(prepared, starts_scene).result()[0]
 
     @torch.inference_mode()
-    def _launched(self, prepared: Prepared, starts_scene: bool | None) -> Begun:
-        """`advance`, whose frame is yet to be waited for."""
+    def launch(
+        self, prepared: Prepared, starts_scene: bool | None = None, then: Callable[[Tensor], Tensor] | None = None
+    ) -> Begun:
+        """`advance`, whose frame is yet to be waited for: on a GPU this returns when its work is launched.
+
+        Args:
+            prepared, starts_scene: as in `advance`.
+            then: makes of the stylized frame what the result has in its place, and keeps nothing; part of the frame's work.
+
+        Returns:
+            What has the frame, and whether it starts a scene; from any thread. See `fetching`.
+
+        Raises:
+            ArgumentError: as `advance` does.
+        """
         _check(prepared.frame, self._state)
         before = None if self._state is None else self._state.glimpse
         with on(self._streams.side):
@@ -352,7 +365,8 @@ class Stylizer:
         with on(self._streams.work):
             receive(prepared.made, prepared.frame, prepared.quarter, prepared.feature, *(prepared.look or ()))
             stylized = self._follow(prepared, glimpse, starts, shown)
-            return Begun(mark(self._streams.work), stylized, starts)
+            result = stylized if then is None else then(stylized)
+            return Begun(mark(self._streams.work), result, starts)
 
     @property
     def _in_teams(self) -> bool:
@@ -371,6 +385,11 @@ class Stylizer:
         That stream waits for no other: what is read in it was made in it, or is done, or came from a future's `result`, called in
         it too. What is made in it can be handed to `begin` outside of it as well."""
         return computing_by(1) if self._in_teams else on(self._streams.side)
+
+    def fetching(self) -> AbstractContextManager:
+        """For who takes a result and waits for it in a thread of its own, while another thread launches the next frames: on a GPU in a
+        stream that none of these wait for, as they would in that of `aside`."""
+        return on(self._streams.down)
 
     def begin(self, frame: Tensor, starts_scene: bool | None = None) -> Future[tuple[Tensor, bool]]:
         """`stylize` for hosts that have the next frames at hand before they need this one.
@@ -392,7 +411,7 @@ class Stylizer:
         """
         if not self._in_teams:
             _check(frame, self._state, count=1)
-            return self._launched(self.prepare(frame), starts_scene)
+            return self.launch(self.prepare(frame), starts_scene)
         _check(frame, None, count=1)
         prepared = teams.submit(self.threads, self.prepare, frame)
         self._begun = self._order.submit(self._in_order, prepared, starts_scene)
@@ -400,7 +419,7 @@ class Stylizer:
 
     def _in_order(self, prepared: Future[Prepared], starts_scene: bool | None) -> tuple[Tensor, bool]:
         """In the one thread that is there to wait, so that no team does."""
-        return teams.submit(self.threads, self._launched, prepared.result(), starts_scene).result().result()
+        return teams.submit(self.threads, self.launch, prepared.result(), starts_scene).result().result()
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         if not self._remembers:

@@ -14,13 +14,17 @@
  *
  * One request walks at a time. Where several are made at a time, the others wait for it, once they have had the session
  * prepare their frames, which needs no state and goes on meanwhile.
+ *
+ * What a walk makes is an Output: the session has it, on a GPU before it is even computed. A request for it fills a
+ * VSFrame from it, beside the next walks and other fills. What nobody asks for is never filled.
  */
 
-#define _GNU_SOURCE /* strverscmp */
+#define _GNU_SOURCE /* strdup, strverscmp */
 
 #include "plugin.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,14 +43,27 @@ enum {
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
 static const int64_t TRIM_BYTES = 256 << 20; /* of frames, between two trims of the heap */
+static const int64_t SPARE_BYTES = 512 << 20; /* of outputs that nobody asks for, at most, unless of a single one */
+
+/* A frame that was made. */
+typedef struct {
+    int n;
+    int holders;          /* `recent`, and the requests that deliver it */
+    PyObject *pending;    /* what the session has of it, until a thread takes it to fill a frame; owned; touched with
+                             the GIL only */
+    bool filling;         /* that thread is at it, without the lock; `changed` tells when it is done */
+    VSMap *properties;    /* the frame's; owned */
+    const VSFrame *frame; /* filled; owned */
+    char *failure;        /* why it could not be filled; owned */
+} Output;
 
 /* A request that is under way. */
 typedef struct Waiter {
     int n;
-    int look;             /* sources that it looks at next */
-    bool here;            /* its source is, and a thread that works for it or waits */
-    const VSFrame *ready; /* frame n, once another request's walk has passed it; owned */
-    PyObject *prepared;   /* what the session has begun of frame n, or NULL; owned; touched with the GIL only */
+    int look;           /* sources that it looks at next */
+    bool here;          /* its source is, and a thread that works for it or waits */
+    Output *output;     /* of frame n, once a walk has come to it; held */
+    PyObject *prepared; /* what the session has begun of frame n, or NULL; owned; touched with the GIL only */
     struct Waiter *next;
 } Waiter;
 
@@ -57,13 +74,13 @@ typedef struct {
     PyObject *state; /* owned; touched with the GIL only */
 } Checkpoint;
 
-/* A frame that was made. */
+/* Where outputs are kept. */
 typedef struct {
-    int n;
-    const VSFrame *frame; /* owned; NULL: none */
-    VSFrame *memory;      /* owned, and never given away: `frame` shares its planes. Once nobody else has them any more,
-                             they are written to anew, which saves an allocation (see `trimHeap`). */
-} Output;
+    Output *output;  /* held; NULL: none */
+    VSFrame *memory; /* owned, and never given away: the frame that was filled here last shares its planes. Once nobody
+                        else has them any more, they are written to anew, which saves an allocation (see `trimHeap`).
+                        NULL: none, or a thread fills it. */
+} Slot;
 
 typedef struct {
     VSNode *source; /* owned */
@@ -75,6 +92,7 @@ typedef struct {
     bool walking; /* a request walks, with or without the lock */
     int crowd;    /* frames that are still to be prepared */
     int next;     /* the frame that the session's state, the live one, stands before; -1: it stands nowhere */
+    int failures; /* fills that failed: what the device computed by then is not trusted any more */
     int settled;  /* with a preroll: frames below are made to bring the state there, and are not for delivery */
     int lookMost;
     bool careful; /* a source has failed: ask for none that the request at hand doesn't depend on */
@@ -84,10 +102,16 @@ typedef struct {
     int64_t clock;
     int64_t untrimmed; /* bytes of frames since the heap was trimmed */
     Waiter *waiters;
-    Output *recent; /* the last outputs, at n % recentSize. VapourSynth's cache can't be read back by the filter that
-                       fills it. */
+    Slot *recent; /* the last outputs, at n % recentSize. VapourSynth's cache can't be read back by the filter that
+                     fills it. */
     int recentSize;
+    int spareMost; /* of them, those that nobody has asked for */
 } Filter;
+
+static int64_t frameBytes(const Filter *filter) {
+    const VSVideoFormat *format = &filter->vi.format;
+    return (int64_t)filter->vi.width * filter->vi.height * format->numPlanes * format->bytesPerSample;
+}
 
 /* ---- What is known of scenes ------------------------------------------------------------------------------------- */
 
@@ -135,7 +159,7 @@ static int nearest(const Filter *filter, int n) {
 static bool isNeeded(const Filter *filter, int i) {
     int n = filter->checkpoints[i].n;
     for (const Waiter *w = filter->waiters; w; w = w->next)
-        if (!w->ready && w->n >= n && nearest(filter, w->n) == n)
+        if (!w->output && w->n >= n && nearest(filter, w->n) == n)
             return true;
     return false;
 }
@@ -229,7 +253,7 @@ static int lowestServed(const Filter *filter, const Waiter *self) {
     for (bool lowered = !filter->careful; lowered;) {
         lowered = false;
         for (const Waiter *w = filter->waiters; w; w = w->next)
-            if (!w->ready && w->n < lowest && w->n >= lowest - REACH) {
+            if (!w->output && w->n < lowest && w->n >= lowest - REACH) {
                 lowest = w->n;
                 lowered = true;
             }
@@ -240,7 +264,7 @@ static int lowestServed(const Filter *filter, const Waiter *self) {
 /* Another request waits for one of the frames from `first` up to `last`, without it. */
 static bool isAwaited(const Filter *filter, int first, int last, const Waiter *self) {
     for (const Waiter *w = filter->waiters; w; w = w->next)
-        if (w != self && !w->ready && w->n >= first && w->n < last)
+        if (w != self && !w->output && w->n >= first && w->n < last)
             return true;
     return false;
 }
@@ -335,53 +359,140 @@ static Progress findStart(Filter *filter, Waiter *self, int *start, int *lowest,
     return DONE;
 }
 
-/* Gives what is free in the heap back to the system, now and then. glibc before 2.38 doesn't find the hole that an
-   aligned plane left when it needs one for another (its bug 14581), and its heap grows for as long as a clip plays. */
-static void trimHeap(Filter *filter) {
-#ifdef __GLIBC__
-    filter->untrimmed +=
-        (int64_t)filter->vi.width * filter->vi.height * filter->vi.format.numPlanes * filter->vi.format.bytesPerSample;
-    if (filter->untrimmed < TRIM_BYTES || strverscmp(gnu_get_libc_version(), "2.38") >= 0)
-        return;
-    filter->untrimmed = 0;
-    malloc_trim(0);
-#else
-    (void)filter;
-#endif
-}
+/* ---- Outputs ----------------------------------------------------------------------------------------------------- */
 
-/* ---- The walk ---------------------------------------------------------------------------------------------------- */
-
-static const VSFrame *recall(const Filter *filter, int n, const VSAPI *vsapi) {
-    const Output *output = &filter->recent[n % filter->recentSize];
-    return output->frame && output->n == n ? vsapi->addFrameRef(output->frame) : NULL;
-}
-
-/* Where frame n is to be made; what was there is forgotten. */
-static Output *outputFor(Filter *filter, int n, VSCore *core, const VSAPI *vsapi) {
-    Output *output = &filter->recent[n % filter->recentSize];
-    vsapi->freeFrame(output->frame);
-    output->frame = NULL;
-    output->n = n;
-    if (!output->memory)
-        output->memory = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, NULL, core);
+static Output *hold(Output *output) {
+    output->holders++;
     return output;
 }
 
-/* Keeps an output, and gives it to every other request that waits for it: the same frame can be asked for twice. */
-static void remember(Filter *filter, int n, const VSFrame *frame, const Waiter *self, const VSAPI *vsapi) {
-    filter->recent[n % filter->recentSize].frame = vsapi->addFrameRef(frame);
-    for (Waiter *w = filter->waiters; w; w = w->next)
-        if (w != self && w->n == n && !w->ready)
-            w->ready = vsapi->addFrameRef(frame);
+static void drop(Output *output, const VSAPI *vsapi) {
+    if (!output || --output->holders > 0)
+        return;
+    if (output->pending)
+        release(output->pending);
+    vsapi->freeMap(output->properties);
+    vsapi->freeFrame(output->frame);
+    free(output->failure);
+    free(output);
 }
+
+static void empty(Slot *slot, const VSAPI *vsapi) {
+    drop(slot->output, vsapi);
+    slot->output = NULL;
+}
+
+static Slot *slotOf(const Filter *filter, int n) {
+    return &filter->recent[n % filter->recentSize];
+}
+
+/* The output of frame n, which the caller then holds; NULL: not kept. */
+static Output *recall(const Filter *filter, int n) {
+    Output *output = slotOf(filter, n)->output;
+    return output && output->n == n ? hold(output) : NULL;
+}
+
+/* Keeps an output, and gives it to every other request that waits for it: the same frame can be asked for twice. */
+static void remember(Filter *filter, Output *output, const Waiter *self, const VSAPI *vsapi) {
+    Slot *slot = slotOf(filter, output->n);
+    empty(slot, vsapi);
+    slot->output = hold(output);
+    for (Waiter *w = filter->waiters; w; w = w->next)
+        if (w != self && w->n == output->n && !w->output)
+            w->output = hold(output);
+}
+
+/* Forgets outputs that nobody has asked for, those the farthest from frame n first, where they are too many: they take
+   the device's memory. */
+static void limitSpare(Filter *filter, int n, const VSAPI *vsapi) {
+    for (;;) {
+        Slot *farthest = NULL;
+        int count = 0;
+        for (Slot *slot = filter->recent; slot < filter->recent + filter->recentSize; slot++)
+            if (slot->output && slot->output->pending && slot->output->holders == 1) {
+                count++;
+                if (!farthest || abs(slot->output->n - n) > abs(farthest->output->n - n))
+                    farthest = slot;
+            }
+        if (count <= filter->spareMost)
+            return;
+        empty(farthest, vsapi);
+    }
+}
+
+/* Whether it is time to trim the heap. */
+static bool isTrimDue(Filter *filter) {
+    bool due = filter->untrimmed >= TRIM_BYTES;
+    if (due)
+        filter->untrimmed = 0;
+    return due;
+}
+
+/* Gives what is free in the heap back to the system, in some milliseconds: not under the lock. glibc before 2.38
+   doesn't find the hole that an aligned plane left when it needs one for another (its bug 14581), and its heap grows
+   for as long as a clip plays. */
+static void trimHeap(void) {
+#ifdef __GLIBC__
+    if (strverscmp(gnu_get_libc_version(), "2.38") < 0)
+        malloc_trim(0);
+#endif
+}
+
+/* Fills a frame from an output, unless that was done, or another thread is at it, which is waited for: beside a walk,
+   and mostly without the lock. True: the caller owns *result. False: it failed, with a message, for all who ask for
+   this output. */
+static bool deliver(Filter *filter, Output *output, const VSFrame **result, char *message, VSCore *core,
+                    const VSAPI *vsapi) {
+    while (output->filling)
+        pthread_cond_wait(&filter->changed, &filter->lock);
+    if (output->pending) {
+        Slot *slot = slotOf(filter, output->n);
+        VSFrame *memory = slot->memory;
+        PyObject *pending = output->pending;
+        slot->memory = NULL;
+        output->pending = NULL;
+        output->filling = true;
+        pthread_mutex_unlock(&filter->lock);
+        if (!memory)
+            memory = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, NULL, core);
+        VSFrame *dst = NULL;
+        if (fillFrame(filter->session, pending, memory, message, vsapi)) {
+            dst = vsapi->copyFrame(memory, core);
+            vsapi->copyMap(output->properties, vsapi->getFramePropertiesRW(dst));
+        }
+        pthread_mutex_lock(&filter->lock);
+        if (dst && !slot->memory)
+            slot->memory = memory;
+        else /* another frame was filled here meanwhile; or somebody may still write to this one */
+            vsapi->freeFrame(memory);
+        if (!dst) {
+            output->failure = strdup(message);
+            if (slot->output == output)
+                empty(slot, vsapi);
+            filter->next = -1;
+            filter->failures++;
+        }
+        output->frame = dst;
+        output->filling = false;
+        pthread_cond_broadcast(&filter->changed);
+    }
+    if (output->frame)
+        *result = vsapi->addFrameRef(output->frame);
+    else if (output->failure)
+        snprintf(message, MESSAGE, "%s", output->failure);
+    else
+        setMessage(message, "out of memory");
+    return output->frame;
+}
+
+/* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
     Waiter **link = &filter->waiters;
     while (*link != self)
         link = &(*link)->next;
     *link = self->next;
-    vsapi->freeFrame(self->ready);
+    drop(self->output, vsapi);
     if (self->prepared)
         release(self->prepared);
     free(self);
@@ -417,39 +528,50 @@ static bool standBefore(Filter *filter, int k, int lowest, char *message) {
     return true;
 }
 
-/* Frame k, stylized; where the state does not stand before it, it is taken for a scene's start. NULL: a message is
-   set. */
-static VSFrame *step(Filter *filter, int k, const VSFrame *src, char *message, VSCore *core, const VSAPI *vsapi) {
+/* Frame k, stylized, which the caller then holds; where the state does not stand before it, it is taken for a scene's
+   start. NULL: a message is set. */
+static Output *step(Filter *filter, int k, const VSFrame *src, char *message, const VSAPI *vsapi) {
+    Output *output = calloc(1, sizeof *output);
+    if (!output) {
+        setMessage(message, "out of memory");
+        return NULL;
+    }
+    output->n = k;
+    output->holders = 1;
     noteTag(filter, k, src, vsapi);
     bool stands = filter->next == k;
-    Output *output = outputFor(filter, k, core, vsapi);
+    int failures = filter->failures;
     Scene scene = stands ? filter->scenes[k] : SCENE_STARTS;
     PyObject *prepared = takePrepared(filter, k);
     pthread_mutex_unlock(&filter->lock);
-    scene = process(filter->session, scene, src, prepared, output->memory, message, vsapi);
+    scene = process(filter->session, scene, src, prepared, &output->pending, message, vsapi);
     if (prepared)
         release(prepared);
+    output->properties = vsapi->createMap();
+    vsapi->copyMap(vsapi->getFramePropertiesRO(src), output->properties);
     pthread_mutex_lock(&filter->lock);
+    if (scene != SCENE_UNKNOWN && filter->failures != failures) {
+        setMessage(message, "a frame before this one failed while it was made; ask again");
+        scene = SCENE_UNKNOWN;
+    }
     if (scene == SCENE_UNKNOWN) { /* the state may be half changed */
         filter->next = -1;
+        drop(output, vsapi);
         return NULL;
     }
-    VSFrame *dst = vsapi->copyFrame(output->memory, core);
-    vsapi->copyMap(vsapi->getFramePropertiesRO(src), vsapi->getFramePropertiesRW(dst));
     filter->next = k + 1;
     if (stands)
         filter->scenes[k] = scene;
     if (filter->options.detects && tagOf(src, vsapi) == SCENE_UNKNOWN)
-        vsapi->mapSetInt(vsapi->getFramePropertiesRW(dst), "_SceneChangePrev", scene == SCENE_STARTS, maReplace);
+        vsapi->mapSetInt(output->properties, "_SceneChangePrev", scene == SCENE_STARTS, maReplace);
     if (isRemote(filter, k + 1))
         keepLive(filter);
-    trimHeap(filter);
-    return dst;
+    filter->untrimmed += frameBytes(filter);
+    return output;
 }
 
-/* Walks to self's frame. DONE: it is in *result. */
-static Progress walk(Filter *filter, Waiter *self, const VSFrame **result, char *message, VSFrameContext *context,
-                     VSCore *core, const VSAPI *vsapi) {
+/* Walks to self's frame. DONE: self has its output. */
+static Progress walk(Filter *filter, Waiter *self, char *message, VSFrameContext *context, const VSAPI *vsapi) {
     int n = self->n, start, lowest;
     Progress progress = findStart(filter, self, &start, &lowest, message, context, vsapi);
     for (int k = start; progress == DONE && k <= n; k++) {
@@ -460,19 +582,19 @@ static Progress walk(Filter *filter, Waiter *self, const VSFrame **result, char 
             return REQUESTED;
         }
         bool stands = filter->next == k || standBefore(filter, k, lowest, message);
-        VSFrame *dst = stands ? step(filter, k, src, message, core, vsapi) : NULL;
+        Output *output = stands ? step(filter, k, src, message, vsapi) : NULL;
         vsapi->freeFrame(src);
         vsapi->releaseFrameEarly(filter->source, k, context);
-        if (!dst)
+        if (!output)
             return FAILED;
+        if (k == n)
+            self->output = hold(output);
         if (k >= filter->settled) {
-            remember(filter, k, dst, self, vsapi);
+            remember(filter, output, self, vsapi);
             pthread_cond_broadcast(&filter->changed);
         }
-        if (k == n)
-            *result = dst;
-        else
-            vsapi->freeFrame(dst);
+        drop(output, vsapi);
+        limitSpare(filter, k, vsapi);
     }
     return progress;
 }
@@ -497,15 +619,15 @@ static bool arrive(Filter *filter, Waiter *self) {
 /* It isn't self's turn to walk: another request does, or one that is here needs an earlier frame. */
 static bool mustWait(const Filter *filter, const Waiter *self) {
     for (const Waiter *w = filter->waiters; w; w = w->next)
-        if (w->here && !w->ready && w->n < self->n)
+        if (w->here && !w->output && w->n < self->n)
             return true;
     return filter->walking;
 }
 
-/* Makes self's frame, or has it made: DONE, with the frame in *result, when another request's walk has passed it. */
+/* Makes self's frame, or has it made. DONE: the caller owns *result. */
 static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VSFrame **result, char *message,
                       VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
-    if (arrive(filter, self) && own && !self->ready) { /* a look may have let go of it */
+    if (arrive(filter, self) && own && !self->output) { /* a look may have let go of it */
         PyObject *prepared;
         pthread_mutex_unlock(&filter->lock);
         bool begun = prepare(filter->session, own, &prepared, message, vsapi);
@@ -514,17 +636,21 @@ static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VS
             return FAILED;
         self->prepared = prepared;
     }
-    while (!self->ready && mustWait(filter, self))
+    while (!self->output && mustWait(filter, self))
         pthread_cond_wait(&filter->changed, &filter->lock);
-    *result = self->ready ? vsapi->addFrameRef(self->ready) : recall(filter, self->n, vsapi);
-    if (*result)
-        return DONE;
-    /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the oldest
-       request first. So this request walks itself, and serves all it passes. */
-    filter->walking = true;
-    Progress progress = walk(filter, self, result, message, context, core, vsapi);
-    filter->walking = false;
-    return progress;
+    if (!self->output)
+        self->output = recall(filter, self->n);
+    if (!self->output) {
+        /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the
+           oldest request first. So this request walks itself, and serves all it passes. */
+        filter->walking = true;
+        Progress progress = walk(filter, self, message, context, vsapi);
+        filter->walking = false;
+        if (progress != DONE)
+            return progress;
+        pthread_cond_broadcast(&filter->changed); /* the next one may walk, while this frame is waited for */
+    }
+    return deliver(filter, self->output, result, message, core, vsapi) ? DONE : FAILED;
 }
 
 static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData,
@@ -537,16 +663,19 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
 
     pthread_mutex_lock(&filter->lock);
     if (reason == arInitial) {
-        if (!(result = recall(filter, n, vsapi))) {
-            if ((*frameData = self = calloc(1, sizeof *self))) {
-                self->n = n;
-                self->look = CHUNK;
-                self->next = filter->waiters;
-                filter->waiters = self;
-                vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
-            } else {
-                vsapi->setFilterError("Stylize: out of memory", context);
-            }
+        Output *output = recall(filter, n);
+        if (output) {
+            if (!deliver(filter, output, &result, message, core, vsapi))
+                vsapi->setFilterError(message, context);
+            drop(output, vsapi);
+        } else if ((*frameData = self = calloc(1, sizeof *self))) {
+            self->n = n;
+            self->look = CHUNK;
+            self->next = filter->waiters;
+            filter->waiters = self;
+            vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
+        } else {
+            vsapi->setFilterError("Stylize: out of memory", context);
         }
         pthread_mutex_unlock(&filter->lock);
         return result;
@@ -567,8 +696,11 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
         leave(filter, self, vsapi);
         *frameData = NULL;
     }
+    bool trim = isTrimDue(filter);
     pthread_cond_broadcast(&filter->changed);
     pthread_mutex_unlock(&filter->lock);
+    if (trim)
+        trimHeap();
     return result;
 }
 
@@ -579,11 +711,11 @@ static void VS_CC stylizeFree(void *instance, VSCore *core, const VSAPI *vsapi) 
     Filter *filter = instance;
     for (int i = 0; i < filter->checkpointCount; i++)
         release(filter->checkpoints[i].state);
-    release(filter->session);
     for (int i = 0; filter->recent && i < filter->recentSize; i++) {
-        vsapi->freeFrame(filter->recent[i].frame);
+        empty(&filter->recent[i], vsapi);
         vsapi->freeFrame(filter->recent[i].memory);
     }
+    release(filter->session);
     vsapi->freeNode(filter->source);
     pthread_cond_destroy(&filter->changed);
     pthread_mutex_destroy(&filter->lock);
@@ -608,13 +740,15 @@ VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, V
     filter->options = options;
     filter->checkpointMost = -1;
     filter->next = 0; /* a new session stands before frame 0 */
-    int64_t most = LOOK_BYTES / ((int64_t)filter->vi.width * filter->vi.height * 3 * filter->vi.format.bytesPerSample);
+    int64_t bytes = frameBytes(filter), most = LOOK_BYTES / bytes;
     filter->lookMost = most < CHUNK ? CHUNK : most < LOOK_MOST ? (int)most : LOOK_MOST;
     filter->scenes = calloc(filter->vi.numFrames, 1);
     VSCoreInfo info;
     vsapi->getCoreInfo(core, &info);
     filter->recentSize = RECENT + info.numThreads; /* so many requests may overtake another */
     filter->recent = calloc(filter->recentSize, sizeof *filter->recent);
+    most = SPARE_BYTES / bytes;
+    filter->spareMost = most < 1 ? 1 : most < filter->recentSize ? (int)most : filter->recentSize;
     VSNode *node = NULL;
     if (filter->scenes && filter->recent) {
         filter->scenes[0] = SCENE_STARTS;

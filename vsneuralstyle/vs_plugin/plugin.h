@@ -37,16 +37,21 @@ typedef enum { SCENE_UNKNOWN, SCENE_GOES_ON, SCENE_STARTS } Scene;
 /* A new session for frames of this size and RGB format, with the user's arguments; NULL with a message. */
 PyObject *openSession(const VSMap *in, const VSVideoInfo *vi, char *message, const VSAPI *vsapi);
 
-/* Lets go of a session or a state. After the interpreter's end both are gone already. */
+/* Lets go of an object. After the interpreter's end both are gone already. */
 void release(PyObject *object);
 
 /* session.prepare: begins the work on a frame that needs no state. False: it failed, with a message. */
 bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message, const VSAPI *vsapi);
 
-/* session.process: fills dst from src, and from what was prepared of it, if it isn't NULL. Returns whether src starts a
-   scene, or SCENE_UNKNOWN with a message: it failed, and the state may be half changed. */
-Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, VSFrame *dst, char *message,
+/* session.process: makes the next frame from src, and from what was prepared of it, if it isn't NULL. Returns whether
+   src starts a scene, with what fillFrame takes in *pending; or SCENE_UNKNOWN with a message: it failed, and the state
+   may be half changed. */
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, PyObject **pending, char *message,
               const VSAPI *vsapi);
+
+/* session.fill: fills dst with what process gave, once that is done, and lets go of it. For several frames at a time,
+   also during process. False: it failed, with a message. */
+bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message, const VSAPI *vsapi);
 
 /* session.cuts: starts[i] tells whether frames[i + 1] starts a scene, for count consecutive frames. False: it failed,
    with a message. */

@@ -121,6 +121,8 @@ static bool anyExported(PyObject *list) {
 
 /* ---- Calls into Python ------------------------------------------------------------------------------------------- */
 
+static const char KEPT[] = "the session kept a reference to a frame's memory";
+
 /* A text as UTF-8, with escapes for what that can't hold: the odd bytes of a file's name. A new reference to bytes. */
 static PyObject *toUtf8(PyObject *text) {
     return text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
@@ -242,32 +244,51 @@ bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *m
     return begun;
 }
 
-Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, VSFrame *dst, char *message,
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, PyObject **pending, char *message,
               const VSAPI *vsapi) {
-    void *from[3], *to[3];
+    void *from[3];
     readPointers(src, from, vsapi);
-    for (int p = 0; p < 3; p++)
-        to[p] = vsapi->getWritePtr(dst, p);
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *starts = scene == SCENE_UNKNOWN ? Py_None : scene == SCENE_STARTS ? Py_True : Py_False;
     PyObject *source = planeList(src, from, true, vsapi);
-    PyObject *target = source ? planeList(dst, to, false, vsapi) : NULL;
-    PyObject *answer = target ? PyObject_CallMethod(session, "process", "OOOO", starts, source, target,
+    PyObject *answer = source ? PyObject_CallMethod(session, "process", "OOO", starts, source,
                                                      prepared ? prepared : Py_None) : NULL;
-    int started = answer ? PyObject_IsTrue(answer) : -1;
-    Scene result = started < 0 ? SCENE_UNKNOWN : started ? SCENE_STARTS : SCENE_GOES_ON;
-    if (started < 0) {
+    int started;
+    PyObject *made;
+    Scene result = SCENE_UNKNOWN;
+    if (!answer || !PyArg_ParseTuple(answer, "pO", &started, &made)) {
         takeException(message);
-    } else if (anyExported(source) || anyExported(target)) {
-        /* Who still holds dst could write into a frame that VapourSynth has handed on. */
-        setMessage(message, "the session kept a reference to a frame's memory");
-        result = SCENE_UNKNOWN;
+    } else if (anyExported(source)) {
+        setMessage(message, "%s", KEPT);
+    } else {
+        *pending = Py_NewRef(made);
+        result = started ? SCENE_STARTS : SCENE_GOES_ON;
     }
     Py_XDECREF(answer);
-    Py_XDECREF(target);
     Py_XDECREF(source);
     PyGILState_Release(gil);
     return result;
+}
+
+bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message, const VSAPI *vsapi) {
+    void *to[3];
+    for (int p = 0; p < 3; p++)
+        to[p] = vsapi->getWritePtr(dst, p);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *target = planeList(dst, to, false, vsapi);
+    PyObject *answer = target ? PyObject_CallMethod(session, "fill", "OO", pending, target) : NULL;
+    bool filled = answer != NULL;
+    if (!filled) {
+        takeException(message);
+    } else if (anyExported(target)) { /* who holds it could write into a frame that VapourSynth has handed on */
+        setMessage(message, "%s", KEPT);
+        filled = false;
+    }
+    Py_XDECREF(answer);
+    Py_XDECREF(target);
+    Py_DECREF(pending);
+    PyGILState_Release(gil);
+    return filled;
 }
 
 bool findCuts(PyObject *session, const VSFrame *const *frames, int count, bool *starts, char *message,

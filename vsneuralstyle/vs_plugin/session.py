@@ -1,4 +1,8 @@
-"""The Python half of the plugin: a `Session` stylizes the frames of one filter, in the order filter.c gives them."""
+"""The Python half of the plugin: a `Session` stylizes the frames of one filter, in the order filter.c gives them.
+
+`process` goes through them one after the other. On a GPU it returns as soon as a frame is launched, and `fill` waits for it and
+fills planes with it: at any later time, in any thread, for several frames at once, or never.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +19,7 @@ from torch import Tensor
 import vsneuralstyle
 from vsneuralstyle import pixels, teams
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, Prepared, State, Stylizer, resolve_device, resolve_precision
+from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, Begun, Prepared, State, Stylizer, resolve_device, resolve_precision
 from vsneuralstyle.weights import available_styles
 
 
@@ -119,31 +124,45 @@ class Session:
             return self._stylizer.prepare(frame)
 
     def process(
-        self, starts_scene: bool | None, source: Sequence, target: Sequence, prepared: Future[Prepared] | None = None
-    ) -> bool:
+        self, starts_scene: bool | None, source: Sequence, prepared: Future[Prepared] | None = None
+    ) -> tuple[bool, Begun]:
         """Stylizes the next frame.
 
         Args:
             starts_scene: whether the frame starts a scene; None: the built-in detector decides.
-            source: buffers of the planes R, G and B, each (height, width).
-            target: writable buffers of the same layout, filled here. Neither is kept.
+            source: buffers of the planes R, G and B, each (height, width). They are not kept.
             prepared: what `prepare` gave for the source.
 
         Returns:
-            Whether the frame started a scene.
+            Whether the frame started a scene, and what `fill` takes: the frame's samples, on the device, which keep memory there of
+            the planes' size.
         """
+        dtype = np.asarray(source[0]).dtype
         if prepared is None:
-            return self._worker.submit(self._process, starts_scene, source, target).result()
-        if self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
-            return self._finish(starts_scene, prepared.result(), target)
-        return teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), target).result()
+            begun = self._worker.submit(self._process, starts_scene, source, dtype).result()
+        elif self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
+            begun = self._finish(starts_scene, prepared.result(), dtype)
+        else:
+            begun = teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), dtype).result()
+        return self._stylizer.scene_starts[0], begun
 
-    def _process(self, starts_scene: bool | None, source: Sequence, target: Sequence) -> bool:
-        return self._finish(starts_scene, self._prepare(source), target)
+    def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
+        return self._finish(starts_scene, self._prepare(source), dtype)
 
-    def _finish(self, starts_scene: bool | None, prepared: Prepared, target: Sequence) -> bool:
-        pixels.rgb_to_planes(self._stylizer.advance(prepared, starts_scene), target, self._bits)
-        return self._stylizer.scene_starts[0]
+    def _finish(self, starts_scene: bool | None, prepared: Prepared, dtype: np.dtype) -> Begun:
+        # Converted with the networks' work: by the threads that compute, and to what takes the least memory until it is fetched.
+        return self._stylizer.launch(prepared, starts_scene, partial(pixels.rgb_to_samples, dtype=dtype, bits=self._bits))
+
+    def fill(self, begun: Begun, target: Sequence) -> None:
+        """Waits for a frame and fills planes with it; in any thread, also while another one is in `process`. It computes nothing.
+
+        Args:
+            begun: as `process` gave it.
+            target: writable buffers of the source's layout. They are not kept.
+        """
+        with self._stylizer.fetching():
+            samples, _ = begun.result()
+            pixels.samples_to_planes(samples, target)
 
     def cuts(self, run: Sequence[Sequence]) -> list[bool]:
         """For each frame of a run of consecutive ones, from the second on: whether the built-in detector says that it
@@ -157,8 +176,8 @@ class Session:
 
     def checkpoint(self) -> State:
         """The state after the last frame. It is on the device: nothing is copied."""
-        return self._worker.submit(lambda: self._stylizer.state).result()
+        return self._stylizer.state
 
     def resume(self, state: State) -> None:
         """Puts a state of `checkpoint` in the place of this one."""
-        self._worker.submit(setattr, self._stylizer, "state", state).result()
+        self._stylizer.state = state

@@ -200,9 +200,9 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
     kept = []
     process = Session._process
 
-    def keep(self, starts_scene, source, target):
+    def keep(self, starts_scene, source, dtype):
         kept.append(np.asarray(source[0]))
-        return process(self, starts_scene, source, target)
+        return process(self, starts_scene, source, dtype)
 
     monkeypatch.setattr(Session, "_process", keep)
     output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
@@ -211,6 +211,23 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
     del output
     assert np.array_equal(kept[0], clip[0, :, :, 0])
     assert not kept[0].flags.writeable
+
+
+def test_memory_that_is_filled_is_not_kept(clip, model_dir, stylized, make_clip, planes, monkeypatch):
+    from vsneuralstyle.vs_plugin.session import Session
+
+    kept = []
+    fill = Session.fill
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "fill", lambda self, begun, target: kept.append(np.asarray(target[0])) or fill(self, begun, target))
+        output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
+        with pytest.raises(vs.Error, match="kept a reference to a frame's memory"):
+            planes(output, 0)
+    expected = stylized(clip)
+    for n in (0, 1):
+        made = np.stack(planes(output, n), axis=-1)
+        kept[0][:] = 7  # written to after the frame was handed on, were it that one's
+        assert np.array_equal(made, expected[n]) and np.array_equal(np.stack(planes(output, n), axis=-1), expected[n])
 
 
 def test_fuzz(model_dir, run):
