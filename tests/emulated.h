@@ -79,6 +79,14 @@ static unsigned short narrowed(float value)
     return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
 }
 
+static unsigned fused_pair(unsigned first, unsigned second, unsigned third)
+{
+    unsigned pair = 0;
+    for (int n = 0; n < 32; n += 16)
+        pair |= (unsigned)narrowed(fmaf(widened(first >> n), widened(second >> n), widened(third >> n))) << n;
+    return pair;
+}
+
 template <int TILES> struct Right {
     const unsigned short *from;
 

@@ -6,14 +6,19 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, kernels
+from vsneuralstyle import Stylizer, graphs, kernels, pixels, yuv
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
@@ -24,6 +29,7 @@ from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, Mixture
 from vsneuralstyle.networks.transform import UpsampledConv
+from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes
 
 needs_library = pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
 PRECISIONS = [torch.float32, torch.bfloat16]
@@ -405,7 +411,12 @@ def where(request, monkeypatch) -> str:
     """A GPU, or a CPU that does what it would do, to run the kernels of `gpu` on."""
     if request.param == "cuda":
         return request.getfixturevalue("cuda")
-    library = request.getfixturevalue("emulated")
+    run_emulated(request.getfixturevalue("emulated"), monkeypatch)
+    return "cpu"
+
+
+def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
+    """Has `gpu` launch its kernels on the CPU."""
 
     def launched(kernel, grid, threads, shared, job, device):
         grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
@@ -413,7 +424,6 @@ def where(request, monkeypatch) -> str:
         assert not failed, f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
 
     monkeypatch.setattr(gpu, "_launched", launched)
-    return "cpu"
 
 
 def half(x: Tensor, where: str) -> Tensor:
@@ -474,8 +484,8 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(where, repea
     ours = gpu.normalise(in_layout(x, side, edge), scale.to(where), relu=True, residual=in_layout(residual, 1, 1), pad=pad, repeats=repeats,
                          side=to)
     torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
-    wide = gpu.normalise(Picture.of(x.float().contiguous(memory_format=torch.channels_last)), pad=pad)
-    assert torch.equal(out_of_layout(wide, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
+    as_it_is = gpu.normalise(Picture.of(x), pad=pad)
+    assert torch.equal(out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
 
 
 @torch.inference_mode()
@@ -498,6 +508,126 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(("height", "width"), [(16, 20), (17, 23), (39, 66)])
+def test_a_gpus_quarter_and_brightness(where, height, width):
+    net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
+    torch.testing.assert_close(gpu.quarter(frame.to(where)).cpu(), net.quarter(frame))
+    whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
+    torch.testing.assert_close(gpu.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean())
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph holds, without a GPU: operators on the memory that they were captured with, and launches by their jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self._results = [], []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        storages = [{one.untyped_storage().data_ptr() for one in tree_leaves(tree) if isinstance(one, Tensor)} for tree in ((args, kwargs), result)]
+        if operator._schema.is_mutable:
+            self.steps.append(lambda: operator(*args, **(kwargs or {})))
+        elif not storages[0] & storages[1] and "empty" not in operator._schema.name:
+            self.steps.append(lambda: torch._foreach_copy_(*(
+                [one for one in tree_leaves(tree) if isinstance(one, Tensor)] for tree in (result, operator(*args, **(kwargs or {}))))))
+        self._results.append(result)  # no memory is used twice
+        return result
+
+    def launched(self, kernel, grid, threads, shared, job, device) -> tuple[None, None]:
+        self.steps.append(lambda: gpu._launched(kernel, grid, threads, shared, bytes(job), device))
+        return None, None
+
+    def replay(self) -> None:
+        for step in self.steps:
+            step()
+
+
+@pytest.fixture
+def taped(emulated, monkeypatch):
+    """`graphs.record` on a CPU, of what is launched there as it would be on a GPU."""
+    run_emulated(emulated, monkeypatch)
+    monkeypatch.setattr(gpu, "_changed", lambda node, parameters, executable: None)
+
+    def record(function, tensors, device):
+        watch, tape = graphs.Watch(tensors), Tape()
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "_captured", tape.launched)
+            with watch, tape:
+                outputs = function(*watch.held)
+        return graphs.aimed(watch, outputs, tape.replay, 0)
+
+    return record
+
+
+@torch.inference_mode()
+def test_a_graphs_kernels_are_aimed_at_the_callers_tensors(taped, monkeypatch):
+    x, y = (half(torch.randn(1, 8, 3, 5), "cpu") for _ in range(2))
+    bias, copied = torch.randn(8), []
+    copy = graphs._copy
+
+    def copy_noting(sources, targets):
+        copied.append([n for n, pair in enumerate(zip(sources, targets)) if None not in pair])
+        copy(sources, targets)
+
+    monkeypatch.setattr(graphs, "_copy", copy_noting)
+
+    def function(first, second, third):
+        """The first is read by kernels alone, the second by an operator too; so it is with what comes out. The third passes through."""
+        ours = gpu.normalise(Picture.of(first), pad=1).samples
+        theirs = gpu.activate(second + 1, bias, 0.5)
+        both = gpu.normalise(Picture.of(gpu.normalise(Picture.of(second)).samples), residual=Picture.of(first)).samples
+        return ours, theirs, third, both
+
+    graphed = graphs.Graphed(function, taped)
+    for first, second in ((x, y), (y, x), (half(torch.randn(1, 8, 3, 6), "cpu")[..., 1:], x), (x, y)):
+        given = torch.rand(2)
+        copied.clear()
+        outputs = graphed(first, second, given)
+        expected = function(first.contiguous(memory_format=torch.channels_last), second, given)
+        assert all(map(torch.equal, outputs, expected)) and outputs[2] is given
+        assert copied == [[1] if first is x or first is y else [0, 1], [1]], copied
+    earlier = [output.clone() for output in outputs]
+    graphed(y, y, given)
+    assert all(map(torch.equal, outputs, earlier))  # the caller's
+
+
+@torch.inference_mode()
+def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames):
+    eager, graphed = (Stylizer("candy", device="cpu", precision="float32") for _ in range(2))
+    copied, copy = [], graphs._copy
+
+    def copy_noting(sources, targets):
+        copied.extend(source for source, target in zip(sources, targets) if None not in (source, target))
+        copy(sources, targets)
+
+    for one in (eager, graphed):
+        one.net1, one.threads, one._remembers = GpuNet1(one.model.net1.half()), 1, False
+    graphed._steps = graphed._steps._make(graphs.Graphed(step, taped) for step in graphed._steps)
+    monkeypatch.setattr(graphs, "_copy", copy_noting)
+    frames = frames[..., 8:24, 8:28]
+    for n, starts in enumerate((None, False, False, True)):
+        assert torch.equal(graphed.stylize(frames[n : n + 1], [starts]), eager.stylize(frames[n : n + 1], [starts]))
+    picture = graphed.state.feature
+    assert picture.dtype == torch.float16 and copied
+    assert not any(one.shape == picture.shape or one.shape[2:] == frames.shape[2:] for one in copied), [one.shape for one in copied]
+
+
+@torch.inference_mode()
+def test_memory_that_is_used_twice_is_told_apart():
+    watch = graphs.Watch([])
+    with watch:
+        first = torch.empty(3000)
+        first[10:].fill_(1)
+        second = torch.empty_like(first).view(30, 100)[3:]
+        total = first.sum()
+    before, other, result = (watch.memory(one.data_ptr()) for one in (first, second, total))
+    assert before.operators and not other.operators and result.operators
+    watch._allocated(first)  # as if it had been freed meanwhile
+    assert watch.memory(first.data_ptr()) is not before and not watch.memory(first.data_ptr()).operators
+
+
+@torch.inference_mode()
 def test_a_gpus_global_match_is_the_networks(where):
     scores = 4 * torch.randn(1, 5, 9, 5, 9).half().to(where)
     for n in range(45):
@@ -506,13 +636,105 @@ def test_a_gpus_global_match_is_the_networks(where):
     torch.testing.assert_close(gpu.global_match(scores, 0.2), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
 
 
+@pytest.fixture
+def converting(where, monkeypatch):
+    """A context in which `pixels` converts by the kernels, in one launch; it gives the device."""
+
+    @contextmanager
+    def converting():
+        launched, launch = [], gpu._launched
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "_launched", lambda kernel, *job: launched.append(kernel) or launch(kernel, *job))
+            if where == "cpu":
+                patch.setattr(pixels, "_served", lambda plane, device: True)
+                patch.setattr(pixels, "_upload", lambda planes, device: torch.from_numpy(np.concatenate([plane.ravel() for plane in planes])))
+            yield where
+        assert len(launched) == 1
+
+    return converting
+
+
+def strided(plane: np.ndarray, step: int) -> np.ndarray:
+    """The same samples in rows that are longer than the picture is wide, `step` samples from one to the next."""
+    height, width = plane.shape
+    memory = np.zeros((height, step * width + 3), plane.dtype)[:, 1 : 1 + step * width : step]
+    memory[...] = plane
+    return memory
+
+
+CODINGS = [
+    Coding(matrix=1, full_range=False, cosited=(False, True)), Coding(matrix=6), Coding(matrix=9, cosited=(True, True)),
+    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False, (True, False)), Coding(12, 0, 6, True, (False, True)),
+    Coding(16, 0, 9, False), Coding(), Coding(full_range=False), Coding(10, 6), Coding(12, 0, 0, False), Coding(16)]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 6), (2, 2), (3, 1), (5, 7), (6, 8), (33, 258), (16, 256)])
+@pytest.mark.parametrize("coding", CODINGS, ids=str)
+def test_a_gpus_components_are_pytorchs(converting, coding, height, width):
+    kind, unit, levels = np.uint16 if coding.bits > 8 else np.uint8, 1 << coding.shift, (1 << coding.bits) - 1
+    is_rgb = coding.matrix == yuv.IDENTITY
+    random, close = np.random.default_rng(0), levels * 2**-21  # what is as near to a half, a float32's last digits may round either way
+    for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
+        shapes = [(height, width), chroma, chroma]
+        planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
+        expected = components_to_rgb(planes, coding)
+        with converting() as device:
+            made = components_to_rgb(planes, coding, device)
+        assert made.shape == (1, 3, height, width) and made.is_contiguous()
+        torch.testing.assert_close(made.cpu(), expected, rtol=0, atol=0 if is_rgb and coding.full_range else 2e-6)
+
+        two = torch.rand(2, 3, height, width) * 1.4 - 0.2
+        rgb = two[1:]  # which may start anywhere
+        theirs, ours = ([strided(np.full(shape, 5, kind), 2) for shape in shapes] for _ in range(2))
+        rgb_to_components(rgb, theirs, coding)
+        with converting() as device:
+            rgb_to_components(two.to(device)[1:], ours, coding)
+        linear, offset = yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits)
+        codes = ((linear @ rgb.double().flatten(2)[0] + offset) * levels).unflatten(1, (height, width))
+        for our, their, code in zip(ours, theirs, (codes[0], *yuv.downsample(codes[1:], chroma, coding.cosited))):
+            apart = np.abs(our.astype(int) - their)
+            assert apart.max() <= unit and not apart[((code % 1 - 0.5).abs() > close).numpy()].any() and not (our % unit).any()
+            assert np.abs(our // unit - code.clamp(0, levels).numpy()).max() <= 0.5 + close
+            assert not our.base[:, 0].any() and not our.base[:, 2::2].any()  # what lies between
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "bits"), [(np.uint8, None), (np.uint8, 5), (np.uint16, None), (np.uint16, 10)])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (5, 7), (1, 1)])
+def test_a_gpus_planes_are_pytorchs(converting, kind, bits, height, width):
+    levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
+    samples = np.arange(height * width) % (levels + 1)
+    planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
+    expected = planes_to_rgb(planes, bits)
+    with converting() as device:
+        made = planes_to_rgb(planes, bits, device)
+    assert torch.equal(made.cpu(), expected)
+    rgb = (torch.cat((expected[..., :1] - 1, expected, expected + torch.rand(expected.shape)), 3) - 0.5 / levels)  # halves, and beyond
+    for picture in (rgb, rgb.contiguous(memory_format=torch.channels_last), rgb.half()):
+        ours, theirs = np.zeros((2, 3, *rgb.shape[2:]), kind)
+        rgb_to_planes(picture, theirs, bits)
+        with converting() as device:
+            rgb_to_planes(picture.to(device), ours, bits)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@torch.inference_mode()
+def test_a_gpu_refuses_chroma_of_another_size(converting):
+    planes = [np.zeros(shape, np.uint8) for shape in [(8, 8), (2, 4), (2, 4)]]
+    for convert in (components_to_rgb, lambda planes, coding, device: rgb_to_components(torch.zeros(1, 3, 8, 8, device=device), planes, coding)):
+        with pytest.raises(AssertionError), converting() as device:  # nothing is launched
+            with pytest.raises(ValueError, match="chroma of"):
+                convert(planes, Coding(matrix=1), device)
+
+
 @pytest.mark.parametrize(("capability", "start"), [
     ((8, 0), b"\x7fELF"), ((8, 6), b"\x7fELF"), ((8, 9), b"\x7fELF"), ((9, 0), b"\x7fELF"), ((8, 5), b"//")])  # the last one doesn't exist
 def test_nvrtc_compiles_the_kernels(capability, start):
     if not gpu.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
     compiled = gpu._compiled(capability)
-    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve8_large"))
+    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve8_large", b"to_components16"))
     assert start != b"//" or b".target sm_80" in compiled
 
 

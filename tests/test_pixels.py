@@ -125,7 +125,10 @@ def test_foreign_samples_are_refused_by_name():
 
 @pytest.mark.parametrize("dtype, bits", [("u1", None), ("u2", None), ("u2", 10), ("f2", None), ("f4", None), ("f8", None)])
 @pytest.mark.parametrize("height", [5, 1081])  # the larger one is copied by several threads
-def test_planes_by_way_of_a_gpu(cuda, dtype, bits, height):
+@pytest.mark.parametrize("by", ["kernels", "operators"])
+def test_planes_by_way_of_a_gpu(cuda, monkeypatch, dtype, bits, height, by):
+    if by == "operators":
+        monkeypatch.setattr("vsneuralstyle.kernels.gpu.available", lambda device: False)
     random = np.random.default_rng(0)
     top = (1 << (bits or np.dtype(dtype).itemsize * 8)) - 1 if dtype[0] == "u" else 1
     planes = [(random.random((height, 2000), np.float32) * top).astype(dtype)[:, :1919] for _ in range(3)]
@@ -142,14 +145,18 @@ def test_planes_by_way_of_a_gpu(cuda, dtype, bits, height):
 
 @pytest.mark.parametrize("coding", [
     Coding(), Coding(full_range=False), Coding(matrix=1, full_range=False, cosited=(False, True)), Coding(matrix=6),
-    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False),
+    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False), Coding(12, 0, 6, True, (True, False)), Coding(10, 6), Coding(12),
 ])
-@pytest.mark.parametrize("half", [(90, 160), (90, 320), (180, 320)])
-def test_components_by_way_of_a_gpu(cuda, coding, half):
+@pytest.mark.parametrize("full, half", [
+    ((180, 320), (90, 160)), ((180, 320), (90, 320)), ((180, 320), (180, 160)), ((180, 320), (180, 320)), ((181, 323), (91, 162))])
+@pytest.mark.parametrize("by", ["kernels", "operators"])
+def test_components_by_way_of_a_gpu(cuda, monkeypatch, coding, full, half, by):
     """As on a CPU, but for the last digits of sums."""
+    if by == "operators":
+        monkeypatch.setattr("vsneuralstyle.kernels.gpu.available", lambda device: False)
     random = np.random.default_rng(0)
     kind = np.uint16 if coding.bits > 8 else np.uint8
-    shapes = [(180, 320), *2 * [(180, 320) if coding.matrix == 0 else half]]
+    shapes = [full, *2 * [full if coding.matrix == 0 else half]]
     planes = [(random.integers(0, 1 << coding.bits, shape) << coding.shift).astype(kind) for shape in shapes]
     there, here = components_to_rgb(planes, coding, cuda), components_to_rgb(planes, coding)
     torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)

@@ -3,6 +3,9 @@
 Every function but `tensor_over` copies: no tensor keeps a host's memory. Arrays may have any strides, so a packed or
 half-packed layout is its components' views: R, G and B of BGRx are `view[..., 2]`, `view[..., 1]` and `view[..., 0]`.
 Where the host's memory is a GPU's, tensors over it stand for the arrays.
+
+Between integers in host memory and a GPU, `kernels.gpu` converts, where it can: one launch each way. PyTorch's operators,
+which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them.
 """
 
 from collections import deque
@@ -11,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from torch import Tensor
 
 from vsneuralstyle import yuv
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.kernels import gpu
 
 
 LARGE = 4 << 20
@@ -97,6 +102,11 @@ def components_to_rgb(
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
+    if _served(components[0], device):
+        shape, samples = components[0].shape, _upload(components, device)
+        if coding.matrix == yuv.IDENTITY:
+            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, *_range(coding), limited=not coding.full_range)
+        return gpu.from_components(samples, shape, components[1].shape, _rows_to_rgb(coding), coding.cosited)
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
@@ -114,14 +124,35 @@ def components_to_rgb(
 @torch.inference_mode(False)
 def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor]:
     """Of samples of Y, Cb and Cr in R, G and B: luma's, those of chroma (3, 2), and what is added (3, 1), float32."""
+    rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64)
+    return float(rows[0, 0]), *(part.to(device, torch.float32) for part in (rows[:, 1:3], rows[:, 3:]))
+
+
+@cache
+def _rows_to_rgb(coding: Coding) -> list[list[float]]:
+    """Of each of R, G and B: what samples of Y, Cb and Cr weigh, and what is added."""
     linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
-    linear /= coding.top
-    return float(linear[0, 0]), *(part.to(device, torch.float32) for part in (linear[:, 1:], offset))
+    return torch.cat((linear / coding.top, offset), 1).tolist()
+
+
+@cache
+def _range(coding: Coding) -> tuple[float, float]:
+    """What R, G and B as shares of the highest code value are multiplied with, and what is added."""
+    linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
+    return linear[0, 0].item(), offset[0, 0].item()
 
 
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of `components_to_rgb`."""
     levels, unit = (1 << coding.bits) - 1, 1 << coding.shift
+    if _served(components[0], rgb.device):
+        rgb, dtype, rows = rgb.float().contiguous(), _TORCH_TYPES[components[0].dtype], _rows_of_map(coding)
+        if coding.matrix == yuv.IDENTITY:
+            samples = gpu.to_samples(rgb, dtype, rows[0][0], rows[0][3], levels, unit)
+        else:
+            samples = gpu.to_components(rgb, components[1].shape, rows, coding.cosited, dtype, levels, unit)
+        _deliver(samples, components)
+        return
     picture = rgb[0].float()
     if coding.matrix == yuv.IDENTITY:
         if not coding.full_range:
@@ -166,8 +197,11 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     Raises:
         ArgumentError: another sample type, or more bits than the sample has.
     """
-    levels = _levels(np.asarray(planes[0]).dtype, bits)
-    (rgb,) = _load([[np.asarray(plane) for plane in planes]], device)
+    planes = [np.asarray(plane) for plane in planes]
+    levels = _levels(planes[0].dtype, bits)
+    if _served(planes[0], device):
+        return gpu.from_samples(_upload(planes, device).view(1, 3, *planes[0].shape), levels)
+    (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
     # there would be another than one that came as RGB.
     return rgb[None] if levels is None else rgb[None] / rgb.new_full((), levels)
@@ -184,7 +218,10 @@ def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = 
 def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Tensor:
     """The first half of `rgb_to_planes`, which waits for nothing: (1, 3, H, W), RGB 0..1 -> (3, H, W) samples of that type, on the
     same device. Floating point may be the memory of `rgb`."""
-    levels, samples = _levels(dtype, bits), rgb[0].float()
+    levels = _levels(dtype, bits)
+    if _served(np.empty(0, dtype), rgb.device):
+        return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(3, *rgb.shape[2:])
+    samples = rgb[0].float()
     return _coded(samples if levels is None else samples * levels, dtype, levels, 1)
 
 
@@ -206,15 +243,30 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
+def _served(plane: np.ndarray | Tensor, device: torch.device | str) -> bool:
+    """Whether `gpu` converts between a picture with such a plane and one on a device."""
+    device = torch.device(device)
+    return device.type == "cuda" and isinstance(plane, np.ndarray) and plane.dtype in _INTEGERS and gpu.available(device)
+
+
+def _upload(planes: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
+    """Planes -> all their samples, one plane after the other, on a GPU."""
+    pinned = torch.empty(sum(plane.size for plane in planes), dtype=_TORCH_TYPES[planes[0].dtype], pin_memory=True)
+    _copy(_divided(pinned.numpy(), planes), planes)
+    return pinned.to(device, non_blocking=True)
+
+
+def _deliver(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
+    """The way back of `_upload`."""
+    _copy(planes, _divided(download(samples).numpy(), planes))
+
+
 def _load(groups: Sequence[Sequence[np.ndarray | Tensor]], device: torch.device | str) -> list[Tensor]:
     """Groups of planes, of one size in each -> of each group (N, H, W) float32, the samples as they are."""
     if torch.device(device).type != "cuda" or isinstance(groups[0][0], Tensor):
         return [upload(torch.stack(planes) if isinstance(planes[0], Tensor) else torch.from_numpy(np.stack(planes)), device).float()
                 for planes in groups]
-    planes = [plane for group in groups for plane in group]
-    pinned = torch.empty(sum(plane.size for plane in planes), dtype=_TORCH_TYPES[planes[0].dtype], pin_memory=True)
-    _copy(_divided(pinned.numpy(), planes), planes)
-    samples = pinned.to(device, non_blocking=True).float()
+    samples = _upload([plane for group in groups for plane in group], device).float()
     sizes = [sum(plane.size for plane in group) for group in groups]
     return [part.view(len(group), *group[0].shape) for part, group in zip(samples.split(sizes), groups)]
 
@@ -235,8 +287,7 @@ def _store(
                 target[...] = channel
         return
     codes = groups[0].flatten() if len(groups) == 1 else torch.cat([codes.flatten() for codes in groups])
-    planes = [plane for group in targets for plane in group]
-    _copy(planes, _divided(download(_coded(codes, first.dtype, levels, unit)).numpy(), planes))
+    _deliver(_coded(codes, first.dtype, levels, unit), [plane for group in targets for plane in group])
 
 
 def _coded(codes: Tensor, dtype: np.dtype | torch.dtype, levels: int | None, unit: int) -> Tensor:
@@ -251,7 +302,7 @@ def _coded(codes: Tensor, dtype: np.dtype | torch.dtype, levels: int | None, uni
 
 def _divided(samples: np.ndarray, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Views of samples that lie one after the other, in the planes' shapes."""
-    ends = np.cumsum([plane.size for plane in planes])
+    ends = accumulate(plane.size for plane in planes)
     return [samples[end - plane.size : end].reshape(plane.shape) for end, plane in zip(ends, planes)]
 
 
@@ -284,3 +335,4 @@ def _copiers() -> ThreadPoolExecutor:
 
 _TORCH_TYPES = {np.dtype(name): getattr(torch, name) for name in ("uint8", "uint16", "float16", "float32", "float64")}
 _TORCH_TYPES |= {kind: kind for kind in _TORCH_TYPES.values()}
+_INTEGERS = {np.dtype("uint8"), np.dtype("uint16")}

@@ -35,7 +35,7 @@ class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
     frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that.
-    feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)) float32. look: what `Net1.look` made of the frame; None: not looked
+    feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of the frame; None: not looked
     at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color; after one that showed
     nothing, the next is drawn as a scene's first.
     """
@@ -499,7 +499,7 @@ def _look(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
 def _alone(net1: Networks, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """A frame by itself, Net0: its feature as the state has it, and the stylized frame. Of the frame only the size counts, so that none of
     its channels need be given."""
-    feature = feature.float()
+    feature = feature.to(net1.kept)
     return feature, net1.decode(feature, *frame.shape[-2:])
 
 

@@ -88,7 +88,8 @@ def as_run(stylizer: Stylizer, stage: Stage) -> Callable[[], object]:
     """A stage as the stylizer runs it: on a GPU in a CUDA graph, since launched one by one from Python its kernels come too late."""
     if stylizer.device.type == "cpu":
         return stage
-    return record(lambda: (stage(),), stylizer.device)
+    again = record(lambda *inputs: (stage.function(*inputs),), stage.inputs, stylizer.device)
+    return lambda: again(stage.inputs)
 
 
 def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:

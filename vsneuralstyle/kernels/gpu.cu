@@ -1,5 +1,5 @@
-/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators. And the small
- * convolutions of its flow and mask networks.
+/* What lies between the convolutions of Net1, on a GPU: each kernel is one pass over memory, or two, in place of ten operators. The small
+ * convolutions of its flow and mask networks. And hosts' samples to RGB and back.
  *
  * Compiled by NVRTC when a GPU is first used (gpu.py), without headers. A kernel takes one struct, its job. Pictures are float16 unless it
  * says otherwise, their channels last, a multiple of 8; everything is computed in float32. No result depends on the order in which
@@ -24,6 +24,14 @@ __device__ static unsigned short narrowed(float value)
     return half;
 }
 
+/* first * second + third of each of the two. */
+__device__ static unsigned int fused_pair(unsigned int first, unsigned int second, unsigned int third)
+{
+    unsigned int pair;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(first), "r"(second), "r"(third));
+    return pair;
+}
+
 /* What a thread has of a matrix of 16 x 8 TILES, in the order of `convolution_weight` in gpu.py. */
 template <int TILES> struct Right {
     uint4 pairs[TILES / 2];
@@ -42,14 +50,18 @@ __device__ static void multiply_tile(float (&sums)[4], const unsigned int (&left
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(first), "r"(second));
 }
 
-/* A warp's: 16 x 16 of `from`, in shared memory, rows `stride` apart, times `right` are added to 16 x 8 TILES sums. A thread has of each tile
- * those of row lane / 4, columns lane % 4 * 2 and the next, and then those eight rows below. */
+/* A warp's: 16 x 16 of `from`, in shared memory, rows `stride` apart, a multiple of 8, times `right` are added to 16 x 8 TILES sums. A thread
+ * has of each tile those of row lane / 4, columns lane % 4 * 2 and the next, and then those eight rows below. */
 template <int TILES>
 __device__ static void multiply(float (&sums)[TILES][4], const unsigned short *from, int stride, const Right<TILES> &right)
 {
-    const unsigned short *row = from + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4 * 2;
-    const unsigned int left[4] = {*(const unsigned int *)row, *(const unsigned int *)(row + 8 * stride), *(const unsigned int *)(row + 8),
-                                  *(const unsigned int *)(row + 8 * stride + 8)};
+    const unsigned short *row = from + threadIdx.x % 16 * stride + threadIdx.x % 32 / 16 * 8;
+    unsigned long long address;
+    unsigned int left[4];
+    asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(left[0]), "=r"(left[1]), "=r"(left[2]), "=r"(left[3])
+                 : "l"(address));
     for (int n = 0; n < TILES / 2; n++) {
         multiply_tile(sums[2 * n], left, right.pairs[n].x, right.pairs[n].y);
         multiply_tile(sums[2 * n + 1], left, right.pairs[n].z, right.pairs[n].w);
@@ -77,17 +89,28 @@ struct Vector {
     float values[EIGHT];
 };
 
-enum { AT_ONCE = 4 }; /* loads that don't wait for each other */
+enum { AT_ONCE = 4 };  /* loads that don't wait for each other */
+enum { ABREAST = 32 }; /* columns of a warp */
 
 SHARED Floats memory[]; /* of a block */
+
+__device__ static float low(unsigned int pair)
+{
+    return widened((Half)(pair & 0xffff));
+}
+
+__device__ static float high(unsigned int pair)
+{
+    return widened((Half)(pair >> 16));
+}
 
 __device__ static Vector load(const Half *from)
 {
     const Halves halves = *(const Halves *)from;
     Vector vector;
     for (int n = 0; n < EIGHT; n += 2) {
-        vector.values[n] = widened((Half)(halves.pairs[n / 2] & 0xffff));
-        vector.values[n + 1] = widened((Half)(halves.pairs[n / 2] >> 16));
+        vector.values[n] = low(halves.pairs[n / 2]);
+        vector.values[n + 1] = high(halves.pairs[n / 2]);
     }
     return vector;
 }
@@ -106,21 +129,22 @@ __device__ static unsigned int pair(float first, float second)
     return narrowed(first) | (unsigned int)narrowed(second) << 16;
 }
 
-__device__ static void store(Half *to, const Vector &vector)
+struct alignas(8) Quad { /* four float16 */
+    unsigned int pairs[2];
+};
+
+/* Four of them, or eight, at once. */
+template <int COUNT> __device__ static void store(Half *to, const float (&values)[COUNT])
 {
-    Halves halves;
-    for (int n = 0; n < EIGHT; n += 2)
-        halves.pairs[n / 2] = pair(vector.values[n], vector.values[n + 1]);
-    *(Halves *)to = halves;
+    if constexpr (COUNT == 4)
+        *(Quad *)to = {{pair(values[0], values[1]), pair(values[2], values[3])}};
+    else
+        *(Halves *)to = {{pair(values[0], values[1]), pair(values[2], values[3]), pair(values[4], values[5]), pair(values[6], values[7])}};
 }
 
-__device__ static void store(float *to, const Vector &vector)
+__device__ static void store(Half *to, const Vector &vector)
 {
-    Floats first, second;
-    for (int n = 0; n < 4; n++)
-        first.values[n] = vector.values[n], second.values[n] = vector.values[n + 4];
-    ((Floats *)to)[0] = first;
-    ((Floats *)to)[1] = second;
+    store<EIGHT>(to, vector.values);
 }
 
 __device__ static int clamp(int place, int last)
@@ -156,10 +180,6 @@ __device__ static Long place(const Layout &layout, int y, int x)
 
 /* --- frames for networks -------------------------------------------------------------------------------------------- */
 
-struct alignas(8) Quad { /* four float16 */
-    unsigned int pairs[2];
-};
-
 struct Enter {
     const float *frame; /* (3, height, width) */
     Half *out;          /* (rows, columns, 4, 4, 3): of squares of 4x4, one more on each side than cover the frame */
@@ -194,32 +214,6 @@ KERNEL(enter, Enter)
         quad.pairs[1] = pair(sample[4 * n + 2], sample[4 * n + 3]);
         out[n] = quad;
     }
-}
-
-struct Pack {
-    const float *frame, *mean; /* (3, height, width); one number */
-    Half *out;                 /* (rows, columns, 2, 2, 4): (sample - mean) * 4, and 0, in squares of 2x2, of which the first has the frame's
-                                  first pixel last */
-    int height, width;         /* of the frame */
-    int full_height, full_width; /* to which its border is repeated; beyond are zeros */
-    int rows, columns;
-};
-
-/* A thread a pixel. */
-KERNEL(pack, Pack)
-{
-    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
-    if (column >= 2 * job.columns || row >= 2 * job.rows)
-        return;
-    const int y = row - 1, x = column - 1;
-    Quad quad = {};
-    if (y >= 0 && y < job.full_height && x >= 0 && x < job.full_width) {
-        const Long plane = (Long)job.height * job.width;
-        const float *from = job.frame + (Long)clamp(y, job.height - 1) * job.width + clamp(x, job.width - 1);
-        quad.pairs[0] = pair((from[0] - *job.mean) * 4, (from[plane] - *job.mean) * 4);
-        quad.pairs[1] = pair((from[2 * plane] - *job.mean) * 4, 0);
-    }
-    ((Quad *)job.out)[(((Long)(row / 2) * job.columns + column / 2) * 2 + row % 2) * 2 + column % 2] = quad;
 }
 
 struct Leave {
@@ -351,12 +345,12 @@ KERNEL(scales, Scales)
 }
 
 struct Normalise {
-    const void *x;
+    const Half *x;
     const float *scale;   /* (2, channels), what to multiply with and then to add; NULL: x as it is */
     const Half *residual; /* added at the end; may be NULL */
     Half *out;
     Layout from, beside, to; /* of x, of the residual, of what comes out with its border */
-    int height, width, pad, repeats, relu, wide; /* of x; whether the border is repeated, else reflected; whether x is float32 */
+    int height, width, pad, repeats, relu; /* of x; whether the border is repeated, else reflected */
 };
 
 /* A thread eight channels of a pixel of what comes out. */
@@ -369,8 +363,7 @@ KERNEL(normalise, Normalise)
     int y = row - job.pad, x = column - job.pad;
     y = job.repeats ? clamp(y, job.height - 1) : reflect(y, job.height - 1);
     x = job.repeats ? clamp(x, job.width - 1) : reflect(x, job.width - 1);
-    const Long at = place(job.from, y, x) + channel;
-    Vector vector = job.wide ? load((const float *)job.x + at) : load((const Half *)job.x + at);
+    Vector vector = load(job.x + place(job.from, y, x) + channel);
     if (job.scale) {
         const Vector factor = load(job.scale + channel), shift = load(job.scale + job.from.channels + channel);
         for (int i = 0; i < EIGHT; i++)
@@ -409,7 +402,7 @@ KERNEL(activate, Activate)
 /* --- convolution ------------------------------------------------------------------------------------------------------- */
 
 struct Convolve {
-    const Half *x;      /* (height, width, channels), or (height + 1, width + 1, channels) */
+    const Half *x;      /* (height, width, channels) */
     const Half *weight; /* (taps, steps) of 16 x 8 TILES, as `multiply` takes them */
     const float *bias;  /* (outputs,) */
     Half *out;          /* (height, width, outputs), or NULL */
@@ -418,27 +411,29 @@ struct Convolve {
     float slope;        /* of what is negative */
 };
 
-enum { WARPS = 8, COLUMNS_ACROSS = 16 };
+enum { WARPS = 8, THREADS = 32 * WARPS, COLUMNS_ACROSS = 16, STEP = 16 };
 
-/* SIDE 3: with 0 about the border; 2: a pixel and those right, below, and right below. A block is a tile, a warp ROWS of its rows. */
-template <int TILES, int SIDE, int ROWS>
-__device__ static void convolved(const Convolve &job)
+/* SIDE x SIDE taps. A block is a tile, a warp ROWS of its rows. Where STEPS is 0, the job says how many. `fill` gives eight channels, the
+ * n-th of them, of a pixel of the tile, whose first pixel is the first tap's of the first pixel of what comes out. */
+template <int TILES, int SIDE, int ROWS, int STEPS, typename Fill>
+__device__ static void convolved(const Convolve &job, int left, int top, Fill fill)
 {
-    enum { ABOVE = SIDE == 3, COLUMNS = COLUMNS_ACROSS + SIDE - 1, PIXELS = (WARPS * ROWS + SIDE - 1) * COLUMNS, STEP = 16 };
+    enum { COLUMNS = COLUMNS_ACROSS + SIDE - 1, PIXELS = (WARPS * ROWS + SIDE - 1) * COLUMNS, TAPS = SIDE * SIDE, UNROLLED = STEPS ? TAPS : 1 };
     Half *tile = (Half *)memory; /* with a vector more a pixel, against bank conflicts */
-    const int groups = job.steps * STEP / EIGHT, stride = job.steps * STEP + EIGHT, size = TILES * 8 * STEP;
-    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
-    const int rows = job.height + !ABOVE, columns = job.width + !ABOVE; /* of x */
-    for (int first = threadIdx.x; first < PIXELS * groups; first += AT_ONCE * blockDim.x) {
+    const int steps = STEPS ? STEPS : job.steps, groups = steps * STEP / EIGHT, stride = steps * STEP + EIGHT, size = TILES * 8 * STEP;
+    const int last = TAPS * steps - 1;
+    Right<TILES> now, next, later; /* loaded two steps ahead */
+    now.load(job.weight);
+    next.load(job.weight + (last ? size : 0));
+    for (int first = threadIdx.x; first < PIXELS * groups; first += AT_ONCE * THREADS) {
         Halves vectors[AT_ONCE] = {};
         for (int i = 0; i < AT_ONCE; i++) {
-            const int n = first + i * blockDim.x, pixel = n / groups, channel = n % groups * EIGHT;
-            const int y = top + pixel / COLUMNS - ABOVE, x = left + pixel % COLUMNS - ABOVE;
-            if (pixel < PIXELS && y >= 0 && y < rows && x >= 0 && x < columns && channel < job.channels)
-                vectors[i] = *(const Halves *)(job.x + ((Long)y * columns + x) * job.channels + channel);
+            const int n = first + i * THREADS, pixel = n / groups;
+            if (pixel < PIXELS)
+                vectors[i] = fill(pixel / COLUMNS, pixel % COLUMNS, n % groups);
         }
         for (int i = 0; i < AT_ONCE; i++) {
-            const int n = first + i * blockDim.x;
+            const int n = first + i * THREADS;
             if (n < PIXELS * groups)
                 *(Halves *)(tile + n / groups * stride + n % groups * EIGHT) = vectors[i];
         }
@@ -446,56 +441,123 @@ __device__ static void convolved(const Convolve &job)
     __syncthreads();
     const int row = threadIdx.x / 32 * ROWS, lane = threadIdx.x % 32;
     float sums[ROWS][TILES][4] = {};
-    const Half *last = job.weight + (SIDE * SIDE * job.steps - 1) * size, *weight = job.weight;
-    Right<TILES> now, next, later; /* loaded two steps ahead */
-    now.load(weight);
-    weight = weight < last ? weight + size : last;
-    next.load(weight);
-    for (int tap = 0; tap < SIDE * SIDE; tap++) {
+#pragma unroll UNROLLED
+    for (int tap = 0; tap < TAPS; tap++) {
         const Half *from = tile + ((row + tap / SIDE) * COLUMNS + tap % SIDE) * stride;
-        for (int step = 0; step < job.steps; step++) {
-            weight = weight < last ? weight + size : last;
-            later.load(weight);
+        for (int step = 0; step < steps; step++) {
+            const int ahead = tap * steps + step + 2;
+            later.load(job.weight + (ahead < last ? ahead : last) * size);
             for (int n = 0; n < ROWS; n++)
                 multiply<TILES>(sums[n], from + n * COLUMNS * stride + step * STEP, stride, now);
             now = next;
             next = later;
         }
     }
-    for (int n = 0; n < ROWS * TILES * 2; n++) {
-        const int down = n / (2 * TILES), of = n / 2 % TILES, half = n % 2;
-        const int y = top + row + down, x = left + lane / 4 + 8 * half, channel = 8 * of + lane % 4 * 2;
-        if (y >= job.height || x >= job.width || channel >= job.outputs)
+    /* Of a pixel a thread has OWN channels, one after the other (`convolution_weight`), and stores so many at a time. */
+    enum { OWN = 2 * TILES, AT_A_TIME = TILES % 4 ? 4 : 8 };
+    const int own = lane % 4 * OWN;
+    float bias[OWN];
+    for (int i = 0; i < OWN; i++)
+        bias[i] = own + i < job.outputs ? job.bias[own + i] : 0;
+    for (int n = 0; n < ROWS * 2; n++) {
+        const int down = n / 2, half = n % 2, y = top + row + down, x = left + lane / 4 + 8 * half;
+        if (y >= job.height || x >= job.width)
             continue;
         const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
-        const float value = leaky(sums[down][of][2 * half] + job.bias[channel], job.slope);
-        const float following = channel + 1 < job.outputs ? leaky(sums[down][of][2 * half + 1] + job.bias[channel + 1], job.slope) : 0;
-        if (job.out) {
-            *(unsigned int *)(job.out + at * job.outputs + channel) = pair(value, following);
-        } else {
-            job.planes[channel * plane + at] = value;
-            if (channel + 1 < job.outputs)
-                job.planes[(channel + 1) * plane + at] = following;
+        for (int first = 0; first < OWN; first += AT_A_TIME) {
+            const int channel = own + first;
+            float values[AT_A_TIME];
+            for (int i = 0; i < AT_A_TIME; i++)
+                values[i] = leaky(sums[down][(first + i) / 2][2 * half + i % 2] + bias[first + i], job.slope);
+            if (!job.out) {
+                for (int i = 0; i < AT_A_TIME && channel + i < job.outputs; i++)
+                    job.planes[(channel + i) * plane + at] = values[i];
+            } else if (channel < job.outputs) {
+                store<AT_A_TIME>(job.out + at * job.outputs + channel, values);
+            }
         }
     }
 }
 
-#define CONVOLVE(name, tiles, side, rows) \
-    KERNEL(name, Convolve)                \
-    {                                     \
-        convolved<tiles, side, rows>(job); \
+/* 3x3, 0 about the border. */
+template <int TILES, int ROWS, int STEPS> __device__ static void convolved_feature(const Convolve &job)
+{
+    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
+    convolved<TILES, 3, ROWS, STEPS>(job, left, top, [&](int row, int column, int group) {
+        const int y = top + row - 1, x = left + column - 1, channel = group * EIGHT;
+        Halves vector = {};
+        if (y >= 0 && y < job.height && x >= 0 && x < job.width && channel < job.channels)
+            vector = *(const Halves *)(job.x + ((Long)y * job.width + x) * job.channels + channel);
+        return vector;
+    });
+}
+
+#define CONVOLVE(tiles, rows, steps)                       \
+    KERNEL(convolve_##tiles##_##rows##_##steps, Convolve) \
+    {                                                      \
+        convolved_feature<tiles, rows, steps>(job);        \
     }
 
-CONVOLVE(convolve2, 2, 3, 1)
-CONVOLVE(convolve4, 4, 3, 1)
-CONVOLVE(convolve6, 6, 3, 1)
-CONVOLVE(convolve8, 8, 3, 1)
-CONVOLVE(convolve_packed, 2, 2, 1)
-CONVOLVE(convolve2_large, 2, 3, 2)
-CONVOLVE(convolve4_large, 4, 3, 2)
-CONVOLVE(convolve6_large, 6, 3, 2)
-CONVOLVE(convolve8_large, 8, 3, 2)
-CONVOLVE(convolve_packed_large, 2, 2, 2)
+/* What gpu.py names, of every kind one for any number of steps. */
+CONVOLVE(2, 1, 0)
+CONVOLVE(4, 1, 0)
+CONVOLVE(6, 1, 0)
+CONVOLVE(8, 1, 0)
+CONVOLVE(2, 2, 0)
+CONVOLVE(4, 2, 0)
+CONVOLVE(6, 2, 0)
+CONVOLVE(8, 2, 0)
+CONVOLVE(2, 2, 1)
+CONVOLVE(2, 2, 2)
+CONVOLVE(2, 2, 5)
+CONVOLVE(4, 2, 2)
+CONVOLVE(4, 2, 3)
+CONVOLVE(2, 4, 1)
+CONVOLVE(2, 4, 2)
+
+struct Colors {
+    const float *frame, *mean; /* (3, frame_height, frame_width); one number */
+    Convolve layer;            /* of 16 channels: four of each pixel of a square of 2x2, the last of them 0 */
+    int frame_height, frame_width;
+    int full_height, full_width; /* to which the frame's border is repeated; beyond are zeros */
+};
+
+/* 3x3 of stride 2 of (sample - mean) * 4: 2x2 of squares of 2x2, of which the first has the frame's first pixel last. */
+template <int ROWS> __device__ static void convolved_colors(const Colors &job)
+{
+    const int left = blockIdx.x * COLUMNS_ACROSS, top = blockIdx.y * WARPS * ROWS;
+    const Long plane = (Long)job.frame_height * job.frame_width;
+    const float mean = *job.mean;
+    convolved<2, 2, ROWS, 1>(job.layer, left, top, [&](int row, int column, int group) { /* group: of the square's rows */
+        const int y = (top + row) * 2 + group - 1, x = (left + column) * 2 - 1;
+        Halves vector = {};
+        if (y >= 0 && y < job.full_height) {
+            const float *line = job.frame + (Long)clamp(y, job.frame_height - 1) * job.frame_width;
+            for (int n = 0; n < 2; n++)
+                if (x + n >= 0 && x + n < job.full_width) {
+                    const float *from = line + clamp(x + n, job.frame_width - 1);
+                    vector.pairs[2 * n] = pair((from[0] - mean) * 4, (from[plane] - mean) * 4);
+                    vector.pairs[2 * n + 1] = pair((from[2 * plane] - mean) * 4, 0);
+                }
+        }
+        return vector;
+    });
+}
+
+KERNEL(colors_1, Colors)
+{
+    convolved_colors<1>(job);
+}
+
+KERNEL(colors_2, Colors)
+{
+    convolved_colors<2>(job);
+}
+
+KERNEL(colors_4, Colors)
+{
+    convolved_colors<4>(job);
+}
 
 /* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
 
@@ -561,30 +623,151 @@ __device__ static Taps bicubic(float place, int size) /* Keys's kernel */
     return taps;
 }
 
-template <int COUNT, typename Sample>
-__device__ static Vector sample(const Sample *source, const Taps &rows, const Taps &columns, int width, int channels)
+template <int COUNT>
+__device__ static Vector sample(const Half *source, const Taps &rows, const Taps &columns, int width, int channels)
 {
+    /* Along a row in pairs of float16, which takes half of the time. Weights are rounded for it, but their sum must be 1: what is resampled
+     * from frame to frame would grow or fade. */
+    unsigned int weights[COUNT];
+    float sum = 0;
+    for (int j = 0; j < COUNT; j++) {
+        weights[j] = pair(columns.weight[j], columns.weight[j]);
+        sum += low(weights[j]);
+    }
     Vector value = {};
     for (int i = 0; i < COUNT; i++) {
-        Vector row = {};
+        unsigned int row[EIGHT / 2] = {};
         for (int j = 0; j < COUNT; j++) {
-            const Vector tap = load(source + ((Long)rows.at[i] * width + columns.at[j]) * channels);
-            for (int n = 0; n < EIGHT; n++)
-                row.values[n] += columns.weight[j] * tap.values[n];
+            const Halves tap = *(const Halves *)(source + ((Long)rows.at[i] * width + columns.at[j]) * channels);
+            for (int n = 0; n < EIGHT / 2; n++)
+                row[n] = fused_pair(tap.pairs[n], weights[j], row[n]);
         }
+        const float weight = rows.weight[i] / sum;
         for (int n = 0; n < EIGHT; n++)
-            value.values[n] += rows.weight[i] * row.values[n];
+            value.values[n] += weight * (n % 2 ? high(row[n / 2]) : low(row[n / 2]));
     }
     return value;
+}
+
+struct Quarter {
+    const float *frame; /* (3, height, width) */
+    float *out;         /* (3, rows, columns): the mean of each square of 4x4, of what there is of it at the border */
+    int height, width, rows, columns;
+};
+
+KERNEL(quarter, Quarter)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y, color = blockIdx.z;
+    if (column >= job.columns || row >= job.rows)
+        return;
+    const int y = row * STRIDE, x = column * STRIDE;
+    const int down = job.height - y < STRIDE ? job.height - y : STRIDE, across = job.width - x < STRIDE ? job.width - x : STRIDE;
+    const float *from = job.frame + ((Long)color * job.height + y) * job.width + x;
+    float sum = 0;
+    for (int i = 0; i < down; i++, from += job.width) {
+        if (job.width % STRIDE == 0) {
+            const Floats four = *(const Floats *)from;
+            sum += (four.values[0] + four.values[1]) + (four.values[2] + four.values[3]);
+        } else {
+            for (int j = 0; j < across; j++)
+                sum += from[j];
+        }
+    }
+    job.out[((Long)color * job.rows + row) * job.columns + column] = sum / (float)(down * across);
+}
+
+struct Total {
+    const float *frame; /* (3, height, width) */
+    float *sums;        /* (blocks,) */
+    int height, width;
+    int full_height, full_width; /* to which its border is repeated, multiples of 4 */
+};
+
+/* A block has every so many-th row, a thread every so many-th four of its pixels. */
+KERNEL(total, Total)
+{
+    float *shared = (float *)memory; /* 1 a thread */
+    float sum[AT_ONCE] = {};
+    for (int row = blockIdx.x; row < 3 * job.full_height; row += gridDim.x) {
+        const int color = row / job.full_height, y = clamp(row % job.full_height, job.height - 1);
+        const float *from = job.frame + ((Long)color * job.height + y) * job.width;
+        for (int x = AT_ONCE * threadIdx.x; x < job.full_width; x += AT_ONCE * blockDim.x) {
+            if (job.width % AT_ONCE == 0) {
+                const Floats four = *(const Floats *)(from + x);
+                for (int n = 0; n < AT_ONCE; n++)
+                    sum[n] += four.values[n];
+            } else {
+                for (int n = 0; n < AT_ONCE && x + n < job.full_width; n++)
+                    sum[n] += from[clamp(x + n, job.width - 1)];
+            }
+        }
+    }
+    shared[threadIdx.x] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    if (!threadIdx.x)
+        job.sums[blockIdx.x] = shared[0];
+}
+
+struct Brightness {
+    const float *sums; /* (parts,) */
+    float *mean;       /* one number */
+    int parts;
+    float count;
+};
+
+/* One block, of a power of 2 threads. */
+KERNEL(brightness, Brightness)
+{
+    float *shared = (float *)memory; /* 1 a thread */
+    float sum = 0;
+    for (int n = threadIdx.x; n < job.parts; n += blockDim.x)
+        sum += job.sums[n];
+    shared[threadIdx.x] = sum;
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    if (!threadIdx.x)
+        *job.mean = shared[0] / job.count;
+}
+
+struct Unexplained {
+    const float *quarter, *previous, *flow; /* (3, height, width) twice, (2, height, width) in pixels of the frame */
+    float *out;                             /* (3, height, width): |quarter - previous along the flow| */
+    int height, width;
+};
+
+KERNEL(unexplained, Unexplained)
+{
+    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= job.width || y >= job.height)
+        return;
+    const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
+    const Taps columns = bilinear((float)x + job.flow[at] / STRIDE, job.width);
+    const Taps rows = bilinear((float)y + job.flow[plane + at] / STRIDE, job.height);
+    for (int color = 0; color < 3; color++) {
+        const float *from = job.previous + color * plane;
+        float value = 0;
+        for (int i = 0; i < 2; i++) {
+            const float *row = from + (Long)rows.at[i] * job.width;
+            value += rows.weight[i] * (columns.weight[0] * row[columns.at[0]] + columns.weight[1] * row[columns.at[1]]);
+        }
+        job.out[color * plane + at] = fabsf(job.quarter[color * plane + at] - value);
+    }
 }
 
 /* --- composition ---------------------------------------------------------------------------------------------------- */
 
 struct Follow {
-    const float *previous, *flow, *unexplained; /* (height, width, channels); (2, height, width) in pixels of the frame; (3, height, width) */
-    const Half *feature;                        /* (height, width, channels) */
-    float *warped;                              /* the same */
-    Half *difference;                           /* (height, width, channels + 8): |feature - warped|, 10 unexplained, and 0 */
+    const Half *previous, *feature;  /* (height, width, channels) */
+    const float *flow, *unexplained; /* (2, height, width) in pixels of the frame; (3, height, width) */
+    Half *warped;                    /* like the feature */
+    Half *difference;                /* (height, width, channels + 8): |feature - warped|, 10 unexplained, and 0 */
     int height, width, channels, cubic;
 };
 
@@ -603,7 +786,7 @@ KERNEL(follow, Follow)
             difference.values[color] = 10 * job.unexplained[color * plane + at];
     } else {
         const float across = job.flow[at] / STRIDE, down = job.flow[plane + at] / STRIDE, to_x = (float)x + across, to_y = (float)y + down;
-        const float *previous = job.previous + channel;
+        const Half *previous = job.previous + channel;
         Vector warped;
         if (across == 0 && down == 0)
             warped = load(previous + at * job.channels);
@@ -620,10 +803,11 @@ KERNEL(follow, Follow)
 }
 
 struct Blend {
-    const Half *feature;                  /* (height, width, channels) */
-    const float *warped, *mask, *flow;    /* the same; (height, width), before its sigmoid; (2, height, width) */
-    const float *change, *coherence;      /* (height, width) or NULL; one number */
-    float *composite, *blended, *most;    /* (height, width, channels); (height, width) each */
+    const Half *feature, *warped;    /* (height, width, channels) */
+    const float *mask, *flow;        /* (height, width), before its sigmoid; (2, height, width) */
+    const float *change, *coherence; /* (height, width) or NULL; one number */
+    Half *composite;                 /* like the feature */
+    float *blended, *most;           /* (height, width) each */
     int height, width, channels;
     float still, hold, refresh, sharpen;
 };
@@ -663,10 +847,9 @@ KERNEL(blend, Blend)
 enum { STRIP = 8 }; /* rows that a thread goes down, so that it reads three pixels for each instead of nine */
 
 /* The sum of a pixel and those beside it; of the pixel itself, in *middle. */
-template <typename Sample>
-__device__ static Vector three(const Sample *picture, int y, int x, int height, int width, int channels, Vector *middle)
+__device__ static Vector three(const Half *picture, int y, int x, int height, int width, int channels, Vector *middle)
 {
-    const Sample *row = picture + (Long)clamp(y, height - 1) * width * channels;
+    const Half *row = picture + (Long)clamp(y, height - 1) * width * channels;
     const Vector left = load(row + (Long)clamp(x - 1, width - 1) * channels), right = load(row + (Long)clamp(x + 1, width - 1) * channels);
     Vector sum;
     *middle = load(row + (Long)x * channels);
@@ -676,8 +859,8 @@ __device__ static Vector three(const Sample *picture, int y, int x, int height, 
 }
 
 /* Detail: a pixel's difference from the mean of the 3x3 about it, the border repeated. Goes down a strip, and tells of each pixel. */
-template <typename Sample, typename Tell>
-__device__ static void details(const Sample *picture, int first, int x, int height, int width, int channels, Tell tell)
+template <typename Tell>
+__device__ static void details(const Half *picture, int first, int x, int height, int width, int channels, Tell tell)
 {
     Vector pixel, next;
     Vector above = three(picture, first - 1, x, height, width, channels, &pixel);
@@ -693,8 +876,7 @@ __device__ static void details(const Sample *picture, int first, int x, int heig
 }
 
 struct Energy {
-    const float *composite; /* (height, width, channels) */
-    const Half *feature;
+    const Half *composite, *feature; /* (height, width, channels) */
     float *energy; /* (2, height, width): of each one's detail, summed over the channels */
     int height, width, channels;
 };
@@ -738,21 +920,31 @@ struct Gain {
     int height, width, channels;
 };
 
+/* A block is a tile of ABREAST columns. */
 KERNEL(gain, Gain)
 {
-    enum { FAR = 4 };
-    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    enum { FAR = 4, ROWS = 8, TALL = ROWS + 2 * FAR, WIDE = ABREAST + 2 * FAR };
+    float *tile = (float *)memory, *across = tile + 2 * TALL * WIDE; /* (2, TALL, WIDE); (2, TALL, ABREAST): sums of nine in a row */
+    const int thread = threadIdx.x, left = blockIdx.x * ABREAST, top = blockIdx.y * ROWS;
+    for (int n = thread; n < 2 * TALL * WIDE; n += ROWS * ABREAST) {
+        const int y = clamp(top + n / WIDE % TALL - FAR, job.height - 1), x = clamp(left + n % WIDE - FAR, job.width - 1);
+        tile[n] = job.energy[((Long)(n / (TALL * WIDE)) * job.height + y) * job.width + x];
+    }
+    __syncthreads();
+    for (int n = thread; n < 2 * TALL * ABREAST; n += ROWS * ABREAST) {
+        float sum = 0;
+        for (int j = 0; j <= 2 * FAR; j++)
+            sum += tile[n / ABREAST * WIDE + n % ABREAST + j];
+        across[n] = sum;
+    }
+    __syncthreads();
+    const int x = left + thread % ABREAST, y = top + thread / ABREAST;
     if (x >= job.width || y >= job.height)
         return;
-    const float *theirs = job.energy + (Long)job.height * job.width, *ours = job.energy;
     float our = 0, their = 0;
-    for (int i = -FAR; i <= FAR; i++) {
-        const Long row = (Long)clamp(y + i, job.height - 1) * job.width;
-        for (int j = -FAR; j <= FAR; j++) {
-            const int column = clamp(x + j, job.width - 1);
-            our += ours[row + column];
-            their += theirs[row + column];
-        }
+    for (int i = 0; i <= 2 * FAR; i++) {
+        our += across[thread + i * ABREAST];
+        their += across[TALL * ABREAST + thread + i * ABREAST];
     }
     const float all = 9 * 9 * (float)job.channels, more = sqrtf(their / all / (our / all + 1e-6f)) - 1;
     const Long at = (Long)y * job.width + x;
@@ -760,8 +952,9 @@ KERNEL(gain, Gain)
 }
 
 struct Sharpen {
-    const float *composite, *gain;
-    float *out; /* like the composite */
+    const Half *composite; /* (height, width, channels) */
+    const float *gain;     /* (height, width) */
+    Half *out;             /* like the composite */
     int height, width, channels;
 };
 
@@ -824,16 +1017,19 @@ __device__ static void matched(const Match &job)
         float volume[SHARE][SIDE] = {};
         Half *mine = known + pixel * job.all;
         for (int channel = 0; channel < channels; channel += EIGHT) {
-            const Vector here = load(job.here + at * channels + channel);
+            const Halves here = *(const Halves *)(job.here + at * channels + channel);
             for (int i = 0; i < SHARE; i++)
                 if (first + i < SIDE)
                     for (int j = 0; j < SIDE; j++) {
-                        const Vector there = load(warped + ((row + first + i) * COLUMNS + column + j) * stride + channel);
-                        for (int n = 0; n < EIGHT; n++)
-                            volume[i][j] += here.values[n] * there.values[n];
+                        /* Four products to a sum in float16, the rest in float32. */
+                        const Halves there = *(const Halves *)(warped + ((row + first + i) * COLUMNS + column + j) * stride + channel);
+                        unsigned int four = 0;
+                        for (int n = 0; n < EIGHT / 2; n++)
+                            four = fused_pair(here.pairs[n], there.pairs[n], four);
+                        volume[i][j] += low(four) + high(four);
                     }
             if (channel / EIGHT % SHARERS == part)
-                store(mine + channel, here);
+                *(Halves *)(mine + channel) = here;
         }
         for (int i = 0; i < SHARE; i++)
             if (first + i < SIDE)
@@ -888,7 +1084,7 @@ __device__ static bool counted(float score, float *most, float *sum)
     return larger;
 }
 
-enum { ABREAST = 32, ROWS_APART = 16 };
+enum { ROWS_APART = 16 };
 
 /* A block is ABREAST columns, ROWS_APART threads each. */
 KERNEL(columns, Columns)
@@ -967,4 +1163,309 @@ KERNEL(rows, Rows)
     const int sure = expf(most - job.most[best]) / (sum * job.most[places + best]) > job.sure;
     job.flow[here] = sure ? to_x / all - (float)(here % job.width) : 0;
     job.flow[places + here] = sure ? to_y / all - (float)(here / job.width) : 0;
+}
+
+/* --- hosts' samples --------------------------------------------------------------------------------------------------- */
+
+/* Integers of one or two bytes. Four pixels of a row are a thread's, which reads and writes them at once where they lie as such a word does:
+ * rows and planes start anywhere. */
+
+enum { FOUR = 4 };
+
+typedef unsigned char Byte;
+typedef unsigned short Short;
+
+template <typename Sample> struct Four; /* what is as large as four samples */
+template <> struct Four<Byte> {
+    typedef unsigned int Word;
+};
+template <> struct Four<Short> {
+    typedef unsigned long long Word;
+};
+
+template <typename Word> __device__ static bool at_once(const void *address, int count)
+{
+    return count >= FOUR && (unsigned long long)address % sizeof(Word) == 0;
+}
+
+/* Four from an address on, of which there are `count`, at least one; beyond, the last one again. */
+template <typename Sample> __device__ static Floats four(const Sample *from, int count)
+{
+    typedef typename Four<Sample>::Word Word;
+    Floats floats;
+    if (at_once<Word>(from, count)) {
+        const Word word = *(const Word *)from;
+        for (int n = 0; n < FOUR; n++)
+            floats.values[n] = (float)(Sample)(word >> 8 * sizeof(Sample) * n);
+    } else {
+        for (int n = 0; n < FOUR; n++)
+            floats.values[n] = (float)from[clamp(n, count - 1)];
+    }
+    return floats;
+}
+
+__device__ static Floats four(const float *from, int count)
+{
+    if (at_once<Floats>(from, count))
+        return *(const Floats *)from;
+    Floats floats;
+    for (int n = 0; n < FOUR; n++)
+        floats.values[n] = from[clamp(n, count - 1)];
+    return floats;
+}
+
+__device__ static void put(float *to, const Floats &floats, int count)
+{
+    if (at_once<Floats>(to, count))
+        *(Floats *)to = floats;
+    else
+        for (int n = 0; n < FOUR && n < count; n++)
+            to[n] = floats.values[n];
+}
+
+struct Levels {
+    float last; /* the highest code value */
+    int unit;   /* what a sample is of its code value */
+};
+
+/* To nearest, of two as near to the even one, as PyTorch rounds; what is no number to 0. */
+template <typename Sample> __device__ static Sample coded(float code, const Levels &levels)
+{
+    return (Sample)((int)bounded(rintf(code), 0, levels.last) * levels.unit);
+}
+
+template <typename Sample> __device__ static void put(Sample *to, const Floats &codes, int count, const Levels &levels)
+{
+    typedef typename Four<Sample>::Word Word;
+    if (at_once<Word>(to, count)) {
+        Word word = 0;
+        for (int n = 0; n < FOUR; n++)
+            word |= (Word)coded<Sample>(codes.values[n], levels) << 8 * sizeof(Sample) * n;
+        *(Word *)to = word;
+    } else {
+        for (int n = 0; n < FOUR && n < count; n++)
+            to[n] = coded<Sample>(codes.values[n], levels);
+    }
+}
+
+struct FromSamples {
+    const void *samples; /* (count,) */
+    float *out;          /* (count,): sample / top * scale + offset */
+    int count, bounds;   /* whether they are limited to 0..1 */
+    float top, scale, offset;
+};
+
+template <typename Sample> __device__ static void from_samples(const FromSamples &job)
+{
+    const int first = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, left = job.count - first;
+    if (left <= 0)
+        return;
+    Floats floats = four((const Sample *)job.samples + first, left);
+    for (int n = 0; n < FOUR; n++) {
+        /* A quotient, not a product with what is nearly the inverse: the very number that a host would have given. */
+        const float value = floats.values[n] / job.top * job.scale + job.offset;
+        floats.values[n] = job.bounds ? bounded(value, 0, 1) : value;
+    }
+    put(job.out + first, floats, left);
+}
+
+KERNEL(from_samples8, FromSamples)
+{
+    from_samples<Byte>(job);
+}
+
+KERNEL(from_samples16, FromSamples)
+{
+    from_samples<Short>(job);
+}
+
+struct ToSamples {
+    const float *numbers; /* (count,) */
+    void *out;            /* (count,): of code values number * scale + offset */
+    int count;
+    float scale, offset;
+    Levels levels;
+};
+
+template <typename Sample> __device__ static void to_samples(const ToSamples &job)
+{
+    const int first = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, left = job.count - first;
+    if (left <= 0)
+        return;
+    Floats floats = four(job.numbers + first, left);
+    for (int n = 0; n < FOUR; n++)
+        floats.values[n] = floats.values[n] * job.scale + job.offset;
+    put((Sample *)job.out + first, floats, left, job.levels);
+}
+
+KERNEL(to_samples8, ToSamples)
+{
+    to_samples<Byte>(job);
+}
+
+KERNEL(to_samples16, ToSamples)
+{
+    to_samples<Short>(job);
+}
+
+/* A row of R, G or B by Y, Cb and Cr, or the other way: what each of them weighs, and what is added. */
+struct Affine {
+    float weights[3], offset;
+};
+
+__device__ static float apply(const Affine &row, float first, float second, float third)
+{
+    return row.weights[0] * first + row.weights[1] * second + row.weights[2] * third + row.offset;
+}
+
+struct FromComponents {
+    const void *samples; /* (height, width) of Y, and (2, rows, columns) of Cb and Cr: as many, or half as many, rounded up */
+    float *out;          /* (3, height, width), limited to 0..1 */
+    int height, width, rows, columns;
+    int cosited_rows, cosited_columns; /* whether a sample of chroma lies on the first of its two of luma, else midway */
+    Affine map[3];
+};
+
+/* Where a pixel lies between samples of chroma along an axis. */
+struct Between {
+    int first, second;
+    float weight; /* the second's */
+};
+
+__device__ static Between between(int place, int full, int count, int cosited)
+{
+    if (count == full)
+        return {place, place, 0};
+    const int at = place / 2, odd = place % 2;
+    return {clamp(at, count - 1), clamp(odd ? at + 1 : cosited ? at : at - 1, count - 1), cosited ? 0.5f : 0.25f};
+}
+
+__device__ static float mixed(float first, float second, float weight)
+{
+    return first + weight * (second - first);
+}
+
+/* A thread four pixels of a row. */
+template <typename Sample> __device__ static void from_components(const FromComponents &job)
+{
+    const int x = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, y = blockIdx.y * blockDim.y + threadIdx.y, left = job.width - x;
+    if (left <= 0 || y >= job.height)
+        return;
+    const Long plane = (Long)job.height * job.width, line = (Long)y * job.width + x;
+    const Sample *luma = (const Sample *)job.samples, *chroma = luma + plane;
+    const Between down = between(y, job.height, job.rows, job.cosited_rows);
+    const Floats light = four(luma + line, left);
+    Floats rgb[3];
+    for (int n = 0; n < FOUR; n++) {
+        const Between across = between(clamp(x + n, job.width - 1), job.width, job.columns, job.cosited_columns);
+        float color[2];
+        for (int i = 0; i < 2; i++) {
+            const Sample *upper = chroma + ((Long)i * job.rows + down.first) * job.columns;
+            const Sample *lower = chroma + ((Long)i * job.rows + down.second) * job.columns;
+            color[i] = mixed(mixed(upper[across.first], upper[across.second], across.weight),
+                             mixed(lower[across.first], lower[across.second], across.weight), down.weight);
+        }
+        for (int i = 0; i < 3; i++)
+            rgb[i].values[n] = bounded(apply(job.map[i], light.values[n], color[0], color[1]), 0, 1);
+    }
+    for (int i = 0; i < 3; i++)
+        put(job.out + i * plane + line, rgb[i], left);
+}
+
+KERNEL(from_components8, FromComponents)
+{
+    from_components<Byte>(job);
+}
+
+KERNEL(from_components16, FromComponents)
+{
+    from_components<Short>(job);
+}
+
+struct ToComponents {
+    const float *rgb; /* (3, height, width) */
+    void *out;        /* as FromComponents has its samples */
+    int height, width, rows, columns;
+    int cosited_rows, cosited_columns;
+    Affine map[3]; /* to code values */
+    Levels levels;
+};
+
+/* What a sample of chroma is the mean of along an axis: a pixel's place is the middle one, or its two are the middle and the last one. */
+struct Mean {
+    float weights[3];
+};
+
+__device__ static Mean mean_of(int half, int cosited)
+{
+    if (!half)
+        return {{0, 1, 0}};
+    if (cosited)
+        return {{0.25f, 0.5f, 0.25f}};
+    return {{0, 0.5f, 0.5f}};
+}
+
+/* A thread four columns of the one or two rows that belong to one of chroma; a sample of chroma is of ACROSS columns. */
+template <typename Sample, int ACROSS> __device__ static void to_components(const ToComponents &job)
+{
+    const int x = (blockIdx.x * blockDim.x + threadIdx.x) * FOUR, row = blockIdx.y * blockDim.y + threadIdx.y, left = job.width - x;
+    if (left <= 0 || row >= job.rows)
+        return;
+    const int half = job.rows != job.height, top = half ? 2 * row : row;
+    const Long plane = (Long)job.height * job.width;
+    Sample *luma = (Sample *)job.out, *chroma = luma + plane;
+    const Mean down = mean_of(half, job.cosited_rows), across = mean_of(ACROSS == 2, job.cosited_columns);
+    float means[3][1 + FOUR + 1] = {}; /* of the rows, from the column before on */
+    for (int tap = 0; tap < 3; tap++) {
+        const float weight = down.weights[tap];
+        const int y = top + tap - 1;
+        if (weight == 0)
+            continue;
+        const Long line = (Long)clamp(y, job.height - 1) * job.width + x;
+        Floats rgb[3];
+        for (int i = 0; i < 3; i++) {
+            const float *from = job.rgb + i * plane + line;
+            rgb[i] = four(from, left);
+            means[i][0] += weight * from[x ? -1 : 0];
+            for (int n = 0; n < FOUR; n++)
+                means[i][1 + n] += weight * rgb[i].values[n];
+        }
+        if (tap && y < job.height) {
+            Floats codes;
+            for (int n = 0; n < FOUR; n++)
+                codes.values[n] = apply(job.map[0], rgb[0].values[n], rgb[1].values[n], rgb[2].values[n]);
+            put(luma + line, codes, left, job.levels);
+        }
+    }
+    for (int n = 0; n < FOUR / ACROSS; n++) {
+        const int column = x / ACROSS + n;
+        if (column >= job.columns)
+            break;
+        float rgb[3];
+        for (int i = 0; i < 3; i++) {
+            const float *means_of_rows = means[i] + n * ACROSS;
+            rgb[i] = across.weights[0] * means_of_rows[0] + across.weights[1] * means_of_rows[1] + across.weights[2] * means_of_rows[2];
+        }
+        for (int i = 0; i < 2; i++)
+            chroma[((Long)i * job.rows + row) * job.columns + column] =
+                coded<Sample>(apply(job.map[1 + i], rgb[0], rgb[1], rgb[2]), job.levels);
+    }
+}
+
+template <typename Sample> __device__ static void to_components(const ToComponents &job)
+{
+    if (job.columns == job.width)
+        to_components<Sample, 1>(job);
+    else
+        to_components<Sample, 2>(job);
+}
+
+KERNEL(to_components8, ToComponents)
+{
+    to_components<Byte>(job);
+}
+
+KERNEL(to_components16, ToComponents)
+{
+    to_components<Short>(job);
 }

@@ -1,9 +1,9 @@
-"""What lies between the large convolutions of Net1, and the small ones, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first
-used.
+"""What lies between the large convolutions of Net1, and the small ones, and hosts' samples to RGB and back, on a GPU: bindings of `gpu.cu`, which
+NVRTC compiles when a GPU is first used.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths of a frame's time there
 (docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver are missing, both of which PyTorch brings along on Linux,
-`vsneuralstyle.networks` computes the same.
+`vsneuralstyle.networks` and `vsneuralstyle.pixels` compute the same by those.
 
 Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All is done in the current stream, and
 nothing waits for the device.
@@ -11,8 +11,12 @@ nothing waits for the device.
 
 import ctypes
 import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -36,10 +40,15 @@ MOST_INPUTS, MOST_OUTPUTS = 128, 64
 """Channels that `convolve` has room for."""
 MANY = 256
 """Blocks that keep a GPU busy."""
+UNROLLED = {(2, 2, 1), (2, 2, 2), (2, 2, 5), (4, 2, 2), (4, 2, 3), (2, 4, 1), (2, 4, 2)}
+"""Tiles of outputs, a warp's rows, and steps of `convolve`'s kernels that know their steps: of the largest of the shipped networks' layers."""
 MOST_SHARED = 96 << 10
 """Bytes of shared memory that a block may have on any of these GPUs, if it asks for it."""
 CAPABILITY = 8, 0
 """The first GPUs whose matrix units take what `convolve` gives them."""
+PIXELS = 4
+"""Of a row, that are a thread's where hosts' samples are converted."""
+_LOADING = threading.Lock()  # hosts convert in several threads, and one may compile
 
 
 @cache
@@ -56,7 +65,10 @@ def compiles() -> bool:
 
 def available(device: torch.device) -> bool:
     """Whether the kernels are to be had on a GPU."""
-    return compiles() and torch.cuda.get_device_capability(device) >= CAPABILITY
+    return compiles() and _capability(torch.cuda.current_device() if device.index is None else device.index) >= CAPABILITY
+
+
+_capability = cache(torch.cuda.get_device_capability)
 
 
 def name(device: torch.device, precision: torch.dtype) -> str | None:
@@ -94,7 +106,7 @@ def _module(index: int) -> object:
 
     with torch.cuda.device(index):
         torch.cuda.current_stream().synchronize()  # makes the context
-        error, module = driver.cuModuleLoadData(_compiled(torch.cuda.get_device_capability(index)))
+        error, module = driver.cuModuleLoadData(_compiled(_capability(index)))
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu")
     return module
@@ -104,7 +116,9 @@ def _module(index: int) -> object:
 def _function(kernel: str, index: int) -> object:
     from cuda.bindings import driver
 
-    function = driver.cuModuleGetFunction(_module(index), kernel.encode())[1]
+    with _LOADING:
+        module = _module(index)
+    function = driver.cuModuleGetFunction(module, kernel.encode())[1]
     driver.cuFuncSetAttribute(function, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_SHARED)
     return function
 
@@ -130,6 +144,74 @@ def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shar
         raise DeviceError(f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}")
 
 
+class Launch:
+    """A kernel's launch in a CUDA graph that is being captured.
+
+    addresses: of tensors, by where in the job they are, in bytes.
+    """
+
+    def __init__(self, kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: bytes, places: Sequence[int],
+                 device: torch.device) -> None:
+        self.job = ctypes.create_string_buffer(job, len(job))
+        self.addresses = {place: struct.unpack_from("P", job, place)[0] for place in places}
+        self._node, self._parameters = _captured(kernel, grid, threads, shared, self.job, device)
+
+    def aim(self, addresses: Mapping[int, int], executable: int) -> None:
+        """Has it take other addresses, from the next launch of the graph on.
+
+        Args:
+            addresses: by where in the job they are.
+            executable: the driver's handle of the graph.
+        """
+        if all(self.addresses[place] == address for place, address in addresses.items()):
+            return
+        for place, address in addresses.items():
+            struct.pack_into("P", self.job, place, address)
+        _changed(self._node, self._parameters, executable)
+        self.addresses.update(addresses)
+
+
+def _captured(
+    kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: ctypes.Array, device: torch.device
+) -> tuple[object, object]:
+    """The driver's node of the launch that was captured last in the current stream, and its parameters, which have the job's address."""
+    from cuda.bindings import driver
+
+    error, _, _, _, (node, *others), *_ = driver.cuStreamGetCaptureInfo(torch.cuda.current_stream(device).cuda_stream)
+    if error != driver.CUresult.CUDA_SUCCESS or others:
+        raise DeviceError(f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, {len(others)} more nodes")
+    parameters = driver.CUDA_KERNEL_NODE_PARAMS()
+    parameters.func = _function(kernel, device.index)
+    parameters.gridDimX, parameters.gridDimY, parameters.gridDimZ = (*grid, 1, 1)[:3]
+    parameters.blockDimX, parameters.blockDimY, parameters.blockDimZ = (*threads, 1, 1)[:3]
+    parameters.sharedMemBytes = shared
+    arguments = (ctypes.c_void_p * 1)(ctypes.addressof(job))
+    parameters.kernelParams = ctypes.addressof(arguments)
+    return node, (parameters, arguments)
+
+
+def _changed(node: object, parameters: tuple, executable: int) -> None:
+    """Takes a node's job into the graph."""
+    from cuda.bindings import driver
+
+    error, = driver.cuGraphExecKernelNodeSetParams(driver.CUgraphExec(executable), node, parameters[0])
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise DeviceError(f"a kernel in a CUDA graph can't be given another address: {error.name}; update the driver, or use device cpu")
+
+
+_notes = threading.local()
+
+
+@contextmanager
+def noted(note: Callable[[Launch], None]) -> Iterator[None]:
+    """A context in which the caller's thread captures a CUDA graph, whose launches are noted."""
+    _notes.take = note
+    try:
+        yield
+    finally:
+        del _notes.take
+
+
 _FORMATS = {bool: "i", int: "i", float: "f"}
 
 
@@ -137,7 +219,11 @@ def _launch(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: 
     """The job's members as the struct in gpu.cu has them: tensors go as their addresses, None as no address."""
     members = "".join(_FORMATS.get(type(member), "P") for member in job)
     values = (member.data_ptr() if isinstance(member, Tensor) else member or 0 for member in job)
-    _launched(kernel, grid, threads, shared, struct.pack(f"@{members}0P", *values), job[0].device)
+    packed, device = struct.pack(f"@{members}0P", *values), job[0].device
+    _launched(kernel, grid, threads, shared, packed, device)
+    if take := getattr(_notes, "take", None):
+        places = [struct.calcsize(f"@{members[:n]}0P") for n, member in enumerate(job) if isinstance(member, Tensor)]
+        take(Launch(kernel, grid, threads, shared, packed, places, device))
 
 
 def _over(*sizes: int, threads: tuple[int, ...]) -> tuple[int, ...]:
@@ -190,23 +276,6 @@ def enter(frame: Tensor) -> Tensor:
     return out
 
 
-def pack(frame: Tensor, mean: Tensor, height: int, width: int) -> Tensor:
-    """A frame for a convolution of stride 2.
-
-    Args:
-        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
-        mean: a number on the device.
-
-    Returns:
-        (1, 2 2 4, height / 2 + 1, width / 2 + 1) float16: (sample - mean) * 4, and a channel of 0, in squares of 2x2 pixels, the first of which
-        has the frame's first pixel last; 0 beyond.
-    """
-    rows, columns = height // 2 + 1, width // 2 + 1
-    out, threads = _empty(frame, 16, rows, columns, torch.float16), (64, 4)
-    _launch("pack", _over(2 * columns, 2 * rows, threads=threads), threads, frame, mean, out, *frame.shape[2:], height, width, rows, columns)
-    return out
-
-
 def leave(x: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
     """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1: (1, 3, height, width) float32, contiguous."""
     out, threads = torch.empty((1, 3, height, width), device=x.device), (64, 4)
@@ -251,7 +320,7 @@ def normalise(
     """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
 
     Args:
-        x: the picture; its samples may be float32.
+        x: the picture.
         scale: of x, as `statistics` gives it; None: x as it is.
         relu: 0 for what is negative.
         residual: added at the end.
@@ -263,7 +332,7 @@ def normalise(
     to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
     grid = _over(width * (x.channels // MULTIPLE), height, threads=(BLOCK, 1))
     _launch("normalise", grid, (BLOCK,), x.samples, scale, residual and residual.samples, out, *x.layout(), *beside.layout(), *to.layout(0),
-            x.height, x.width, pad, repeats, relu, x.samples.dtype == torch.float32)
+            x.height, x.width, pad, repeats, relu)
     return to
 
 
@@ -275,40 +344,68 @@ def activate(x: Tensor, bias: Tensor, slope: float) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes: bool = False) -> Tensor:
-    """A 3x3 convolution of stride 1, 0 about the border, or one of stride 2 of what `pack` gives.
+    """A 3x3 convolution of stride 1, 0 about the border.
 
     Args:
         x: the picture.
-        weight: as `convolution_weight` or `packed_weight` makes it. bias: (outputs,) float32.
+        weight: as `convolution_weight` makes it. bias: (outputs,) float32.
         slope: what is negative is multiplied by it in the end.
         planes: (1, outputs, H, W) float32, contiguous, else as pictures are.
     """
     taps, steps, pairs = weight.shape[:3]
-    outputs, side = len(bias), 3 if taps == 9 else 2
-    height, width = (size - (side == 2) for size in x.shape[2:])
+    outputs, (height, width) = len(bias), x.shape[2:]
     out = torch.empty((1, outputs, height, width), device=x.device) if planes else _empty(x, outputs, height, width)
-    # Larger tiles read less and wait less, where there are enough of them for a GPU's processors.
-    rows = 16 if prod(_over(width, height, threads=(16, 16))) >= MANY else 8
-    kernel = (f"convolve{2 * pairs}" if side == 3 else "convolve_packed") + ("_large" if rows == 16 else "")
-    shared = (rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
-    _launch(kernel, _over(width, height, threads=(16, rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
-            height, width, x.shape[1], steps, outputs, float(slope), shared=shared)
+    tiles = 2 * pairs
+    rows = _rows(height, width, (4, 2) if (tiles, 4, steps) in UNROLLED else (2,))
+    kernel = f"convolve_{tiles}_{rows}_{steps if (tiles, rows, steps) in UNROLLED else 0}"
+    _launch(kernel, _over(width, height, threads=(16, 8 * rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
+            height, width, x.shape[1], steps, outputs, float(slope), shared=_tile(rows, 3, steps))
     kernels.count_product(height * width * outputs * taps * x.shape[1], weight, x, out)
     return out
 
 
+def colors(frame: Tensor, mean: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
+    """A 3x3 convolution of stride 2 of (sample - mean) * 4, 0 about the border.
+
+    Args:
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
+        mean: a number on the device.
+        weight: as `colors_weight` makes it. bias, slope: as `convolve` takes them; 16 outputs.
+    """
+    outputs, rows, columns = len(bias), height // 2, width // 2
+    out = _empty(frame, outputs, rows, columns, torch.float16)
+    down = _rows(rows, columns, (4, 2))
+    _launch(f"colors_{down}", _over(columns, rows, threads=(16, 8 * down)), (BLOCK,), frame, mean, None, weight, bias, out, None,
+            rows, columns, 16, 1, outputs, float(slope), *frame.shape[2:], height, width, shared=_tile(down, 2, 1))
+    kernels.count_product(rows * columns * outputs * len(weight) * 16, weight, frame, out)
+    return out
+
+
+def _rows(height: int, width: int, larger: Sequence[int]) -> int:
+    """Rows of a warp of a convolution: the more, the less is read and waited for, where there are enough blocks for a GPU's processors."""
+    return next((rows for rows in larger if prod(_over(width, height, threads=(16, 8 * rows))) >= MANY * rows // 2), 1)
+
+
+def _tile(rows: int, side: int, steps: int) -> int:
+    """Bytes of a convolution's tile."""
+    return (8 * rows + side - 1) * (16 + side - 1) * (16 * steps + 8) * 2
+
+
 def convolution_weight(weight: Tensor) -> Tensor:
     """A convolution's weight, (outputs, inputs, side, side), as `convolve` takes it: (side², steps, pairs of tiles, 32, 8), where a step is
-    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it."""
+    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it.
+
+    Of a tile a thread gets two columns, and those of all tiles are outputs one after the other, so that it can store them at once."""
     outputs, inputs = weight.shape[:2]
     weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % 16, 0, -outputs % 16))
+    weight = weight.unflatten(0, (4, -1, 2)).transpose(0, 1).flatten(0, 2)
     # Of a tile a thread has output thread / 4, and inputs thread % 4 * 2 and the next, and those that are 8 further.
     weight = weight.unflatten(1, (-1, 2, 4, 2)).unflatten(0, (-1, 2, 8))  # (pairs, 2, 8; steps, 2, 4, 2; rows, columns)
     return weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6).flatten(6, 8).flatten(4, 5).flatten(0, 1).contiguous()
 
 
-def packed_weight(weight: Tensor) -> Tensor:
-    """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `convolve` takes it for what `pack` gives; 16 outputs."""
+def colors_weight(weight: Tensor) -> Tensor:
+    """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `colors` takes it."""
     weight = F.pad(weight.detach(), (0, 1, 0, 1, 0, 1)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # (outputs, colors, 2, rows, 2, columns)
     return convolution_weight(weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3))
 
@@ -321,23 +418,46 @@ def change(frame: Tensor, previous: Tensor) -> Tensor:
     return F.max_pool2d(out, 3, stride=1, padding=1)
 
 
+def quarter(frame: Tensor) -> Tensor:
+    """As `Net1.quarter`, of a contiguous frame."""
+    height, width = frame.shape[2:]
+    out, threads = torch.empty((1, 3, -(-height // SIDE), -(-width // SIDE)), device=frame.device), (64, 4)
+    grid = *_over(*out.shape[:1:-1], threads=threads), 3
+    _launch("quarter", grid, threads, frame, out, height, width, *out.shape[2:])
+    return out
+
+
+def brightness(frame: Tensor, height: int, width: int) -> Tensor:
+    """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height and width; a number on the device."""
+    sums, mean = torch.empty(min(3 * height, PARTS), device=frame.device), torch.empty((), device=frame.device)
+    _launch("total", (len(sums),), (BLOCK,), frame, sums, *frame.shape[2:], height, width, shared=4 * BLOCK)
+    _launch("brightness", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
+    return mean
+
+
+def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """As `Net1.unexplained`, of float32, contiguous."""
+    out, (height, width) = torch.empty_like(quarter), quarter.shape[2:]
+    _launch("unexplained", _over(width, height, threads=(32, 8)), (32, 8), quarter, previous, flow, out, height, width)
+    return out
+
+
 def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool) -> tuple[Tensor, Tensor]:
     """The previous feature along the flow, as `Net1.compose` has it, and what the mask network sees.
 
     Args:
-        previous: F°_{t-1}, float32.
+        previous, feature: F°_{t-1} and F_t.
         flow: (1, 2, h, w) float32, contiguous, in full-resolution pixels.
-        feature: F_t.
         unexplained: (1, 3, h, w) float32, contiguous.
         cubic: bicubic, else bilinear.
 
     Returns:
-        F'_t float32, and (1, C + 8, h, w), whose last channels are 0.
+        F'_t, and (1, C + 8, h, w), whose last channels are 0.
     """
     channels, height, width = feature.shape[1:]
-    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, channels + MULTIPLE, height, width)
+    warped, difference = torch.empty_like(feature), _empty(feature, channels + MULTIPLE, height, width)
     grid = _over(width * (channels // MULTIPLE + 1), height, threads=(BLOCK, 1))
-    _launch("follow", grid, (BLOCK,), previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic)
+    _launch("follow", grid, (BLOCK,), previous, feature, flow, unexplained, warped, difference, height, width, channels, cubic)
     return warped, difference
 
 
@@ -353,7 +473,7 @@ def blend(
     refresh: float,
     sharpen: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, M, and by how much `sharpened` may raise detail, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
+    """F°_t, and float32 M and by how much `sharpened` may raise detail, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
     `Net1.compose` has them; the coherence may be a number on the device."""
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
@@ -373,7 +493,7 @@ def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     columns = BLOCK // groups
     threads = columns * groups
     _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
-    _launch("gain", _over(width, height, threads=(32, 8)), (32, 8), energy, most, gain, height, width, channels)
+    _launch("gain", _over(width, height, threads=(32, 8)), (BLOCK,), energy, most, gain, height, width, channels, shared=2 * 16 * (40 + 32) * 4)
     out = torch.empty_like(composite)
     _launch("sharpen", _over(width * groups, height, threads=(BLOCK, strip)), (BLOCK,), composite, gain, out, height, width, channels)
     return out
@@ -407,3 +527,73 @@ def global_match(scores: Tensor, sure: float) -> Tensor:
     _launch("columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4)
     _launch("rows", (places,), (threads,), scores, most, out, height, width, float(sure), shared=3 * threads * 4)
     return out
+
+
+# Hosts' samples, integers of one or two bytes: uint8 or uint16, of all planes one after the other. What they mean says `pixels.Coding`.
+
+Rows = Sequence[Sequence[float]]
+"""A map of three numbers to three: of each that comes out, what those that go in weigh, and what is added."""
+
+
+def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0, *, limited: bool = False) -> Tensor:
+    """Samples of R, G and B, contiguous -> sample / top * scale + offset, float32, of their shape; `limited` to 0..1."""
+    count, out = samples.numel(), torch.empty(samples.shape, device=samples.device)
+    _launch(_of_samples("from_samples", samples.dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), samples, out, count, limited,
+            float(top), scale, offset)
+    return out
+
+
+def to_samples(rgb: Tensor, dtype: torch.dtype, scale: float, offset: float, levels: int, unit: int = 1) -> Tensor:
+    """(1, 3, H, W) float32, contiguous -> samples, (3 H W,): number * scale + offset rounded to nearest, limited to 0..levels, times unit."""
+    count = 3 * prod(rgb.shape[2:])
+    out = torch.empty(count, dtype=dtype, device=rgb.device)
+    _launch(_of_samples("to_samples", dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), rgb, out, count,
+            scale, offset, float(levels), unit)
+    return out
+
+
+def from_components(
+    samples: Tensor, luma: Sequence[int], chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool]
+) -> Tensor:
+    """Samples of Y, Cb and Cr -> (1, 3, H, W) float32, contiguous, limited to 0..1.
+
+    Args:
+        samples: (H W + 2 h w,).
+        luma, chroma: (H, W), and (h, w): the same, or half as many rows, columns or both, rounded up.
+        rows: of R, G and B by samples.
+        cosited: as `yuv.upsample` has it.
+
+    Raises:
+        ValueError: chroma of another size.
+    """
+    _check(luma, chroma)
+    if samples.numel() != prod(luma) + 2 * prod(chroma):
+        raise ValueError(f"{samples.numel()} samples of a picture of {luma} with chroma of {chroma}")
+    out, threads = torch.empty((1, 3, *luma), device=samples.device), (32, 8)
+    _launch(_of_samples("from_components", samples.dtype), _over(-(-luma[1] // PIXELS), luma[0], threads=threads), threads, samples, out,
+            *luma, *chroma, *cosited, *chain(*rows))
+    return out
+
+
+def to_components(
+    rgb: Tensor, chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool], dtype: torch.dtype, levels: int, unit: int = 1
+) -> Tensor:
+    """The way back: (1, 3, H, W) float32, contiguous -> samples as `from_components` takes them.
+
+    rows: of Y, Cb and Cr in code values, which are rounded to nearest, limited to 0..levels, and multiplied by unit.
+    """
+    luma, threads = rgb.shape[2:], (32, 8)
+    _check(luma, chroma)
+    out = torch.empty(prod(luma) + 2 * prod(chroma), dtype=dtype, device=rgb.device)
+    _launch(_of_samples("to_components", dtype), _over(-(-luma[1] // PIXELS), chroma[0], threads=threads), threads, rgb, out,
+            *luma, *chroma, *cosited, *chain(*rows), float(levels), unit)
+    return out
+
+
+def _of_samples(kernel: str, dtype: torch.dtype) -> str:
+    return f"{kernel}{8 * dtype.itemsize}"
+
+
+def _check(luma: Sequence[int], chroma: Sequence[int]) -> None:
+    if any(some not in (all_, (all_ + 1) // 2) for some, all_ in zip(chroma, luma)):
+        raise ValueError(f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and columns, or half as many")

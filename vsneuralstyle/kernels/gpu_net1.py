@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
 from vsneuralstyle.kernels.shared import KernelNet1
-from vsneuralstyle.networks.flow import brightness
 from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, LitePWCNet
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.norm import InstanceNorm
@@ -122,7 +121,7 @@ class GpuNet1(KernelNet1):
         net1: on a GPU, in float16.
     """
 
-    by = gpu
+    by, kept = gpu, torch.float16
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
@@ -139,7 +138,7 @@ class GpuNet1(KernelNet1):
         self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
         self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
         (colors, *halvings), seconds = zip(*flow.features)
-        self.colors = _layer(*_leaky(colors), gpu.packed_weight)
+        self.colors = _layer(*_leaky(colors), gpu.colors_weight)
         self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
         self.seconds = [_layer(*_leaky(second)) for second in seconds]
         self.estimators = [self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)]
@@ -172,7 +171,7 @@ class GpuNet1(KernelNet1):
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
-        x, scale = Picture.of(feature.contiguous(memory_format=torch.channels_last)), None
+        x, scale = Picture.of(feature.to(torch.float16, memory_format=torch.channels_last)), None
         if self.rest.blocks:
             x = self.rest(gpu.normalise(x, pad=1))
         for block in self.ups:
@@ -183,10 +182,8 @@ class GpuNet1(KernelNet1):
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""
         height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
-        whole = frame
-        if frame.shape[2:] != (height, width):  # a copy that takes as long as what follows
-            whole = F.pad(frame, (0, width - frame.shape[3], 0, height - frame.shape[2]), mode="replicate")
-        x = gpu.convolve(gpu.pack(frame.contiguous(), brightness(whole), height, width), *self.colors)
+        frame = frame.contiguous()
+        x = gpu.colors(frame, gpu.brightness(frame, height, width), height, width, *self.colors)
         x, found = gpu.convolve(x, *self.seconds[0]), []
         for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
             x = gpu.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
@@ -195,4 +192,10 @@ class GpuNet1(KernelNet1):
             found.append(gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples)
         return tuple(found)
 
-    quarter, unexplained = Net1.quarter, Net1.unexplained
+    def quarter(self, frame: Tensor) -> Tensor:
+        """As `Net1.quarter`."""
+        return gpu.quarter(frame.contiguous())
+
+    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.unexplained`."""
+        return gpu.unexplained(*(x.contiguous() for x in (quarter, previous, flow)))

@@ -22,6 +22,8 @@ class KernelNet1:
     mask: Callable[[Tensor], Tensor]
     estimators: Sequence[Callable[[Tensor], Tensor]]
 
+    kept = Net1.kept  # unless a subclass has another
+
     motion = Net1.motion  # by this `look` and `change`, and `matching`
 
     @property
@@ -60,7 +62,8 @@ class KernelNet1:
     ) -> tuple[Tensor, Tensor]:
         """As `Net1.compose`."""
         net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
-        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
+        feature = feature.contiguous(memory_format=torch.channels_last)
+        previous = previous.to(self.kept, memory_format=torch.channels_last)
         flow = flow.contiguous()
         warped, difference = self.by.follow(previous, flow, feature, unexplained.contiguous(), cubic)
         mask = self.mask(difference)

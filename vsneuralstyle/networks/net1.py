@@ -49,6 +49,8 @@ class Net1(nn.Module):
 
     matching: Mapping[str, object] = {}
     """Options of the flow network's `match`."""
+    kept: torch.dtype = torch.float32
+    """Precision of the composite, which goes from frame to frame."""
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class Net1(nn.Module):
             coherence: scales the mask, 0..1; 1 is the paper's. A number, or a tensor of no dimension.
 
         Returns:
-            F°_t (B, C, h, w) float32 and the mask M (B, 1, h, w), 0..1, 1 = reused.
+            F°_t (B, C, h, w), `kept`, and the mask M (B, 1, h, w), 0..1, 1 = reused.
         """
         offset = flow / STRIDE
         warped = warp(previous, offset, self.warp_mode)
