@@ -104,15 +104,19 @@ __device__ static float high(unsigned int pair)
     return widened((Half)(pair >> 16));
 }
 
-__device__ static Vector load(const Half *from)
+__device__ static Vector unpacked(const Halves &halves)
 {
-    const Halves halves = *(const Halves *)from;
     Vector vector;
     for (int n = 0; n < EIGHT; n += 2) {
         vector.values[n] = low(halves.pairs[n / 2]);
         vector.values[n + 1] = high(halves.pairs[n / 2]);
     }
     return vector;
+}
+
+__device__ static Vector load(const Half *from)
+{
+    return unpacked(*(const Halves *)from);
 }
 
 __device__ static Vector load(const float *from)
@@ -271,19 +275,31 @@ KERNEL(sums, Sums)
     /* About the first pixel, so that a mean far from 0 leaves the variance its digits. */
     const Vector about = load(job.x + place(job.layout, 0, 0) + channel);
     Vector sum = {}, square = {};
-    for (int n = first + threadIdx.x; n < last; n += blockDim.x) {
-        if (job.layout.edge) {
-            const int pixel = n / groups, inner = pixel & (squares - 1), corner = pixel >> 2 * shift;
-            const int y = (corner / job.layout.columns << shift) + (inner >> shift) - job.layout.edge;
-            const int x = (corner % job.layout.columns << shift) + (inner & ((1 << shift) - 1)) - job.layout.edge;
-            if (y < 0 || y >= job.height || x < 0 || x >= job.width)
-                continue;
+    auto counts = [&](int n) { /* whether a vector is of the picture */
+        if (n >= last || !job.layout.edge)
+            return n < last;
+        const int pixel = n / groups, inner = pixel & (squares - 1), corner = pixel >> 2 * shift;
+        const int y = (corner / job.layout.columns << shift) + (inner >> shift) - job.layout.edge;
+        const int x = (corner % job.layout.columns << shift) + (inner & ((1 << shift) - 1)) - job.layout.edge;
+        return y >= 0 && y < job.height && x >= 0 && x < job.width;
+    };
+    for (int start = first + threadIdx.x; start < last; start += AT_ONCE * blockDim.x) {
+        Halves vectors[AT_ONCE] = {};
+        bool counted[AT_ONCE];
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int n = start + k * blockDim.x;
+            if ((counted[k] = counts(n)))
+                vectors[k] = *(const Halves *)(job.x + (Long)n * EIGHT);
         }
-        const Vector vector = load(job.x + (Long)n * EIGHT);
-        for (int i = 0; i < EIGHT; i++) {
-            const float value = vector.values[i] - about.values[i];
-            sum.values[i] += value;
-            square.values[i] += value * value;
+        for (int k = 0; k < AT_ONCE; k++) {
+            if (!counted[k])
+                continue;
+            const Vector vector = unpacked(vectors[k]);
+            for (int i = 0; i < EIGHT; i++) {
+                const float value = vector.values[i] - about.values[i];
+                sum.values[i] += value;
+                square.values[i] += value * value;
+            }
         }
     }
     for (int i = 0; i < EIGHT; i++) {
@@ -353,31 +369,42 @@ struct Normalise {
     int height, width, pad, repeats, relu; /* of x; whether the border is repeated, else reflected */
 };
 
-/* A thread eight channels of a pixel of what comes out. */
+/* A thread eight channels of AT_ONCE pixels of what comes out, a block's columns apart. */
 KERNEL(normalise, Normalise)
 {
-    const int groups = job.from.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
-    const int column = n / groups, row = blockIdx.y, channel = n % groups * EIGHT;
-    if (column >= job.width + 2 * job.pad)
-        return;
-    int y = row - job.pad, x = column - job.pad;
-    y = job.repeats ? clamp(y, job.height - 1) : reflect(y, job.height - 1);
-    x = job.repeats ? clamp(x, job.width - 1) : reflect(x, job.width - 1);
-    Vector vector = load(job.x + place(job.from, y, x) + channel);
+    const int channel = threadIdx.x * EIGHT, row = blockIdx.y, first = blockIdx.x * AT_ONCE * blockDim.y + threadIdx.y;
+    const int width = job.width + 2 * job.pad, inside = row - job.pad;
+    const int y = job.repeats ? clamp(inside, job.height - 1) : reflect(inside, job.height - 1);
+    Halves vectors[AT_ONCE] = {}, residuals[AT_ONCE] = {};
+    for (int n = 0; n < AT_ONCE; n++) {
+        const int column = first + n * blockDim.y, from = column - job.pad;
+        if (column >= width)
+            continue;
+        const int x = job.repeats ? clamp(from, job.width - 1) : reflect(from, job.width - 1);
+        vectors[n] = *(const Halves *)(job.x + place(job.from, y, x) + channel);
+        if (job.residual)
+            residuals[n] = *(const Halves *)(job.residual + place(job.beside, y, x) + channel);
+    }
+    Vector factor = {}, shift = {};
     if (job.scale) {
-        const Vector factor = load(job.scale + channel), shift = load(job.scale + job.from.channels + channel);
-        for (int i = 0; i < EIGHT; i++)
-            vector.values[i] = vector.values[i] * factor.values[i] + shift.values[i];
+        factor = load(job.scale + channel);
+        shift = load(job.scale + job.from.channels + channel);
     }
-    if (job.relu)
-        for (int i = 0; i < EIGHT; i++)
-            vector.values[i] = vector.values[i] > 0 ? vector.values[i] : 0;
-    if (job.residual) {
-        const Vector residual = load(job.residual + place(job.beside, y, x) + channel);
-        for (int i = 0; i < EIGHT; i++)
+    for (int n = 0; n < AT_ONCE; n++) {
+        const int column = first + n * blockDim.y;
+        if (column >= width)
+            continue;
+        Vector vector = unpacked(vectors[n]);
+        const Vector residual = unpacked(residuals[n]);
+        for (int i = 0; i < EIGHT; i++) {
+            if (job.scale)
+                vector.values[i] = vector.values[i] * factor.values[i] + shift.values[i];
+            if (job.relu)
+                vector.values[i] = vector.values[i] > 0 ? vector.values[i] : 0;
             vector.values[i] += residual.values[i];
+        }
+        store(job.out + place(job.to, row, column) + channel, vector);
     }
-    store(job.out + place(job.to, row, column) + channel, vector);
 }
 
 struct Activate {
@@ -634,6 +661,7 @@ __device__ static Vector sample(const Half *source, const Taps &rows, const Taps
         weights[j] = pair(columns.weight[j], columns.weight[j]);
         sum += low(weights[j]);
     }
+    const float one = 1 / sum;
     Vector value = {};
     for (int i = 0; i < COUNT; i++) {
         unsigned int row[EIGHT / 2] = {};
@@ -642,7 +670,7 @@ __device__ static Vector sample(const Half *source, const Taps &rows, const Taps
             for (int n = 0; n < EIGHT / 2; n++)
                 row[n] = fused_pair(tap.pairs[n], weights[j], row[n]);
         }
-        const float weight = rows.weight[i] / sum;
+        const float weight = rows.weight[i] * one;
         for (int n = 0; n < EIGHT; n++)
             value.values[n] += weight * (n % 2 ? high(row[n / 2]) : low(row[n / 2]));
     }
@@ -774,8 +802,7 @@ struct Follow {
 /* A thread eight channels of a pixel of the difference. */
 KERNEL(follow, Follow)
 {
-    const int groups = job.channels / EIGHT + 1, n = blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = n / groups, y = blockIdx.y, channel = n % groups * EIGHT;
+    const int x = blockIdx.x * blockDim.y + threadIdx.y, y = blockIdx.y, channel = threadIdx.x * EIGHT;
     if (x >= job.width)
         return;
     const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
@@ -822,8 +849,7 @@ __device__ static float beyond(float at, int size)
 /* A thread eight channels of a pixel. */
 KERNEL(blend, Blend)
 {
-    const int groups = job.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = n / groups, y = blockIdx.y, channel = n % groups * EIGHT;
+    const int x = blockIdx.x * blockDim.y + threadIdx.y, y = blockIdx.y, channel = threadIdx.x * EIGHT;
     if (x >= job.width)
         return;
     const Long at = (Long)y * job.width + x, plane = (Long)job.height * job.width;
@@ -961,8 +987,7 @@ struct Sharpen {
 /* A thread eight channels of a strip. */
 KERNEL(sharpen, Sharpen)
 {
-    const int groups = job.channels / EIGHT, n = blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = n / groups, channel = n % groups * EIGHT;
+    const int x = blockIdx.x * blockDim.y + threadIdx.y, channel = threadIdx.x * EIGHT;
     if (x >= job.width)
         return;
     details(job.composite + channel, blockIdx.y * STRIP, x, job.height, job.width, job.channels,

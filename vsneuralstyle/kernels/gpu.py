@@ -231,6 +231,12 @@ def _over(*sizes: int, threads: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(-(-size // count) for size, count in zip(sizes, threads))
 
 
+def _threads(channels: int) -> tuple[int, int]:
+    """Of a block: those of a pixel, and pixels."""
+    groups = channels // MULTIPLE
+    return groups, BLOCK // groups
+
+
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty((1, channels, height, width), dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
@@ -330,9 +336,9 @@ def normalise(
     height, width = x.height + 2 * pad, x.width + 2 * pad
     out = _empty(x.samples, x.channels * side**2, height // side, width // side, torch.float16)
     to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
-    grid = _over(width * (x.channels // MULTIPLE), height, threads=(BLOCK, 1))
-    _launch("normalise", grid, (BLOCK,), x.samples, scale, residual and residual.samples, out, *x.layout(), *beside.layout(), *to.layout(0),
-            x.height, x.width, pad, repeats, relu)
+    threads = _threads(x.channels)
+    _launch("normalise", _over(width, height, threads=(4 * threads[1], 1)), threads, x.samples, scale, residual and residual.samples, out,
+            *x.layout(), *beside.layout(), *to.layout(0), x.height, x.width, pad, repeats, relu)
     return to
 
 
@@ -456,8 +462,8 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
     """
     channels, height, width = feature.shape[1:]
     warped, difference = torch.empty_like(feature), _empty(feature, channels + MULTIPLE, height, width)
-    grid = _over(width * (channels // MULTIPLE + 1), height, threads=(BLOCK, 1))
-    _launch("follow", grid, (BLOCK,), previous, feature, flow, unexplained, warped, difference, height, width, channels, cubic)
+    threads = _threads(channels + MULTIPLE)
+    _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference, height, width, channels, cubic)
     return warped, difference
 
 
@@ -479,8 +485,8 @@ def blend(
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
     composite, (blended, most) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
-    grid = _over(width * (channels // MULTIPLE), height, threads=(BLOCK, 1))
-    _launch("blend", grid, (BLOCK,), feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
+    threads = _threads(channels)
+    _launch("blend", _over(width, height, threads=(threads[1], 1)), threads, feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
             channels, float(still), float(hold), float(refresh), float(sharpen))
     return composite, blended, most
 
@@ -495,7 +501,7 @@ def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
     _launch("gain", _over(width, height, threads=(32, 8)), (BLOCK,), energy, most, gain, height, width, channels, shared=2 * 16 * (40 + 32) * 4)
     out = torch.empty_like(composite)
-    _launch("sharpen", _over(width * groups, height, threads=(BLOCK, strip)), (BLOCK,), composite, gain, out, height, width, channels)
+    _launch("sharpen", _over(width, height, threads=(columns, strip)), (groups, columns), composite, gain, out, height, width, channels)
     return out
 
 
