@@ -71,7 +71,7 @@ def test_every_style_is_drawn_equally_often_and_by_the_step_alone():
     assert drawn != sorted(drawn) and drawn[:6] != drawn[6:12]
 
 
-def test_files(stylebank_dir, tmp_path):
+def test_files(stylebank_dir, tmp_path, random_bank):
     assert set(available_styles("stylebank", stylebank_dir)) == {"one", "two", "three"}
     assert not {"stylebank", "one", "one.bank"} & set(available_styles(model_dir=stylebank_dir))
     model = load_model("one:1 + two:3", "stylebank", stylebank_dir)
@@ -80,6 +80,19 @@ def test_files(stylebank_dir, tmp_path):
     assert model.net1.style.bank.weights == [0.25, 0.75]
     assert len(load_model("one+two:0", "stylebank", stylebank_dir).net1.style.bank.banks) == 1
     assert not any(p.requires_grad for p in model.net1.parameters())
+    # A bank may have options of Net1 of its own, and a mix has their mean.
+    own = stylebank_dir / "own.bank.safetensors"
+    save_bank(random_bank(), own, style="own", base=model.header["base"], training={}, net1={"refresh": 0.5})
+    refresh, sharpen = model.net1.refresh, model.net1.sharpen
+    for style, share in (("own", 1), ("own:1+one:3", 0.25), ("one", 0)):
+        net1 = load_model(style, "stylebank", stylebank_dir).net1
+        assert net1.refresh == pytest.approx(share * 0.5 + (1 - share) * refresh) and net1.sharpen == pytest.approx(sharpen)
+    for wrong in ({"refresh": 1.5}, {"still": 0.1}, {"sharpen": "a"}):
+        save_bank(random_bank(), own, style="own", base=model.header["base"], training={}, net1=wrong)
+        with pytest.raises(ModelError, match="expected refresh and sharpen of a bank, 0 to 1"):
+            load_model("own", "stylebank", stylebank_dir)
+    own.unlink()
+
     # A base that was saved, loaded and saved again is the same to its banks.
     base = load_base(stylebank_dir)
     assert fingerprint(base.net1.style) == base.header["base"] == fingerprint(model.net1.style)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,8 @@ _OF_NET1 = {
     "sharpen": lambda value: _is_number(value, 0, 1),
 }
 _OF_BANK = {"channels": _is_count}
+_OF_STYLE = ("refresh", "sharpen")
+"""Options of Net1 of which a bank's header may have its own, as "net1", in place of the base's."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,10 @@ def read_header(path: Path) -> dict:
             raise ModelError(
                 f"{path}: its header has {_shown({name: value})}, which no network takes; copy or train the model again"
             )
+    own = header.get("net1", {})
+    if own and not (_is_bank(header) and isinstance(own, dict) and all(k in _OF_STYLE and _OF_NET1[k](v) for k, v in own.items())):
+        raise ModelError(f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} of a bank, 0 to 1; "
+                         "copy or train the model again")
     return header
 
 
@@ -226,6 +232,10 @@ def _load_mix(style: str, model_dir: str | os.PathLike | None) -> Model:
     used = [(loaded[name][0], weight) for name, weight in mix.items() if weight > 0]
     base.net1.style.bank = Mixture(*zip(*used)).eval().requires_grad_(False)
     banks = {name: header for name, (_, header) in loaded.items()}
+    for option in _OF_STYLE:
+        shared = getattr(base.net1, option)
+        of_mix = sum(weight * banks[name].get("net1", {}).get(option, shared) for name, weight in mix.items())
+        setattr(base.net1, option, of_mix / sum(mix.values()))
     return Model(base.net1, {**base.header, "style": style, "banks": banks}, base.path)
 
 
@@ -337,7 +347,9 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
     _write(net1, path, header)
 
 
-def save_bank(bank: Bank, path: Path, *, style: str, base: str, training: dict) -> None:
+def save_bank(
+    bank: Bank, path: Path, *, style: str, base: str, training: dict, net1: Mapping[str, float] | None = None
+) -> None:
     """Writes a bank.
 
     Args:
@@ -346,9 +358,11 @@ def save_bank(bank: Bank, path: Path, *, style: str, base: str, training: dict) 
         style: the style's name.
         base: the fingerprint of the base that it was trained with.
         training: data, recipe and figures, as JSON can hold them.
+        net1: options of Net1 in place of the base's, "refresh" and "sharpen"; a mix has the mean of its banks'.
     """
     networks = {"channels": len(bank[1].weight)}
-    _write(bank, path, {"net": "stylebank", "style": style, "base": base, "networks": networks, "training": training})
+    header = {"net": "stylebank", "style": style, "base": base, "networks": networks, "training": training}
+    _write(bank, path, {**header, "net1": dict(net1)} if net1 else header)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
