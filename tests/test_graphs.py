@@ -227,6 +227,22 @@ def test_a_stylizer_that_is_dropped_goes_at_once_with_its_graphs(pair, frames):
         gc.enable()
 
 
+def test_to_watch_a_function_loads_nothing(run):
+    """PyTorch's compiler takes seconds to load, before the first frame."""
+    program = """if True:
+        import sys, torch
+        from vsneuralstyle.graphs import Watch
+
+        with Watch([x := torch.ones(3)]) as watch:
+            before = set(sys.modules)
+            y = x + 1
+        assert watch.memory(y.data_ptr()).operators
+        assert set(sys.modules) == before, sorted(set(sys.modules) - before)[:9]
+    """
+    result = run(sys.executable, "-c", program)
+    assert result.returncode == 0, result.stderr
+
+
 # --- on a GPU --------------------------------------------------------------------------------------------------------
 
 

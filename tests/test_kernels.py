@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, graphs, kernels, pixels, yuv
+from vsneuralstyle import Stylizer, cache, graphs, kernels, pixels, yuv
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
@@ -730,12 +730,43 @@ def test_a_gpu_refuses_chroma_of_another_size(converting):
 
 @pytest.mark.parametrize(("capability", "start"), [
     ((8, 0), b"\x7fELF"), ((8, 6), b"\x7fELF"), ((8, 9), b"\x7fELF"), ((9, 0), b"\x7fELF"), ((8, 5), b"//")])  # the last one doesn't exist
-def test_nvrtc_compiles_the_kernels(capability, start):
+def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
     if not gpu.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiled = gpu._compiled(capability)
-    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve8_large", b"to_components16"))
+    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve_8_2_0", b"to_components16"))
     assert start != b"//" or b".target sm_80" in compiled
+    monkeypatch.setattr(gpu, "_made", None)
+    assert gpu._compiled(capability) == compiled  # from disk
+
+
+def test_every_kernel_that_is_launched_is_there():
+    source = (KERNELS / "gpu.cu").read_text()
+    for tiles, rows, steps in gpu.UNROLLED | {(tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)}:
+        assert f"CONVOLVE({tiles}, {rows}, {steps})" in source
+
+
+def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def make(text: bytes) -> bytes:
+        made.append(text)
+        return text * 3
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+    for of in (b"one", b"two", b"one", b"two"):
+        assert cache.kept("things", of, lambda: make(of)) == of * 3
+    assert made == [b"one", b"two"]
+    files = list(cache.folder("things").iterdir())
+    assert len(files) == 2
+    for file in files:  # damaged: made anew
+        file.write_bytes(file.read_bytes()[:-1])
+    assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 3
+    assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 3
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing can be written
+    assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 4
 
 
 def test_only_what_a_gpus_kernels_can_do_is_served():

@@ -118,7 +118,7 @@ class Watch(TorchDispatchMode):
         storage = tensor.untyped_storage()
         self._memories.append(Memory(storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+    def _called(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
         given, made = ([one for one in tree_leaves(tree) if isinstance(one, Tensor)] for tree in ((args, kwargs), result))
         before = {one.untyped_storage().data_ptr() for one in given}
@@ -137,6 +137,10 @@ class Watch(TorchDispatchMode):
         for place, address in launch.addresses.items():
             if memory := self.memory(address):
                 memory.uses.append((launch, place, address - memory.start))
+
+
+# Not within the class: there PyTorch would wrap it in what loads its compiler, some 900 modules and 4 s before the first frame.
+Watch.__torch_dispatch__ = Watch._called
 
 
 def aimed(watch: Watch, outputs: Sequence[Tensor], replay: Callable[[], None], executable: int) -> Replay:

@@ -1,7 +1,6 @@
 """`neuralstyle evaluate`: stability, sharpness and likeness of styles on clips, per frame against coherent."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -9,14 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsneuralstyle import cache
 from vsneuralstyle.evaluation import INTERVALS
 
 if TYPE_CHECKING:
     from vsneuralstyle.evaluation.measure import Track
-
-
-def default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsneuralstyle" / "flow"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="working height; the width follows")
     parser.add_argument("--raft", type=Path, metavar="FILE", help="RAFT-small weights, safetensors with torchvision's "
                         "key names (default: torchvision's own, downloaded once)")
-    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="FOLDER",
+    parser.add_argument("--cache", type=Path, default=cache.folder("flow"), metavar="FOLDER",
                         help="where measured flow is kept (default %(default)s)")
     parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors, for the perceptual figures; "
                         "'torchvision' takes torchvision's (default: without those figures)")

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsneuralstyle import kernels
+from vsneuralstyle.cache import kept
 from vsneuralstyle.errors import DeviceError
 from vsneuralstyle.networks.transform import SquaredConv
 
@@ -77,15 +78,23 @@ def name(device: torch.device, precision: torch.dtype) -> str | None:
 
 
 def _compiled(capability: tuple[int, int]) -> bytes:
-    """For GPUs of that compute capability; for those that NVRTC doesn't know yet what their driver compiles."""
+    """For GPUs of that compute capability; for those that NVRTC doesn't know yet what their driver compiles. It takes seconds, once: then it
+    is on disk."""
     from cuda.bindings import nvrtc
 
     number, known = 10 * capability[0] + capability[1], nvrtc.nvrtcGetSupportedArchs()[1]
     exact = number in known
     architecture = b"sm_%d" % number if exact else b"compute_%d" % max((one for one in known if one < number), default=number)
-    source = Path(__file__).with_name("gpu.cu").read_bytes()
+    source, options = Path(__file__).with_name("gpu.cu").read_bytes(), [b"--gpu-architecture=" + architecture, b"--std=c++17"]
+    of = b"\0".join((source, *options, repr(nvrtc.nvrtcVersion()[1:]).encode()))
+    return kept("kernels", of, lambda: _made(source, options, capability, exact))
+
+
+def _made(source: bytes, options: list[bytes], capability: tuple[int, int], exact: bool) -> bytes:
+    """By NVRTC: a cubin, or, where that is not exact, PTX."""
+    from cuda.bindings import nvrtc
+
     _, program = nvrtc.nvrtcCreateProgram(source, b"gpu.cu", 0, [], [])
-    options = [b"--gpu-architecture=" + architecture, b"--std=c++17"]
     error, = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = bytes(nvrtc.nvrtcGetProgramLogSize(program)[1])
