@@ -767,6 +767,9 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing can be written
     assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 4
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 5
 
 
 def test_only_what_a_gpus_kernels_can_do_is_served():

@@ -155,7 +155,7 @@ def test_large_frames_are_matched_in_squares():
     net = LitePWCNet(0.125)
     frames = torch.rand(2, 1, 3, 2200, 2140)  # 69x67 places at 1/32
     looks = net.encode(frames[0]), net.encode(frames[1])
-    assert looks[0][-1].shape[-2:] == (69, 67) and net._scores(looks[0][-1], looks[1][-1]).shape == (1, 35, 34, 35, 34)
+    assert looks[0][-1].shape[-2:] == (69, 67) and net.scores(looks[0][-1], looks[1][-1]).shape == (1, 35, 34, 35, 34)
     assert [flow.shape[-1] for flow in net.match(*looks)] == [34, 67, 134, 268, 535]
     # What lies 64 pixels further is one square further, and its flow is 64 pixels.
     net.matching.weight.zero_()[:, :, 0, 0].fill_diagonal_(20)

@@ -22,15 +22,20 @@ def kept(name: str, of: bytes, make: Callable[[], bytes]) -> bytes:
         name: the kind.
         of: what it is made of; other things are other files.
     """
-    path, size = folder(name) / hashlib.sha256(of).hexdigest(), hashlib.sha256().digest_size
-    with suppress(OSError):
-        content = path.read_bytes()
+    size = hashlib.sha256().digest_size
+
+    def file() -> Path:
+        return folder(name) / hashlib.sha256(of).hexdigest()
+
+    with suppress(OSError, RuntimeError):  # the latter: there is no home
+        content = file().read_bytes()
         if hashlib.sha256(content[size:]).digest() == content[:size]:
             return content[size:]
     made = make()
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        path = file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(hashlib.sha256(made).digest() + made)
-        os.replace(file.name, path)  # at once: other processes may be at it, too
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as part:
+            part.write(hashlib.sha256(made).digest() + made)
+        os.replace(part.name, path)  # at once: other processes may be at it, too
     return made

@@ -1,6 +1,6 @@
 """CUDA graphs: all that a function has a GPU do, launched at once instead of operator by operator from Python.
 
-A graph reads and writes the memory that it was captured with. To copy what goes in and what comes out there and back took a sixth of a
+A graph reads and writes the memory that it was captured with. To copy what goes in and what comes out there and back took a tenth of a
 frame's time (docs/performance.md); so the kernels of `vsneuralstyle.kernels.gpu`, whose arguments are ours, are aimed at the caller's own
 tensors before each launch, where no operator of PyTorch's has to do with them.
 """

@@ -35,10 +35,9 @@ class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
     frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that, in host
-    memory.
-    feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of the frame; None: not looked
-    at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color; after one that showed
-    nothing, the next is drawn as a scene's first.
+    memory. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of
+    the frame; None: not looked at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color;
+    after one that showed nothing, the next is drawn as a scene's first.
     """
 
     frame: Tensor
@@ -69,8 +68,8 @@ class State:
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, look: as in `State`; glimpse, too, but on the device. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision.
-    made: on a GPU, what has come when all of it is done.
+    frame, quarter, look: as in `State`; glimpse, too, but on the device. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks'
+    precision. made: on a GPU, what has come when all of it is done.
     """
 
     frame: Tensor
@@ -444,11 +443,8 @@ class Stylizer:
 
     def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         with queued(self._streams.ahead, frame):
-            if self.coherence > 0:
-                feature, *look = self._steps.make(frame)
-            else:
-                (feature,), look = self._steps.encode(frame), None
-            return Prepared(frame, quarter, glimpse, feature, look and tuple(look), mark(self._streams.ahead))
+            feature, *look = (self._steps.make if self.coherence > 0 else self._steps.encode)(frame)
+            return Prepared(frame, quarter, glimpse, feature, tuple(look) or None, mark(self._streams.ahead))
 
     def _follow(self, prepared: Prepared, glimpse: Tensor, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look

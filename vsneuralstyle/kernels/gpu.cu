@@ -704,6 +704,19 @@ KERNEL(quarter, Quarter)
     job.out[((Long)color * job.rows + row) * job.columns + column] = sum / (float)(down * across);
 }
 
+/* A block's sum, for its first thread: of a power of 2 threads, in shared memory for a number each. */
+__device__ static float summed(float number)
+{
+    float *shared = (float *)memory;
+    shared[threadIdx.x] = number;
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    return shared[0];
+}
+
 struct Total {
     const float *frame; /* (3, height, width) */
     float *sums;        /* (blocks,) */
@@ -714,7 +727,6 @@ struct Total {
 /* A block has every so many-th row, a thread every so many-th four of its pixels. */
 KERNEL(total, Total)
 {
-    float *shared = (float *)memory; /* 1 a thread */
     float sum[AT_ONCE] = {};
     for (int row = blockIdx.x; row < 3 * job.full_height; row += gridDim.x) {
         const int color = row / job.full_height, y = clamp(row % job.full_height, job.height - 1);
@@ -730,14 +742,9 @@ KERNEL(total, Total)
             }
         }
     }
-    shared[threadIdx.x] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    for (int half = blockDim.x / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half)
-            shared[threadIdx.x] += shared[threadIdx.x + half];
-    }
+    const float total = summed((sum[0] + sum[1]) + (sum[2] + sum[3]));
     if (!threadIdx.x)
-        job.sums[blockIdx.x] = shared[0];
+        job.sums[blockIdx.x] = total;
 }
 
 struct Brightness {
@@ -750,18 +757,12 @@ struct Brightness {
 /* One block, of a power of 2 threads. */
 KERNEL(brightness, Brightness)
 {
-    float *shared = (float *)memory; /* 1 a thread */
     float sum = 0;
     for (int n = threadIdx.x; n < job.parts; n += blockDim.x)
         sum += job.sums[n];
-    shared[threadIdx.x] = sum;
-    for (int half = blockDim.x / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half)
-            shared[threadIdx.x] += shared[threadIdx.x + half];
-    }
+    const float total = summed(sum);
     if (!threadIdx.x)
-        *job.mean = shared[0] / job.count;
+        *job.mean = total / job.count;
 }
 
 struct Unexplained {

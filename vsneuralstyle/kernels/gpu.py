@@ -472,7 +472,8 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
     channels, height, width = feature.shape[1:]
     warped, difference = torch.empty_like(feature), _empty(feature, channels + MULTIPLE, height, width)
     threads = _threads(channels + MULTIPLE)
-    _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference, height, width, channels, cubic)
+    _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference,
+            height, width, channels, cubic)
     return warped, difference
 
 

@@ -192,19 +192,11 @@ class GpuNet1(KernelNet1):
             found.append(gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples)
         return tuple(found)
 
-    def motion(
-        self,
-        frame: Tensor,
-        previous: Tensor,
-        change: Tensor | None = None,
-        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
-    ) -> Tensor:
-        """As `Net1.motion`."""
-        if looks is not None and looks[0][-1] is not looks[1][-1]:
-            # The global match is PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but
-            # one more launch.
-            looks = tuple((*look[:-1], gpu.normalise(Picture.of(look[-1])).samples) for look in looks)
-        return super().motion(frame, previous, change, looks)
+    def _found(self, here: Tensor, there: Tensor) -> Tensor:
+        """As `LitePWCNet.found`."""
+        # The scores are PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but one more
+        # launch.
+        return super()._found(*(gpu.normalise(Picture.of(feature)).samples for feature in (here, there)))
 
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""

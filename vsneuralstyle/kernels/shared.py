@@ -39,9 +39,9 @@ class KernelNet1:
         """As `Net1.matching`."""
         return {"found": self._found, "residual": self._residual} if isinstance(self.flow, LitePWCNet) else {}
 
-    def _found(self, scores: Tensor) -> Tensor:
-        """As `global_match` of `litepwcnet`."""
-        return self.by.global_match(scores, SURE)
+    def _found(self, here: Tensor, there: Tensor) -> Tensor:
+        """As `LitePWCNet.found`."""
+        return self.by.global_match(self.flow.scores(here, there), SURE)
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """As `LitePWCNet.residual`."""

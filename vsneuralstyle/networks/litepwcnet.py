@@ -159,12 +159,16 @@ class LitePWCNet(FlowNetwork):
         first: Sequence[Tensor],
         second: Sequence[Tensor],
         levels: int = LEVELS,
-        found: Callable[[Tensor], Tensor] = global_match,
+        found: Callable[[Tensor, Tensor], Tensor] | None = None,
         residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `found` and `residual` may be other ways to compute `global_match` and this network's own."""
-        start = found(self._scores(first[-1], second[-1]))
+        """As `FlowNetwork.match`; `found` and `residual` may be other ways to compute this network's own."""
+        start = (found or self.found)(first[-1], second[-1])
         return self._refined(start, first, second, levels, residual or self.residual)
+
+    def found(self, here: Tensor, there: Tensor) -> Tensor:
+        """The flow that is started from, of the coarsest features: see `global_match`."""
+        return global_match(self.scores(here, there))
 
     def residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """What a level's estimator, the n-th from 1/32 on, adds to the flow so far, (B, 2, H, W) float32."""
@@ -175,10 +179,10 @@ class LitePWCNet(FlowNetwork):
         self, first: Tensor, second: Tensor, target: Tensor, levels: int = LEVELS
     ) -> tuple[list[Tensor], Tensor]:
         here, there = self.extract(first), self.extract(second)
-        scores = self._scores(here[-1], there[-1])
+        scores = self.scores(here[-1], there[-1])
         return self._refined(global_match(scores), here, there, levels, self.residual), self._matching_loss(scores.float(), target)
 
-    def _scores(self, here: Tensor, there: Tensor) -> Tensor:
+    def scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
         if here[0, 0].numel() > MOST_PLACES:
             here, there = (F.avg_pool2d(feature, 2, ceil_mode=True) for feature in (here, there))
