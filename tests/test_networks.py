@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE
+from vsneuralstyle.networks.flow import FLOW_SCALE, pooled
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
@@ -174,9 +174,23 @@ def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):
     true = torch.tensor([-96.0, 64]).view(1, 2, 1, 1).expand(1, 2, 256, 384)
     losses = [net.supervised(frame, frame, flow, levels=1)[1] for flow in (true, true + 16, true + 32, 0 * true)]
     assert 0 < losses[0] < 0.3 and losses[1] < losses[2] and losses[3] > 2
-    losses[0].backward()
+    losses[0].backward(retain_graph=True)
     assert net.matching.weight.grad.abs().max() > 0
+    # Where the flow isn't known it says nothing: the wrong half is as if it weren't there.
+    half, hidden = true.clone(), true.clone()
+    half[..., :192], hidden[..., :192] = true[..., :192] + 32, torch.nan
+    wrong, unknown = (net.supervised(frame, frame, flow, levels=1)[1] for flow in (half, hidden))
+    assert losses[0] < wrong and unknown.item() == pytest.approx(losses[0].item(), abs=0.05)
+    net.zero_grad(), unknown.backward()
+    assert 0 < net.matching.weight.grad.abs().max() < 1e3
     assert FLOW_NETWORKS["flownets"](0.125).supervised(frame, frame, true)[1] == 0
+
+
+def test_a_flow_is_pooled_over_what_is_known_of_it():
+    flow = torch.arange(32.0).view(1, 2, 4, 4)
+    torch.testing.assert_close(pooled(flow, 2, 2), nn.functional.avg_pool2d(flow, 2))
+    flow[:, :, 0, :2] = flow[:, :, 2:, 2] = flow[:, :, 3, 3] = torch.nan
+    assert pooled(flow, 2, 2)[0, 0].flatten().nan_to_num(-1).tolist() == [4.5, 4.5, 10.5, -1]
 
 
 @pytest.mark.parametrize(("width", "radius"), [(37, 3), (16, 2), (3, 1)])

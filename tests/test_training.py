@@ -15,6 +15,7 @@ from vsneuralstyle import ArgumentError, Stylizer
 from vsneuralstyle.networks.flow import FLOW_SCALE
 from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
+from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
 from vsneuralstyle.training.losses import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
 from vsneuralstyle.training.vgg import VGG19
@@ -123,6 +124,27 @@ def test_an_exponent_makes_small_errors_count_more():
     assert slopes[0.4][0] > 3 and slopes[0.4][2] < 0.3
 
 
+def test_what_is_not_known_of_a_flow_has_no_error():
+    target = torch.zeros(1, 2, 4, 4)
+    target[..., 2:] = torch.nan
+    flow = torch.full((1, 2, 4, 4), 0.5).requires_grad_()
+    for exponent in (1, 0.4):
+        error = robust_error(flow, target, exponent)
+        assert error.item() == pytest.approx(robust_error(flow[..., :2], target[..., :2], exponent).item())
+        slope, = torch.autograd.grad(error, flow)
+        assert (slope[..., :2] > 0).all() and (slope[..., 2:] == 0).all()
+
+
+def test_layers_are_blurred_along_their_paths():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[20, 30] = 255
+    blurred = synthetic._motion_blur(image, np.array([12.0, 0]))[..., 0].astype(float)
+    assert blurred[20, 24:37].min() > 5 and blurred[:, :23].max() == blurred[:, 38:].max() == 0
+    assert blurred[:19].max() == blurred[22:].max() == 0 and blurred.sum() == pytest.approx(255, rel=0.2)
+    assert (blurred * np.arange(60)).sum() / blurred.sum() == pytest.approx(30, abs=0.3)
+    np.testing.assert_array_equal(synthetic._motion_blur(image, np.array([0.5, 0.5])), image)
+
+
 def toy_run(folder, stop_at=None):
     args = argparse.Namespace(run=folder, iterations=6, rate=0.1, device="cpu")
     torch.manual_seed(0)
@@ -174,6 +196,18 @@ def shot():
         np.stack([np.stack([0 * x + 1, 0 * x])] * 2).astype(np.float16),
         traceable,
     )
+
+
+def test_flow_of_real_pairs_is_known_where_it_can_be_traced(shot, monkeypatch):
+    seen = []
+    monkeypatch.setattr(flow_trainer, "move_pair", lambda pair, *others: seen.append(pair))
+    for seed in range(12):
+        flow_trainer.real_pair([shot], 32, 24, np.random.default_rng(seed))
+    unknown = {np.isnan(pair.flow).mean().round(3) for pair in seen}
+    assert len(unknown) > 1 and 0 < max(unknown) < 0.3
+    for pair in seen:
+        flow = pair.flow[~np.isnan(pair.flow).any(-1)]
+        assert pair.flow.shape == (40, 60, 2) and np.unique(flow[:, 0]).tolist() in ([1], [2]) and (flow[:, 1] == 0).all()
 
 
 def test_flow_over_frames_left_out(shot):
@@ -262,6 +296,23 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     ]
     for result in results:
         assert result.returncode == 0, result.stderr
+    # The coarse levels alone, from clips: the finest features and estimators stay as they are.
+    coarse = train("flow", "--photos", photos, "--start-from", flow_run, "--width", 0.125, "--size", 128, 64, "--real", cache,
+                   "--levels", 3, "--fixed-features", 2, *common[:-3], "--batch", 2, "--run", tmp_path / "coarse")
+    assert coarse.returncode == 0, coarse.stderr
+    before, after = (run.module_state(run.load_run(folder), "flow") for folder in (flow_run, tmp_path / "coarse"))
+    changed = {name.rpartition(".")[0] for name in before if name.endswith("weight") and not torch.equal(before[name], after[name])}
+    assert {"features.2.0.0", "features.4.1.0", "estimators.0.0.0", "predicts.1"} <= changed
+    assert not any(name.startswith(("features.0", "features.1", "estimators.2", "predicts.3")) for name in changed)
+    # Of the flow network, in Net1, the finest level alone.
+    finest = ("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache, "--per-clip", 1,
+              "--crop", 128, 64, *common, tmp_path / "finest", "--flow-levels")
+    assert train(*finest, 1).returncode == 0
+    after = run.module_state(run.load_run(tmp_path / "finest"), "flow")
+    changed = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"estimators.3", "predicts.3"}
+    nothing = train(*finest, 0)
+    assert nothing.returncode == 2 and "--flow-levels 0: expected 1 or more" in nothing.stderr
     # A clip that is kept out stays out, though its flow lies in the cache.
     (videos / "other.mp4").touch()
     np.savez(cache / "other-512-4-1-0-0.npz", frames=0 * frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))

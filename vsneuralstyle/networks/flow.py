@@ -40,7 +40,7 @@ class FlowNetwork(nn.Module):
         """`pyramid`, and what training adds to the loss of its flows: 0, unless a network matches before it regresses.
 
         Args:
-            target: the true flow, (B, 2, H, W), in pixels.
+            target: the true flow, (B, 2, H, W), in pixels; NaN where it is not known.
         """
         return self.pyramid(first, second, levels), target.new_zeros(())
 
@@ -94,6 +94,20 @@ class FlowNetwork(nn.Module):
 def full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
     """What a `FlowNetwork` gives for a frame of that size, for each of its pixels: (B, 2, height, width)."""
     return F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)[..., :height, :width]
+
+
+def pooled(flow: Tensor, height: int, width: int) -> Tensor:
+    """A flow that may not be known everywhere, at a lower resolution.
+
+    Args:
+        flow: (B, 2, H, W), in any unit; NaN where it is not known.
+        height, width: of what is returned; they divide H and W.
+
+    Returns:
+        (B, 2, height, width): the mean of what is known; NaN where that is less than half.
+    """
+    known = F.adaptive_avg_pool2d((~flow.isnan()).float(), (height, width))
+    return (F.adaptive_avg_pool2d(flow.nan_to_num(), (height, width)) / known).where(known >= 0.5, torch.nan)
 
 
 def brightness(frame: Tensor) -> Tensor:

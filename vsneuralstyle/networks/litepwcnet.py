@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, brightness, conv, scaled
+from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, FlowNetwork, brightness, conv, pooled, scaled
 from vsneuralstyle.networks.norm import instance_norm
 from vsneuralstyle.networks.warp import warp
 
@@ -209,13 +209,14 @@ class LitePWCNet(FlowNetwork):
         return flows
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
-        """Cross entropy of the global match with where the flow leads, over what stays in the frame."""
+        """Cross entropy of the global match with where the flow leads, over what is known to stay in the frame."""
         height, width = scores.shape[1:3]
         stride = flow.shape[-1] // width
         x, y = (torch.arange(n, device=flow.device, dtype=torch.float32) for n in (width, height))
-        flow = F.avg_pool2d(flow, stride) / stride
+        flow = pooled(flow, height, width) / stride
         to_x, to_y = flow[:, 0] + x, flow[:, 1] + y[:, None]
         inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
+        to_x, to_y = to_x.nan_to_num(), to_y.nan_to_num()
         # Bilinear: a place between four cells belongs to each of them by its share.
         share_x, share_y = (1 - (to_x[..., None] - x).abs()).relu(), (1 - (to_y[..., None] - y).abs()).relu()
         logarithms = scores.flatten(3).log_softmax(3).view_as(scores)

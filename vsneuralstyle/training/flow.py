@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS
+from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, pooled
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
@@ -100,18 +101,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measured flow of clips (`train net1 --prepare`): then half of each batch",
     )
     parser.add_argument(
+        "--fixed-features",
+        type=int,
+        default=0,
+        metavar="LEVELS",
+        help="of litepwcnet: the features of this many levels, from 1/2 down, stay as they are. With --levels for the coarse levels"
+        " alone: steps take a quarter",
+    )
+    parser.add_argument(
         "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
     )
     add_run_arguments(parser, iterations=10000, batch=6, rate=1e-3)
 
 
 def _lengths(flow: Tensor, target: Tensor) -> Tensor:
-    """Of the differences, (B, H, W), of (B, 2, H, W) each; with a slope at 0, too."""
-    return (flow.float() - target).square().sum(1).add(1e-8).sqrt()
+    """Of the differences of (B, 2, H, W) each, in a row, where the target is known; with a slope at 0, too."""
+    known = ~target.isnan().any(1)
+    return (flow.float() - target).movedim(1, 3)[known].square().sum(1).add(1e-8).sqrt()
 
 
 def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:
-    """Mean length of the difference, (B, 2, H, W) each."""
+    """Mean length of the difference, (B, 2, H, W) each; the target may be NaN where it is not known."""
     return _lengths(flow, target).mean()
 
 
@@ -119,7 +129,7 @@ def robust_error(flow: Tensor, target: Tensor, exponent: float) -> Tensor:
     """What is minimised of a level: the mean of its endpoint error in pixels, to a power, over `FLOW_SCALE`.
 
     Args:
-        flow, target: (B, 2, H, W), in pixels over `FLOW_SCALE`.
+        flow, target: (B, 2, H, W), in pixels over `FLOW_SCALE`; the target may be NaN where it is not known.
         exponent: at 1 it is the mean endpoint error; at less, an error of about a pixel weighs as much as at 1.
     """
     if exponent == 1:
@@ -141,12 +151,13 @@ def real_pair(
     """A view of two frames of a clip, from the later to the earlier, with measured flow."""
     shot = shots[random.integers(len(shots))]
     s, t = sorted(random.choice(len(shot.frames), 2, replace=False))
-    flow, _ = shot.back(t, s)
-    return move_pair(Pair(shot.frames[t], shot.frames[s], flow.transpose(1, 2, 0)), width, height, random, shifts)
+    flow, traceable = shot.back(t, s)
+    flow = np.where(traceable, flow, np.nan).transpose(1, 2, 0)  # what several steps made of the rest is no flow at all
+    return move_pair(Pair(shot.frames[t], shot.frames[s], flow), width, height, random, shifts)
 
 
 class Pairs:
-    """Batches made by a thread ahead of the steps that take them.
+    """Batches made by threads ahead of the steps that take them: by one where a CPU learns, too, else by all.
 
     Making a pair costs half as much as learning from it, so each batch serves two steps, mirrored in the second.
     """
@@ -166,7 +177,8 @@ class Pairs:
         self.images, self.size, self.batch, self.seed, self.device = images, size, batch, seed, device
         self.translations, self.growth, self.shots = translations, growth, shots
         self.shifts = shifts
-        self.pool = ThreadPoolExecutor(1)
+        self.makers = 1 if device.type == "cpu" else torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.makers)
         self.ahead: dict[int, object] = {}
 
     def _make(self, index: int):
@@ -183,7 +195,7 @@ class Pairs:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         index, mirrored = divmod(step, 2)
-        for n in range(index, index + 3):
+        for n in range(index, index + 2 + self.makers):
             if n not in self.ahead:
                 self.ahead[n] = self.pool.submit(self._make, n)
         self.ahead.pop(index - 1, None)
@@ -203,6 +215,10 @@ def main(args: argparse.Namespace) -> None:
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
     network.to(device, memory_format=torch.channels_last)
+    if args.fixed_features and args.network != "litepwcnet":
+        raise ArgumentError(f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of {args.network}, whose features have no levels")
+    for layer in getattr(network, "features", ())[: args.fixed_features]:
+        layer.requires_grad_(False)
     shots = clips.load_all(sorted(args.real.glob("*.npz"))) if args.real else []
     pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots, args.shifts)
 
@@ -212,7 +228,7 @@ def main(args: argparse.Namespace) -> None:
             pyramid, matching = network.supervised(first, second, flow, args.levels)
         total = MATCHING_WEIGHT * matching
         for weight, predicted in zip(WEIGHTS, pyramid):
-            target = F.adaptive_avg_pool2d(flow, predicted.shape[-2:]) / FLOW_SCALE
+            target = pooled(flow, *predicted.shape[-2:]) / FLOW_SCALE
             total = total + weight * robust_error(predicted, target, args.exponent)
         full = F.interpolate(pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear")
         return {

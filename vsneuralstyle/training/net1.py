@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.flow import FLOW_SCALE
+from vsneuralstyle.networks.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
 from vsneuralstyle.networks.warp import warp
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--raft", type=Path, metavar="FILE", help="RAFT-small as safetensors (default: torchvision's weights)"
     )
     parser.add_argument("--per-clip", type=int, default=6, help="sequences taken of a clip (default 6)")
+    parser.add_argument("--length", type=int, default=4, help="frames of a sequence (default 4)")
     parser.add_argument("--frame-size", type=int, default=512, help="long side of the frames (default 512)")
     parser.add_argument(
         "--crop",
@@ -62,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the training crops, multiples of 64",
     )
     parser.add_argument("--flow-rate", type=float, default=1e-4, help="highest learning rate of the flow network; 0: fixed")
+    parser.add_argument(
+        "--flow-levels",
+        type=int,
+        metavar="N",
+        help="of litepwcnet: of it, the estimators of the N finest levels alone are trained, so that styles can share the rest (default: all"
+        " of the flow network)",
+    )
     parser.add_argument(
         "--unroll", type=int, default=2, help="recurrent steps trained through (default 2; the paper: 1)"
     )
@@ -97,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
     paths = clips.prepare(
         clips.find_clips(args.clips, args.without),
         args.cache,
-        length=4,
+        length=args.length,
         per_clip=args.per_clip,
         size=args.frame_size,
         weights=args.raft,
@@ -117,6 +126,12 @@ def main(args: argparse.Namespace) -> None:
     net1.refresh = net1.sharpen = 0.0  # at run time alone: a mask that was trained with refreshing reuses less everywhere
     net1.style.requires_grad_(False)
     net1.flow.requires_grad_(args.flow_rate > 0)
+    if args.flow_levels is not None:
+        if not isinstance(net1.flow, LitePWCNet) or args.flow_levels < 1:
+            raise ArgumentError(f"--flow-levels {args.flow_levels}: expected 1 or more, of a litepwcnet; leave it out to train all of the flow network")
+        net1.flow.requires_grad_(False)
+        for part in (*net1.flow.estimators[-args.flow_levels :], *net1.flow.predicts[-args.flow_levels :]):
+            part.requires_grad_(args.flow_rate > 0)
     banks = {}
     for name in bank_names(style_run):
         banks[name] = Bank(net1.style.feature_channels).requires_grad_(False)

@@ -13,11 +13,16 @@ import numpy as np
 
 SHIFTS = (1.0, 4.0, 16.0, 64.0)
 """Mean lengths of the motions that are drawn, in pixels, each as often, unless others are given."""
+BLURRED = 0.4
+"""Share of the pairs whose layers are blurred along their motions."""
+DULL = 0.25
+"""Share of the pairs that are out of focus, and of those in a haze: photographs are sharper and richer than what moves fast in films."""
 
 
 @dataclass
 class Pair:
-    """first, second: (H, W, 3) uint8 RGB; flow: (H, W, 2) float32, (x, y) in pixels, from `first` to `second`."""
+    """first, second: (H, W, 3) uint8 RGB; flow: (H, W, 2) float32, (x, y) in pixels, from `first` to `second`; NaN
+    where it is not known."""
 
     first: np.ndarray
     second: np.ndarray
@@ -71,29 +76,33 @@ def _shape(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Light, gamma and colour common to both frames, and a little of each that differs, with noise."""
+    """Light, gamma, colour, defocus and haze common to both frames, and a little of the first that differs, with noise."""
     gain, gamma = random.uniform(0.7, 1.3, 3), np.exp(random.normal(0, 0.2))
     sigma = random.exponential(2.0)
+    defocus = random.exponential(1.5) if random.random() < DULL else 0.0
+    haze, color = random.uniform(0, 0.7) if random.random() < DULL else 0.0, random.uniform(0, 255, 3)
     result = []
     for frame in frames:
         levels = np.arange(256)[:, None] / 255.0
         table = np.clip(levels**gamma * gain * random.normal(1, 0.01), 0, 1) * 255
+        table += haze * (color - table)
+        if defocus > 0.3:
+            frame = cv2.GaussianBlur(frame, (0, 0), defocus)
         image = cv2.LUT(frame, table.astype(np.uint8).reshape(256, 1, 3)).astype(np.float32)
         image += random.standard_normal(frame.shape[:2], np.float32)[..., None] * sigma
         result.append(np.clip(image, 0, 255).astype(np.uint8))
     return result
 
 
-def _motion_blur(random: np.random.Generator, frames: list[np.ndarray], shift: np.ndarray) -> list[np.ndarray]:
-    """Both frames as of a shutter that was open for up to half of their distance, along one shift (px)."""
-    length = min(random.uniform(0, 0.5) * np.hypot(*shift), 31)
-    if length < 2:
-        return frames
-    size = 2 * int(np.ceil(length / 2)) + 1
-    kernel, half = np.zeros((size, size), np.float32), shift / np.hypot(*shift) * length / 2
-    ends = [tuple(int(v) for v in (np.array([size // 2, size // 2]) + sign * half).round()) for sign in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0)
-    return [cv2.filter2D(frame, -1, kernel / kernel.sum()) for frame in frames]
+def _motion_blur(image: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """An image as of a shutter that was open while it moved along a path (x, y) in pixels: its mean along that, by halves."""
+    size = image.shape[1::-1]
+    halvings = int(np.ceil(np.log2(max(np.hypot(*path), 1))))
+    for n in range(1, halvings + 1):
+        there, back = (np.array([[1, 0, sign * path[0] / 2 ** (n + 1)], [0, 1, sign * path[1] / 2 ** (n + 1)]]) for sign in (1, -1))
+        moved = (cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE) for matrix in (there, back))
+        image = cv2.addWeighted(next(moved), 0.5, next(moved), 0.5, 0)
+    return image
 
 
 def make_translation(images: list[np.ndarray], size: int, longest: float, random: np.random.Generator) -> Pair:
@@ -129,6 +138,7 @@ def make_pair(
     flow = np.empty((height, width, 2), np.float32)
     center = np.array([width / 2, height / 2])
     still = random.random() < 0.15  # a static camera
+    shutter = random.uniform(0, 0.6) if random.random() < BLURRED else 0.0  # of the time between the frames
     camera = (
         np.eye(3)
         if still
@@ -138,19 +148,23 @@ def make_pair(
         image = images[random.integers(len(images))]
         if layer == 0:
             pose, motion, mask = _pose(random, image, width, height, 1.35), camera, None
+            middle = center
         else:
             pose = _pose(random, image, width, height, random.uniform(0.15, 0.6))
             middle = (pose @ [*np.array(image.shape[1::-1]) / 2, 1])[:2]
             own = _affine(random, middle, 0.04 * pace, 0.04 * pace, pace * random.choice(shifts))
             motion, mask = own @ camera, _shape(random, image)
+        path = shutter * ((motion @ [*middle, 1])[:2] - middle)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
             warped = cv2.warpAffine(
                 image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
             )
+            warped = _motion_blur(warped, path)
             if mask is None:
                 frame[:] = warped
             else:
                 alpha = cv2.warpAffine(mask, matrix[:2], (width, height), flags=cv2.INTER_LINEAR)
+                alpha = _motion_blur(alpha, path)
                 if frame is frames[0]:
                     covered = alpha > 127
                 blend = alpha[..., None].astype(np.uint16)
@@ -160,8 +174,6 @@ def make_pair(
             flow[:] = moved
         else:
             flow[covered] = moved[covered]
-    if random.random() < 0.3:
-        frames = _motion_blur(random, frames, flow[height // 2, width // 2])
     return Pair(*_photometric(random, frames), flow)
 
 
