@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,6 +20,7 @@ from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
 from vsneuralstyle.training.losses import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
 from vsneuralstyle.training.vgg import VGG19
+from vsneuralstyle.weights import FLOW
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     flow_run, style_run, net1_run = (tmp_path / name for name in ("flow", "style", "net1"))
     common = ("--device", "cpu", "--iterations", 2, "--batch", 1, "--run")
     results = [
-        train("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, *common, flow_run),
+        train("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, "--output", tmp_path / FLOW, *common, flow_run),
         train(
             "style",
             photos / "0.png",
@@ -308,6 +310,11 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     finest = ("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache, "--per-clip", 1,
               "--crop", 128, 64, *common, tmp_path / "finest", "--flow-levels")
     assert train(*finest, 1).returncode == 0
+    sharing = train(*(tmp_path / FLOW if part is flow_run else part for part in finest[:-2]), tmp_path / "sharing", *finest[-1:], 1,
+                    "--output", tmp_path / "sharing.safetensors")
+    assert sharing.returncode == 0, sharing.stderr
+    with safe_open(tmp_path / "sharing.safetensors", framework="pt") as file:
+        assert {name[:len("flow.predicts.3")] for name in file.keys() if name.startswith("flow.")} <= {"flow.predicts.3", "flow.estimators"}
     after = run.module_state(run.load_run(tmp_path / "finest"), "flow")
     changed = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"estimators.3", "predicts.3"}
@@ -323,6 +330,7 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
         assert {p.name for p in folder.iterdir()} == {"checkpoint.pt", "log.csv", "000002.png"}
     stylizer = Stylizer("mine", model_dir=tmp_path, device="cpu")
     assert stylizer.model.header["training"]["style"]["painting"] == "0.png"
+    assert Stylizer("sharing", model_dir=tmp_path, device="cpu").model.header["training"]["flow"]["network"] == "litepwcnet"
     out = stylizer.stylize(torch.from_numpy(clip[:2]).permute(0, 3, 1, 2).float() / 255)
     assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vsneuralstyle.errors import ModelError
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
-from vsneuralstyle.weights import available_styles, load_model, read_header, save_model
+from vsneuralstyle.weights import FLOW, available_styles, load_flow, load_model, read_header, save_flow, save_model
 
 NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5, "sharpen": 0.25}
 
@@ -53,6 +54,38 @@ def test_round_trip(folder):
     for name, value in before.items():
         torch.testing.assert_close(after[name], value.half().float(), rtol=0, atol=0)
     assert not any(p.requires_grad for p in model.net1.parameters())
+
+
+def test_models_share_a_flow_network(folder, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    net1, flow = Net1(**NETWORKS), folder / FLOW
+    save_flow(net1.flow, flow, {"network": "litepwcnet"})
+    assert load_flow(flow)["configuration"] == {"network": "litepwcnet"} and FLOW.partition(".")[0] not in available_styles(model_dir=folder)
+    net1.flow.predicts[3].bias.data += 1  # its own, in place of what is shared
+    save_model(net1, folder / "sharing.safetensors", style="sharing", networks=NETWORKS, training={}, flow=flow)
+    with safe_open(folder / "sharing.safetensors", framework="pt") as file:
+        assert [name for name in file.keys() if name.startswith("flow.")] == ["flow.predicts.3.bias"]
+    expected = {name: value.half().float() for name, value in net1.state_dict().items()}
+
+    def check():
+        loaded = load_model("sharing", model_dir=folder).net1.state_dict()
+        assert loaded.keys() == expected.keys() and all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+    check()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("NEURALSTYLE_MODEL_PATH", str(tmp_path / "elsewhere"))
+    flow.rename(tmp_path / "elsewhere" / FLOW)
+    check()
+    save_flow(Net1(**NETWORKS).flow, flow, {})  # another one is passed by
+    check()
+    (tmp_path / "elsewhere" / FLOW).unlink()
+    with pytest.raises(ModelError, match=f"sharing.safetensors: its flow network isn't in it, but in the {FLOW}.*copy it"):
+        load_model("sharing", model_dir=folder)
+    (folder / FLOW).write_bytes(b"none")
+    with pytest.raises(ModelError, match=f"{FLOW}: its tensors can't be read"):
+        load_model("sharing", model_dir=folder)
+    with pytest.raises(ModelError, match="plain.safetensors: not a flow network"):
+        load_flow(folder / "plain.safetensors")
 
 
 def test_search_path(folder, tmp_path, monkeypatch):

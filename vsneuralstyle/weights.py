@@ -3,6 +3,8 @@
 A model file is safetensors: float16 tensors under the names of `networks.Net1`, and in its metadata one JSON header
 with the network's hyper-parameters, the style's name and how it was trained. Nothing is ever unpickled.
 
+A model file may leave out of its flow network what `flow.safetensors` has, which styles then share; its header says which it was.
+
 Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and for each style a
 `<style>.bank.safetensors`, whose header names the base that it was trained with.
 """
@@ -13,6 +15,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,8 @@ SUFFIX = ".safetensors"
 BANK_SUFFIX = ".bank.safetensors"
 BASE = "stylebank"
 """The style in a base's header, and its file's name."""
+FLOW = "flow.safetensors"
+"""The file of a flow network that models share."""
 _KEY = "vsneuralstyle"
 
 
@@ -108,6 +113,7 @@ def read_header(path: Path) -> dict:
         header = json.loads(metadata[_KEY])
         known = header["format"] == FORMAT and isinstance(header["style"], str) and header["net"] in NETS
         known = known and (header["net"] != "stylebank" or isinstance(header["base"], str))
+        known = known and isinstance(header.get("flow", ""), str)
     except (KeyError, TypeError, ValueError, RecursionError):
         known = False
     if not known:
@@ -212,7 +218,7 @@ def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | 
         )
     if net == "stylebank":
         return _load_mix(style, model_dir)
-    return _load(_path_of(style, net, model_dir), net)
+    return _load(_path_of(style, net, model_dir), net, model_dir)
 
 
 def load_base(model_dir: str | os.PathLike | None = None) -> Model:
@@ -221,7 +227,7 @@ def load_base(model_dir: str | os.PathLike | None = None) -> Model:
     Raises:
         ModelError: there is none, or an unusable file.
     """
-    return _load(_base_path(model_dir), "stylebank")
+    return _load(_base_path(model_dir), "stylebank", model_dir)
 
 
 def _load_mix(style: str, model_dir: str | os.PathLike | None) -> Model:
@@ -282,24 +288,46 @@ def _path_of(style: str, net: str, model_dir: str | os.PathLike | None) -> Path:
     return path
 
 
-def _load(path: Path, net: str) -> Model:
+def _load(path: Path, net: str, model_dir: str | os.PathLike | None) -> Model:
     header = read_header(path)
     if header["net"] != net:
         raise ModelError(f"{path}: a model of net {header['net']!r}, but net {net!r} was asked for")
     if _is_bank(header):
         raise ModelError(f"{path}: the bank of style {header['style']!r}; expected the base, Net1 without a bank")
-    net1 = _read_state(lambda: Net1(**header["networks"]), path)
+    shared = [_shared_flow(header["flow"], path, model_dir)] if "flow" in header else []
+    net1 = _read_state(lambda: Net1(**header["networks"]), path, *shared)
     return Model(net1.eval().requires_grad_(False), header, path)
 
 
-def _read_state(make: Callable[[], nn.Module], path: Path) -> nn.Module:
-    """A network with a file's tensors in it."""
+def _shared_flow(digest: str, path: Path, model_dir: str | os.PathLike | None) -> Path:
+    """The flow network that a model file was written to share: beside it, or on the search path."""
+    folders = [path.parent, *search_path(model_dir)]
+    for file in dict.fromkeys(folder / FLOW for folder in folders):
+        if os.path.isfile(file) and _digest(_tensors(file)) == digest:
+            return file
+    raise ModelError(f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and that isn't there (looked in "
+                     f"{', '.join(map(str, folders))}); copy it to the same folder")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """What a file has, as copies: its own tensors are its mapped pages, and a file that is written to later ends the host."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
+
+
+def _read_state(make: Callable[[], nn.Module], path: Path, *shared: Path) -> nn.Module:
+    """A network with a file's tensors in it, and with those of others that it leaves out."""
     with torch.device("meta"):  # shapes without memory: what is allocated below is what the file holds
         module = make()
     expected = {name: list(value.shape) for name, value in module.state_dict().items()}
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        with ExitStack() as stack:
+            files = [stack.enter_context(safe_open(file, framework="pt")) for file in (*shared, path)]
+            holders = {name: file for file in files for name in file.keys()}
+            found = {name: file.get_slice(name).get_shape() for name, file in holders.items()}
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
                     raise ModelError(
@@ -307,7 +335,7 @@ def _read_state(make: Callable[[], nn.Module], path: Path) -> nn.Module:
                         f"expected {expected.get(name, 'none')}); copy or train the model again"
                     )
             # Copies: the file's own tensors are its mapped pages, and a file that is written to later ends the host.
-            state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in found}
+            state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name, file in holders.items()}
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
     for name, value in state.items():
@@ -324,14 +352,17 @@ def _shown(value: object) -> str:
 
 def fingerprint(network: StyleBankNet) -> str:
     """What a base's encoder and decoder are known by: a digest of their tensors as a model file has them."""
+    return _digest({name: value for name, value in _stored(network).items() if not name.startswith("bank.")})
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(_stored(network).items()):
-        if not name.startswith("bank."):
-            digest.update(name.encode() + value.numpy().tobytes())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: dict) -> None:
+def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: dict, flow: Path | None = None) -> None:
     """Writes a model file.
 
     Args:
@@ -340,11 +371,42 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
         style: the style's name; of a StyleBank base: `BASE`.
         networks: the keyword arguments that `net1` was made with.
         training: data, recipe and figures, as JSON can hold them.
+        flow: a file of `save_flow`: what it has is left out, and has to lie beside the model file, or on the search path, as `FLOW`.
     """
     header = {"net": networks.get("net", "johnson"), "style": style, "networks": networks, "training": training}
     if isinstance(net1.style, StyleBankNet):
         header["base"] = fingerprint(net1.style)
-    _write(net1, path, header)
+    tensors = _stored(net1)
+    if flow:
+        shared = _tensors(flow)
+        header["flow"] = _digest(shared)
+        tensors = {name: value for name, value in tensors.items() if name not in shared or not torch.equal(value, shared[name])}
+    _write(tensors, path, header)
+
+
+def save_flow(flow: nn.Module, path: Path, training: dict) -> None:
+    """Writes a flow network for models to share.
+
+    Args:
+        flow: the network.
+        path: `FLOW`, in whichever folder.
+        training: the options of `train flow`.
+    """
+    _write({f"flow.{name}": value for name, value in _stored(flow).items()}, path, {"training": training})
+
+
+def load_flow(path: Path) -> dict:
+    """A file of `save_flow`, as a run of `train flow` has it: "modules", names -> tensors, and its "configuration".
+
+    Raises:
+        ModelError: not such a file.
+    """
+    tensors = _tensors(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    if not isinstance(header.get("training"), dict) or not all(name.startswith("flow.") for name in tensors):
+        raise ModelError(f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` wrote")
+    return {"modules": tensors, "configuration": header["training"]}
 
 
 def save_bank(
@@ -362,7 +424,7 @@ def save_bank(
     """
     networks = {"channels": len(bank[1].weight)}
     header = {"net": "stylebank", "style": style, "base": base, "networks": networks, "training": training}
-    _write(bank, path, {**header, "net1": dict(net1)} if net1 else header)
+    _write(_stored(bank), path, {**header, "net1": dict(net1)} if net1 else header)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
@@ -370,8 +432,8 @@ def _stored(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
 
 
-def _write(module: nn.Module, path: Path, header: dict) -> None:
+def _write(tensors: dict[str, Tensor], path: Path, header: dict) -> None:
     part = path.with_name(path.name + ".part")
-    save_file(_stored(module), part, metadata={_KEY: json.dumps({"format": FORMAT, **header})})
+    save_file(tensors, part, metadata={_KEY: json.dumps({"format": FORMAT, **header})})
     part.chmod(0o644)  # safetensors writes for its owner's eyes alone
     part.replace(path)

@@ -28,6 +28,7 @@ from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
+    configuration,
     load_run,
     module_state,
     photographs,
@@ -37,6 +38,7 @@ from vsneuralstyle.training.run import (
     train,
 )
 from vsneuralstyle.training.synthetic import SHIFTS, Pair, make_pair, make_translation, move_pair
+from vsneuralstyle.weights import FLOW, save_flow
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""
@@ -109,8 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " alone: steps take a quarter",
     )
     parser.add_argument(
-        "--start-from", type=Path, metavar="FOLDER", help="another run of this command, whose weights to start from"
+        "--start-from", type=Path, metavar="FOLDER", help="another run of this command, or its file, whose weights to start from"
     )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"{FLOW}, which models share that `train net1 --flow-run FILE` makes")
     add_run_arguments(parser, iterations=10000, batch=6, rate=1e-3)
 
 
@@ -251,3 +254,6 @@ def main(args: argparse.Namespace) -> None:
         return np.concatenate(rows)
 
     train(args, nn.ModuleDict({"flow": network}), pairs, loss, picture, every=200)
+    if args.output:
+        save_flow(network, args.output, configuration(args))
+        print(f"wrote {args.output}")

@@ -40,12 +40,14 @@ from vsneuralstyle.training.run import (
     to_picture,
     train,
 )
-from vsneuralstyle.weights import BANK_SUFFIX, BASE, SUFFIX, fingerprint, save_bank, save_model
+from vsneuralstyle.weights import BANK_SUFFIX, BASE, FLOW, SUFFIX, fingerprint, save_bank, save_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style-run", type=Path, metavar="FOLDER", help="of `train style` or `train stylebank`")
-    parser.add_argument("--flow-run", type=Path, metavar="FOLDER", help="of `train flow`")
+    parser.add_argument(
+        "--flow-run", type=Path, metavar="FOLDER", help=f"of `train flow`; or its --output, {FLOW}, which has to lie beside the model then, too"
+    )
     parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="clips kept out of training")
     parser.add_argument("--cache", type=Path, default=Path("runs/flow-cache"), metavar="FOLDER", help="measured flow")
@@ -206,7 +208,8 @@ def main(args: argparse.Namespace) -> None:
         if banks:
             output, style = args.output / f"{BASE}{SUFFIX}", BASE
             output.parent.mkdir(parents=True, exist_ok=True)
-        save_model(net1, output, style=style, networks=networks, training=training)
+        shared = args.flow_run if args.flow_run.is_file() else None
+        save_model(net1, output, style=style, networks=networks, training=training, flow=shared)
         for name, bank in banks.items():
             save_bank(bank, output.with_name(name + BANK_SUFFIX), style=name, base=fingerprint(net1.style),
                       training={"style": style_run["configuration"]})

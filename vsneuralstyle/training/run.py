@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.stylizer import resolve_device, resolve_precision
+from vsneuralstyle.weights import load_flow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
@@ -154,7 +155,9 @@ def train(
 
 
 def load_run(run: Path) -> dict:
-    """A run's last checkpoint: "modules", "configuration", "step", "optimizer"."""
+    """A run's last checkpoint: "modules", "configuration", "step", "optimizer"; of a flow network's file the first two."""
+    if run.is_file():
+        return load_flow(run)
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.is_file():
         raise ArgumentError(f"{run}: no checkpoint.pt in it; expected the --run folder of `neuralstyle train`")
