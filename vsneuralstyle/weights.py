@@ -15,7 +15,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -294,17 +293,17 @@ def _load(path: Path, net: str, model_dir: str | os.PathLike | None) -> Model:
         raise ModelError(f"{path}: a model of net {header['net']!r}, but net {net!r} was asked for")
     if _is_bank(header):
         raise ModelError(f"{path}: the bank of style {header['style']!r}; expected the base, Net1 without a bank")
-    shared = [_shared_flow(header["flow"], path, model_dir)] if "flow" in header else []
-    net1 = _read_state(lambda: Net1(**header["networks"]), path, *shared)
+    shared = _shared_flow(header["flow"], path, model_dir) if "flow" in header else {}
+    net1 = _read_state(lambda: Net1(**header["networks"]), path, shared)
     return Model(net1.eval().requires_grad_(False), header, path)
 
 
-def _shared_flow(digest: str, path: Path, model_dir: str | os.PathLike | None) -> Path:
+def _shared_flow(digest: str, path: Path, model_dir: str | os.PathLike | None) -> dict[str, Tensor]:
     """The flow network that a model file was written to share: beside it, or on the search path."""
     folders = [path.parent, *search_path(model_dir)]
     for file in dict.fromkeys(folder / FLOW for folder in folders):
-        if os.path.isfile(file) and _digest(_tensors(file)) == digest:
-            return file
+        if os.path.isfile(file) and _digest(tensors := _tensors(file)) == digest:
+            return tensors
     raise ModelError(f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and that isn't there (looked in "
                      f"{', '.join(map(str, folders))}); copy it to the same folder")
 
@@ -318,16 +317,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
 
 
-def _read_state(make: Callable[[], nn.Module], path: Path, *shared: Path) -> nn.Module:
-    """A network with a file's tensors in it, and with those of others that it leaves out."""
+def _read_state(make: Callable[[], nn.Module], path: Path, shared: Mapping[str, Tensor] = {}) -> nn.Module:
+    """A network with a file's tensors in it, and with the shared ones that it leaves out."""
     with torch.device("meta"):  # shapes without memory: what is allocated below is what the file holds
         module = make()
     expected = {name: list(value.shape) for name, value in module.state_dict().items()}
     try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(safe_open(file, framework="pt")) for file in (*shared, path)]
-            holders = {name: file for file in files for name in file.keys()}
-            found = {name: file.get_slice(name).get_shape() for name, file in holders.items()}
+        with safe_open(path, framework="pt") as file:
+            found = {name: list(value.shape) for name, value in shared.items()}
+            found |= {name: file.get_slice(name).get_shape() for name in file.keys()}
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
                     raise ModelError(
@@ -335,7 +333,8 @@ def _read_state(make: Callable[[], nn.Module], path: Path, *shared: Path) -> nn.
                         f"expected {expected.get(name, 'none')}); copy or train the model again"
                     )
             # Copies: the file's own tensors are its mapped pages, and a file that is written to later ends the host.
-            state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name, file in holders.items()}
+            state = {name: value.to(torch.float32) for name, value in shared.items()}
+            state |= {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
     for name, value in state.items():

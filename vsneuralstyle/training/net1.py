@@ -127,13 +127,14 @@ def main(args: argparse.Namespace) -> None:
     net1.to(device, memory_format=torch.channels_last)
     net1.refresh = net1.sharpen = 0.0  # at run time alone: a mask that was trained with refreshing reuses less everywhere
     net1.style.requires_grad_(False)
-    net1.flow.requires_grad_(args.flow_rate > 0)
+    net1.flow.requires_grad_(False)
+    trained = [net1.flow]
     if args.flow_levels is not None:
         if not isinstance(net1.flow, LitePWCNet) or args.flow_levels < 1:
             raise ArgumentError(f"--flow-levels {args.flow_levels}: expected 1 or more, of a litepwcnet; leave it out to train all of the flow network")
-        net1.flow.requires_grad_(False)
-        for part in (*net1.flow.estimators[-args.flow_levels :], *net1.flow.predicts[-args.flow_levels :]):
-            part.requires_grad_(args.flow_rate > 0)
+        trained = [*net1.flow.estimators[-args.flow_levels :], *net1.flow.predicts[-args.flow_levels :]]
+    for part in trained:
+        part.requires_grad_(args.flow_rate > 0)
     banks = {}
     for name in bank_names(style_run):
         banks[name] = Bank(net1.style.feature_channels).requires_grad_(False)

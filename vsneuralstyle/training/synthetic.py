@@ -99,9 +99,11 @@ def _motion_blur(image: np.ndarray, path: np.ndarray) -> np.ndarray:
     size = image.shape[1::-1]
     halvings = int(np.ceil(np.log2(max(np.hypot(*path), 1))))
     for n in range(1, halvings + 1):
-        there, back = (np.array([[1, 0, sign * path[0] / 2 ** (n + 1)], [0, 1, sign * path[1] / 2 ** (n + 1)]]) for sign in (1, -1))
-        moved = (cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE) for matrix in (there, back))
-        image = cv2.addWeighted(next(moved), 0.5, next(moved), 0.5, 0)
+        there, back = (
+            cv2.warpAffine(image, np.array([[1, 0, x], [0, 1, y]]), size, borderMode=cv2.BORDER_REPLICATE)
+            for x, y in (path / 2 ** (n + 1), -path / 2 ** (n + 1))
+        )
+        image = cv2.addWeighted(there, 0.5, back, 0.5, 0)
     return image
 
 
