@@ -99,21 +99,12 @@ def read_header(path: Path) -> dict:
     Raises:
         ModelError: the file is missing, truncated or not one of ours.
     """
-    if not os.path.isfile(path):
-        raise ModelError(f"{path}: no such model file; expected a {SUFFIX} file that `neuralstyle train` wrote")
+    header = _metadata(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: truncated or not a safetensors file ({error}); copy or train the model again"
-        ) from None
-    try:
-        header = json.loads(metadata[_KEY])
         known = header["format"] == FORMAT and isinstance(header["style"], str) and header["net"] in NETS
         known = known and (header["net"] != "stylebank" or isinstance(header["base"], str))
         known = known and isinstance(header.get("flow", ""), str)
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError):
         known = False
     if not known:
         raise ModelError(
@@ -134,6 +125,21 @@ def read_header(path: Path) -> dict:
         raise ModelError(f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} of a bank, 0 to 1; "
                          "copy or train the model again")
     return header
+
+
+def _metadata(path: Path) -> object:
+    """The JSON that a file has of ours, unchecked; None where it has none."""
+    if not os.path.isfile(path):
+        raise ModelError(f"{path}: no such model file; expected a {SUFFIX} file that `neuralstyle train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(_KEY, "null"))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: truncated or not a safetensors file ({error}); copy or train the model again"
+        ) from None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_bank(header: dict) -> bool:
@@ -400,10 +406,8 @@ def load_flow(path: Path) -> dict:
     Raises:
         ModelError: not such a file.
     """
-    tensors = _tensors(path)
-    with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    if not isinstance(header.get("training"), dict) or not all(name.startswith("flow.") for name in tensors):
+    header, tensors = _metadata(path), _tensors(path)
+    if not (isinstance(header, dict) and isinstance(header.get("training"), dict)) or not all(name.startswith("flow.") for name in tensors):
         raise ModelError(f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` wrote")
     return {"modules": tensors, "configuration": header["training"]}
 
