@@ -1,5 +1,6 @@
 /* gpu.cu on a CPU: blocks one after the other, the threads of one that has shared memory at the same time. */
 
+#include <algorithm>
 #include <barrier>
 #include <cmath>
 #include <cstring>
@@ -7,6 +8,8 @@
 #include <memory>
 #include <thread>
 #include <vector>
+
+using std::max, std::min;
 
 #define __device__
 #define SHARED extern

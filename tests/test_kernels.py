@@ -199,6 +199,15 @@ def test_few_is_a_convolution_to_planes(precision, inputs, outputs, height, widt
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (9, 12), (12, 35)])
+def test_support_is_the_networks(precision, height, width):
+    scores = torch.randn(1, height, width, height, width).to(precision)
+    torch.testing.assert_close(kernels.supported(scores), litepwcnet.supported(scores.float()), rtol=1e-5, atol=1e-5)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width"), [(1, 2), (2, 2), (3, 7), (9, 12)])
 def test_global_match_is_the_networks(precision, height, width):
     places = height * width
@@ -628,12 +637,19 @@ def test_memory_that_is_used_twice_is_told_apart():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (12, 20), (5, 70)])
+def test_a_gpus_support_is_the_networks(where, height, width):
+    scores = torch.randn(1, height, width, height, width).half().to(where)
+    torch.testing.assert_close(gpu.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3)
+
+
+@torch.inference_mode()
 def test_a_gpus_global_match_is_the_networks(where):
     scores = 4 * torch.randn(1, 5, 9, 5, 9).half().to(where)
     for n in range(45):
         scores.view(45, 45)[n, (n + 7) % 45] = 30  # all but the last are sure
-    scores.view(45, 45)[44, 3:5] = 30  # equally good ones
-    torch.testing.assert_close(gpu.global_match(scores, 0.2), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
+    scores.view(45, 45)[44, 3:23] = 30  # equally good ones
+    torch.testing.assert_close(gpu.global_match(scores, litepwcnet.SURE), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vsneuralstyle.networks.flow import FLOW_SCALE, pooled
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.litepwcnet import LitePWCNet, cost_volume, global_match
+from vsneuralstyle.networks.litepwcnet import SUPPORT, LitePWCNet, cost_volume, global_match, supported
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
 from vsneuralstyle.networks.transform import SquaredConv, TransformNet, UpsampledConv
@@ -148,6 +148,17 @@ def test_global_match_finds_what_moved_however_far():
     inside = flow[..., :7, 5:]
     torch.testing.assert_close(inside, torch.tensor([-5.0, 2]).view(1, 2, 1, 1).expand_as(inside), atol=0.05, rtol=0)
     assert global_match(torch.zeros(1, 9, 14, 9, 14)).abs().max() == 0  # all alike: it says nothing
+
+
+def test_support_is_the_mean_of_what_neighbours_say():
+    scores = torch.randn(1, 4, 7, 4, 7)
+    ours = supported(scores)
+    for y, x, v, u in ((0, 0, 0, 0), (3, 6, 0, 2), (1, 3, 2, 4), (0, 6, 3, 0)):
+        shifts = range(-SUPPORT, SUPPORT + 1)
+        inside = [(dy, dx) for dy in shifts for dx in shifts
+                  if 0 <= y + dy < 4 and 0 <= v + dy < 4 and 0 <= x + dx < 7 and 0 <= u + dx < 7]
+        said = [scores[0, y + dy, x + dx, v + dy, u + dx] for dy, dx in inside]
+        assert ours[0, y, x, v, u].item() == pytest.approx(torch.stack(said).mean().item(), abs=1e-5)
 
 
 @torch.no_grad()

@@ -428,6 +428,13 @@ def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int)
     return known
 
 
+def supported(scores: Tensor) -> Tensor:
+    """`litepwcnet.supported`, (1, H, W, H, W) float32, of float32 or bfloat16, contiguous."""
+    out = torch.empty(scores.shape)
+    _call("supported", scores, *scores.shape[1:3], out, _half(scores))
+    return out
+
+
 def global_match(scores: Tensor, sure: float) -> Tensor:
     """`litepwcnet.global_match`, of equally good matches the first.
 

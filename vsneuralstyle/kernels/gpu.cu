@@ -1092,6 +1092,41 @@ KERNEL(match3, Match)
 
 /* --- a match over the whole frame ------------------------------------------------------------------------------------ */
 
+#define SUPPORT 2 /* as litepwcnet.py has it */
+
+struct Supported {
+    const Half *scores; /* (height, width, height, width) */
+    Half *out;
+    int height, width;
+};
+
+/* A thread goes along a row of the first frame and a row of the second, one of their diagonals, and has the last columns' sums at hand. */
+KERNEL(supported, Supported)
+{
+    const int width = job.width, height = job.height, y = blockIdx.y, v = blockIdx.z;
+    const int apart = (int)(blockIdx.x * blockDim.x + threadIdx.x) - width + 1; /* of the columns */
+    const int first = max(0, -apart), end = min(width, width - apart);
+    const int before = min(min(y, v), SUPPORT), after = min(height - 1 - max(y, v), SUPPORT);
+    const Long places = height * width;
+    float sums[2 * SUPPORT + 1] = {};
+    for (int last = first; apart < width && last < end + SUPPORT; last++) {
+        for (int n = 0; n < 2 * SUPPORT; n++)
+            sums[n] = sums[n + 1];
+        sums[2 * SUPPORT] = 0;
+        if (last < end)
+            for (int d = -before; d <= after; d++)
+                sums[2 * SUPPORT] += widened(job.scores[((y + d) * width + last) * places + (v + d) * width + last + apart]);
+        const int x = last - SUPPORT;
+        if (x < first)
+            continue;
+        float total = 0;
+        for (int n = 0; n <= 2 * SUPPORT; n++)
+            total += sums[n];
+        const int count = (before + after + 1) * (min(x - first, SUPPORT) + min(end - 1 - x, SUPPORT) + 1);
+        job.out[(y * width + x) * places + v * width + x + apart] = narrowed(total / (float)count);
+    }
+}
+
 struct Columns {
     const Half *scores; /* (places, places) */
     float *most;        /* (2, places): of each column the largest, and the sum of exp(score - largest) */

@@ -527,6 +527,14 @@ def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int)
     return known
 
 
+def supported(scores: Tensor) -> Tensor:
+    """`litepwcnet.supported`, (1, H, W, H, W), contiguous."""
+    height, width = scores.shape[1:3]
+    out, threads = torch.empty_like(scores), 64
+    _launch("supported", (*_over(2 * width - 1, threads=(threads,)), height, height), (threads,), scores, out, height, width)
+    return out
+
+
 def global_match(scores: Tensor, sure: float) -> Tensor:
     """`litepwcnet.global_match`, of equally good matches the first.
 

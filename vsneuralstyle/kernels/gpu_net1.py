@@ -194,7 +194,7 @@ class GpuNet1(KernelNet1):
 
     def _found(self, here: Tensor, there: Tensor) -> Tensor:
         """As `LitePWCNet.found`."""
-        # The scores are PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but one more
+        # The products are PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but one more
         # launch.
         return super()._found(*(gpu.normalise(Picture.of(feature)).samples for feature in (here, there)))
 

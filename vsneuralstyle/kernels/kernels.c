@@ -766,6 +766,67 @@ EXPORT int match(Fork fork, int threads, const void *here, const void *there, co
 
 /* --- where LitePWCNet starts from ----------------------------------------------------------------------------------- */
 
+enum { SUPPORT = 2 }; /* as litepwcnet.py has it */
+
+typedef struct {
+    const void *scores;
+    float *out;
+    long height, width;
+    int half;
+} Supported;
+
+/* One over how many neighbours along a side two places share, with themselves. */
+INLINE float share_of_neighbours(int here, int there, int size)
+{
+    int before = here < there ? here : there, after = size - 1 - (here < there ? there : here);
+    return 1 / (float)((before < SUPPORT ? before : SUPPORT) + (after < SUPPORT ? after : SUPPORT) + 1);
+}
+
+/* A row of the first frame with each of the second: down the rows of both into `sums` (width + 2 SUPPORT, width + 2 SUPPORT), whose border is
+ * 0, then along. */
+INLINE void supported_row(const Supported *job, long y, float *sums, int half)
+{
+    long height = job->height, width = job->width, line = width + 2 * SUPPORT, places = height * width;
+    memset(sums, 0, line * line * sizeof *sums);
+    for (long v = 0; v < height; v++) {
+        long before = -(y < v ? y : v), after = height - 1 - (y < v ? v : y);
+        float share = share_of_neighbours((int)y, (int)v, (int)height);
+        for (long x = 0; x < width; x++) {
+            float *sum = sums + (x + SUPPORT) * line + SUPPORT;
+            memset(sum, 0, width * sizeof *sum);
+            for (long d = before > -SUPPORT ? before : -SUPPORT; d <= after && d <= SUPPORT; d++)
+                for (long u = 0, at = ((y + d) * width + x) * places + (v + d) * width; u < width; u++)
+                    sum[u] += share * get(job->scores, at + u, half);
+        }
+        for (long x = 0; x < width; x++) {
+            float *restrict out = job->out + (y * width + x) * places + v * width;
+            const float *restrict sum = sums + x * line;
+            for (int u = 0; u < width; u++) {
+                float total = 0;
+                for (long d = 0; d <= 2 * SUPPORT; d++)
+                    total += sum[d * (line + 1) + u];
+                out[u] = total * share_of_neighbours((int)x, u, (int)width);
+            }
+        }
+    }
+}
+
+static void supported_part(const void *data, long y, float *sums)
+{
+    const Supported *job = data;
+    if (job->half)
+        supported_row(job, y, sums, 1);
+    else
+        supported_row(job, y, sums, 0);
+}
+
+/* `litepwcnet.supported`: scores (height, width, height, width) -> the same size, float32. */
+EXPORT int supported(Fork fork, int threads, const void *scores, long height, long width, float *out, int half)
+{
+    Supported job = {scores, out, height, width, half};
+    return share_in_room(fork, threads, supported_part, &job, height, (width + 2 * SUPPORT) * (width + 2 * SUPPORT));
+}
+
 typedef struct {
     const void *scores;
     float *most, *sum; /* of each column: the largest, and of exp(score - largest) */

@@ -41,7 +41,7 @@ class KernelNet1:
 
     def _found(self, here: Tensor, there: Tensor) -> Tensor:
         """As `LitePWCNet.found`."""
-        return self.by.global_match(self.flow.scores(here, there), SURE)
+        return self.by.global_match(self.by.supported(self.flow.products(here, there)), SURE)
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """As `LitePWCNet.residual`."""

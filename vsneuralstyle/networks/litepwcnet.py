@@ -28,8 +28,10 @@ RADII = (3, 3, 3, 2)
 BLOCK = 16
 NORM_EPS = 1e-4
 """Added to the variance of a feature."""
-SURE = 0.2
+SURE = 0.05
 """Dual softmax from which on a global match counts."""
+SUPPORT = 2
+"""Neighbours, each way, by which a match is judged."""
 MOST_PLACES = 4096
 """Of a frame, that are matched as they are; more (above 1080p) are matched in squares of 2x2, for a sixteenth of the work."""
 
@@ -85,6 +87,32 @@ def seen(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) 
     volume = F.leaky_relu(cost_volume(here, there.contiguous(memory_format=torch.channels_last), radius), 0.1)
     known = torch.cat((volume.to(here.dtype), here, flow.to(here.dtype)), 1)
     return known.contiguous(memory_format=torch.channels_last)
+
+
+def supported(scores: Tensor) -> Tensor:
+    """Scores of matches, each the mean of its neighbours' and its own: what lies beside a place mostly moves as it does.
+
+    By itself a place of 1/32 is like many others, and hardly one in ten is sure of its match. Known of stereo matching as
+    aggregation of costs (Scharstein and Szeliski, "A Taxonomy and Evaluation of Dense Two-Frame Stereo Correspondence
+    Algorithms", IJCV 2002, section 3.2).
+
+    Args:
+        scores: (B, H, W, H, W): how much each place p of the first frame is like each place q of the second.
+
+    Returns:
+        As `scores`: the mean of scores(p + d, q + d) over d in a square of 2 `SUPPORT` + 1, as far as both are in the frame.
+    """
+    height, width = scores.shape[1:3]
+    total = F.pad(scores.float(), (SUPPORT,) * 8)
+    shifts = range(2 * SUPPORT + 1)
+    total = sum(total[:, d : d + height, :, d : d + height] for d in shifts)
+    total = sum(total[:, :, d : d + width, :, d : d + width] for d in shifts)
+    counts = []
+    for size in (height, width):
+        place = torch.arange(size, device=scores.device)
+        before, after = (torch.minimum(n[:, None], n).clamp(max=SUPPORT) for n in (place, size - 1 - place))
+        counts.append(before + after + 1)
+    return (total / (counts[0][:, None, :, None] * counts[1][None, :, None])).to(scores.dtype)
 
 
 def pixels(n: int) -> float:
@@ -184,6 +212,10 @@ class LitePWCNet(FlowNetwork):
 
     def scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
+        return supported(self.products(here, there))
+
+    def products(self, here: Tensor, there: Tensor) -> Tensor:
+        """`scores`, each by itself."""
         if here[0, 0].numel() > MOST_PLACES:
             here, there = (F.avg_pool2d(feature, 2, ceil_mode=True) for feature in (here, there))
         batch, channels, *size = here.shape
