@@ -76,8 +76,13 @@ def test_models_share_a_flow_network(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("NEURALSTYLE_MODEL_PATH", str(tmp_path / "elsewhere"))
     flow.rename(tmp_path / "elsewhere" / FLOW)
     check()
-    save_flow(Net1(**NETWORKS).flow, flow, {})  # another one is passed by
+    other = Net1(**NETWORKS).flow
+    for value in other.state_dict().values():
+        value += 2
+    save_flow(other, flow, {})  # another one is passed by
     check()
+    save_model(net1, folder / "alone.safetensors", style="alone", networks=NETWORKS, training={}, flow=flow)
+    assert "flow" not in read_header(folder / "alone.safetensors")  # nothing of it is the model's
     (tmp_path / "elsewhere" / FLOW).unlink()
     with pytest.raises(ModelError, match=f"sharing.safetensors: its flow network isn't in it, but in the {FLOW}.*copy it"):
         load_model("sharing", model_dir=folder)

@@ -376,7 +376,7 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
         style: the style's name; of a StyleBank base: `BASE`.
         networks: the keyword arguments that `net1` was made with.
         training: data, recipe and figures, as JSON can hold them.
-        flow: a file of `save_flow`: what it has is left out, and has to lie beside the model file, or on the search path, as `FLOW`.
+        flow: a file of `save_flow`: what it has is left out; where that is anything, it has to lie beside the model file, or on the search path, as `FLOW`.
     """
     header = {"net": networks.get("net", "johnson"), "style": style, "networks": networks, "training": training}
     if isinstance(net1.style, StyleBankNet):
@@ -384,8 +384,9 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
     tensors = _stored(net1)
     if flow:
         shared = _tensors(flow)
-        header["flow"] = _digest(shared)
-        tensors = {name: value for name, value in tensors.items() if name not in shared or not torch.equal(value, shared[name])}
+        own = {name: value for name, value in tensors.items() if name not in shared or not torch.equal(value, shared[name])}
+        if len(own) < len(tensors):
+            header["flow"], tensors = _digest(shared), own
     _write(tensors, path, header)
 
 
