@@ -288,7 +288,7 @@ def flow_table(rows: Sequence[tuple[str, float, Mapping[str, float]]]) -> str:
 
 
 def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
-    """One CSV row a method, clip and frame; figures of four digits."""
+    """One CSV row a method, clip and frame."""
     single = ("traceable", "difference", "gradient", "psi", "distance", "content", "style")
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
@@ -296,7 +296,7 @@ def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
         for track in tracks:
             for t, starts in enumerate(track.scene_starts):
                 values = [track.errors[i][t] for i in INTERVALS] + [getattr(track, name)[t] for name in single]
-                writer.writerow([track.method, track.clip, t, int(starts), *(_number(v, ".4g") for v in values)])
+                writer.writerow([track.method, track.clip, t, int(starts), *(_number(v, ".6g") for v in values)])
 
 
 def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
