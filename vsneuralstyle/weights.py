@@ -328,21 +328,15 @@ def _read_state(make: Callable[[], nn.Module], path: Path, shared: Mapping[str, 
     with torch.device("meta"):  # shapes without memory: what is allocated below is what the file holds
         module = make()
     expected = {name: list(value.shape) for name, value in module.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: list(value.shape) for name, value in shared.items()}
-            found |= {name: file.get_slice(name).get_shape() for name in file.keys()}
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
-                    raise ModelError(
-                        f"{path}: its tensors don't fit its header ({name} is {found.get(name, 'not there')}, "
-                        f"expected {expected.get(name, 'none')}); copy or train the model again"
-                    )
-            # Copies: the file's own tensors are its mapped pages, and a file that is written to later ends the host.
-            state = {name: value.to(torch.float32) for name, value in shared.items()}
-            state |= {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
+    state = {**shared, **_tensors(path)}
+    found = {name: list(value.shape) for name, value in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ModelError(
+                f"{path}: its tensors don't fit its header ({name} is {found.get(name, 'not there')}, "
+                f"expected {expected.get(name, 'none')}); copy or train the model again"
+            )
+    state = {name: value.to(torch.float32) for name, value in state.items()}
     for name, value in state.items():
         if not value.isfinite().all():
             raise ModelError(f"{path}: {name} has values that are not finite; copy or train the model again")
