@@ -222,6 +222,18 @@ def test_measure_leaves_out_the_pair_across_a_cut(tmp_path):
     assert np.all(sheet[28 + 2 * 344 + 100, 100] == 51)  # and after it
 
 
+def test_measure_counts_a_cut_that_is_seen_where_there_is_none():
+    clip, compared = flickering()
+
+    class OneShot(clips.Clip):
+        one_shot = True
+
+    per_frame, coherent = measure(OneShot("shot", clip.frames, clip.flows, clip.masks), compared)
+    assert [math.isnan(e) for e in per_frame.errors[1]] == [True] + [False] * 5
+    assert [math.isnan(d) for d in coherent.difference] == [True] + [False] * 5
+    assert coherent.scene_starts[3] and coherent.errors[1][3] == pytest.approx(0.3**2 + 2 * 0.05**2, rel=0.1)
+
+
 def test_measure_at_ten_frames_needs_ten_without_a_cut():
     clip, _ = flickering(length=16)
 
@@ -399,6 +411,7 @@ def test_sintel_is_read_in_its_own_layout(tmp_path):
     shown = {number: wide[:, 16 - 2 * number : 48 - 2 * number] for number in (1, 2, 3, 6, 7)}
     write_sintel(tmp_path, shown, [2, 6])
     first, second = clips.read_sintel(tmp_path, "clean")
+    assert first.one_shot
     assert (first.name, len(first.frames), second.name, len(second.frames)) == ("a_1_1", 3, "a_1_6", 2)
     assert [len(first.pairs(t)) for t in range(3)] == [0, 0, 1]
     pair, = first.pairs(2)

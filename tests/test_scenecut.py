@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from vsneuralstyle.scenecut import DEFAULT_THRESHOLD, change
+from vsneuralstyle.scenecut import DEFAULT_THRESHOLD, change, distance, seen, starts, thumbnail
 
 
 def scene(seed: int) -> torch.Tensor:
@@ -40,3 +40,24 @@ def test_what_goes_on_is_passed_over():
         assert change(sky * 0.04 * n, sky * 0.04 * (n + 1)) < DEFAULT_THRESHOLD
     dark, noisy = torch.zeros_like(a), torch.rand(a.shape, generator=torch.Generator().manual_seed(2)) * 0.02
     assert change(dark, noisy) < DEFAULT_THRESHOLD
+
+
+def test_what_is_fast_and_large_is_no_cut():
+    """A body that goes through the picture changes its colors and its structure as a cut does."""
+    behind, body = scene(0)[..., :160], scene(9)[..., :160] * 0.3
+    frames = []
+    for edge in (40, 100):  # its right edge in columns of 160
+        frame = behind.clone()
+        frame[..., :edge] = body[..., 160 - edge :]
+        frames.append(frame)
+    assert distance(*(seen(thumbnail(frame)) for frame in frames)) > DEFAULT_THRESHOLD
+    assert change(*frames) < DEFAULT_THRESHOLD
+
+
+def test_starts_is_change_above_a_threshold():
+    pairs = [(scene(seed)[..., :160], scene(seed + 1)[..., 8:168]) for seed in range(4)] + [(scene(0)[..., :160], scene(0)[..., 8:168])]
+    for pair in pairs:
+        found = change(*pair)
+        looks = [seen(thumbnail(frame)) for frame in pair]
+        for threshold in (0.01, 0.15, found - 1e-6, found, 0.9):
+            assert starts(*looks, threshold) == (found > threshold)

@@ -1,9 +1,11 @@
 """Where a scene starts, decided from two consecutive frames alone.
 
 A decision that looked further back or ahead would make a frame's pixels depend on where a host began to play.
+
+A cut that is missed costs little: nothing of the scene before can be traced, and the mask network keeps the frame's own features. One that
+is seen where there is none makes the whole picture jump. So all of three distances have to say that it is one.
 """
 
-from collections.abc import Sequence
 from math import prod, sqrt
 
 import torch
@@ -11,11 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DEFAULT_THRESHOLD = 0.15
-THUMBNAIL = (18, 32)
+THUMBNAIL = (36, 64)
 """Height and width of the pictures that are looked at."""
 FAINT = 2 / 255
 """Standard deviation of detail that says nothing."""
+_COARSE = (18, 32)
+_CELL = (9, 8)
+"""Height and width of the pieces of a thumbnail that are looked for in another one."""
+_CHANCE = 0.3
+"""Share of a picture that is left where any place of another one may stand for each of its pieces: hardly more from one shot to another."""
 _BINS = 16
+_HISTOGRAMS = slice(3 * prod(_COARSE), 3 * (prod(_COARSE) + _BINS))
+_PICTURE = slice(_HISTOGRAMS.stop + 1, None)
 
 
 def change(previous: Tensor, current: Tensor) -> float:
@@ -24,41 +33,75 @@ def change(previous: Tensor, current: Tensor) -> float:
     Args:
         previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
-    return distance(compared(*(seen(thumbnail(frame)) for frame in (previous, current))).tolist())
+    before, now = (seen(thumbnail(frame)) for frame in (previous, current))
+    return min(distance(before, now), unfound(before, now))
+
+
+def starts(previous: Tensor, current: Tensor, threshold: float) -> bool:
+    """Whether `change` is above a threshold, of what was `seen` of two frames, in host memory."""
+    # Only where the first is above it is the other one worth its milliseconds.
+    return distance(previous, current) > threshold and unfound(previous, current) > threshold
 
 
 def thumbnail(frame: Tensor) -> Tensor:
-    """What is looked at of a frame (1, C, H, W): (1, C, 18, 32)."""
+    """What is looked at of a frame (1, C, H, W): (1, C, 36, 64)."""
     return F.adaptive_avg_pool2d(frame, THUMBNAIL)
 
 
 def seen(thumbnail: Tensor) -> Tensor:
-    """What is kept of a frame's thumbnail (1, 3, 18, 32), one vector: its structure, which is the thumbnail about each color's mean, its
-    colors' histograms, and the structure's squared length."""
-    colors = thumbnail[0].flatten(1)
+    """What is kept of a frame's thumbnail (1, 3, 36, 64), one vector: its structure, which is the thumbnail at half its size about each color's
+    mean, its colors' histograms, the structure's squared length, and the thumbnail."""
+    colors = F.avg_pool2d(thumbnail, 2)[0].flatten(1)
     structure = colors - colors.mean(1, keepdim=True)
     # Each pixel is shared between its two nearest bins, so that noise at a bin's edge moves nothing.
     bins = torch.arange(_BINS, device=colors.device, dtype=colors.dtype).view(1, -1, 1)
     histograms = (1 - (colors.clamp(0, 1)[:, None] * (_BINS - 1) - bins).abs()).clamp(min=0).mean(2)
-    return torch.cat((structure.flatten(), histograms.flatten(), structure.square().sum().view(1)))
+    return torch.cat((structure.flatten(), histograms.flatten(), structure.square().sum().view(1), thumbnail.flatten()))
 
 
-def compared(previous: Tensor, current: Tensor) -> Tensor:
-    """The four numbers of what was `seen` of two frames that `distance` takes."""
-    histograms = slice(-1 - 3 * _BINS, -1)
-    likeness = (previous * current)[: histograms.start].sum()
-    return torch.stack((likeness, previous[-1], current[-1], (previous - current)[histograms].abs().sum()))
-
-
-def distance(numbers: Sequence[float]) -> float:
-    """`change`, of the numbers of `compared`.
+def distance(previous: Tensor, current: Tensor) -> float:
+    """How far apart two frames are, 0 to 1.
 
     The smaller of two distances, since a cut raises both: how little the thumbnails correlate (a flash or a fade
     leaves their structure), and how far apart the histograms lie (a fast pan leaves their colors).
+
+    Args:
+        previous, current: what was `seen` of them.
     """
-    likeness, before, after, apart = numbers
+    structure, length = slice(_HISTOGRAMS.start), _HISTOGRAMS.stop
+    likeness = (previous[structure] * current[structure]).sum()
+    apart = (previous[_HISTOGRAMS] - current[_HISTOGRAMS]).abs().sum()
+    likeness, before, after, apart = torch.stack((likeness, previous[length], current[length], apart)).tolist()
     # As if both had the same faint detail besides their own: two nearly flat pictures, such as the first of a fade, are then alike,
     # and a flat one and another are not.
-    detail = FAINT**2 * 3 * prod(THUMBNAIL)
+    detail = FAINT**2 * 3 * prod(_COARSE)
     correlation = (likeness + detail) / sqrt((before + detail) * (after + detail))
     return min(1 - min(max(correlation, 0.0), 1.0), apart / 6)
+
+
+def unfound(previous: Tensor, current: Tensor) -> float:
+    """How little two frames have in common wherever it lies, 0 to 1: it is small where something fast and large goes through the picture,
+    which `distance` takes for a cut.
+
+    Each picture is put together of the other's: each of its 4x8 pieces, about each color's mean, by the most alike at any place. What
+    that leaves, in proportion to the pictures' detail, is scaled so that it has the same threshold.
+
+    Args:
+        previous, current: what was `seen` of them.
+    """
+    pictures = [one[_PICTURE].view(1, 3, *THUMBNAIL) for one in (previous, current)]
+    everywhere = [_pieces(picture, 1) for picture in pictures]
+    left, detail = 0.0, 0.0
+    for wanted, there in zip(pictures, reversed(everywhere)):
+        pieces = _pieces(wanted, _CELL)
+        nearest = (there.square().sum(1) - 2 * pieces @ there.T).amin(1)
+        energy = pieces.square().sum(1)
+        left += (energy + nearest).clamp(min=0).sum().item()
+        detail += energy.sum().item() + FAINT**2 * pieces.numel()
+    return min(max(1.6 * (left / detail - _CHANCE), 0.0), 1.0)
+
+
+def _pieces(picture: Tensor, stride: int | tuple[int, int]) -> Tensor:
+    """The pieces of a picture (1, 3, H, W), each about each color's mean, one a row."""
+    pieces = F.unfold(picture, _CELL, stride=stride)[0].T.unflatten(1, (3, -1))
+    return (pieces - pieces.mean(2, keepdim=True)).flatten(1)

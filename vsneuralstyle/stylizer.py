@@ -257,7 +257,8 @@ class Stylizer:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
         quarters = (self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame))
-        return self.scene_cut > 0 and scenecut.change(*quarters) > self.scene_cut
+        looks = [scenecut.seen(scenecut.thumbnail(quarter)) for quarter in quarters]
+        return self.scene_cut > 0 and scenecut.starts(*looks, self.scene_cut)
 
     def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
         """Whether a frame starts a scene, and how much of the style it shows.
@@ -267,10 +268,11 @@ class Stylizer:
             told: what the host says; None: the built-in detector decides, by thumbnails of the quarters, which are nearly those of
                 the frames.
         """
-        decides = before is not None and told is None and self.scene_cut > 0
-        numbers = torch.cat((glimpse[-1:], scenecut.compared(before[:-1], glimpse[:-1]))) if decides else glimpse[-1:]
-        contrast, *numbers = numbers.tolist()
-        starts = before is None or (scenecut.distance(numbers) > self.scene_cut if decides else bool(told))
+        if before is None or told is not None:
+            starts = before is None or told
+        else:
+            starts = self.scene_cut > 0 and scenecut.starts(before[:-1], glimpse[:-1], self.scene_cut)
+        contrast = glimpse[-1].item()
         return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
     @torch.inference_mode()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -44,6 +45,8 @@ class Clip:
     frames: Tensor
     flows: Tensor | None = field(default=None, repr=False)
     masks: Tensor | None = field(default=None, repr=False)
+    one_shot: ClassVar[bool] = False
+    """Whether all frames are known to be of one scene: who begins another one in it makes a mistake, which counts."""
 
     def frame(self, t: int) -> Tensor:
         """(1,3,H,W) float32, RGB 0..1."""
@@ -81,6 +84,7 @@ class SintelClip(Clip):
     """
 
     files: Sequence[tuple[Path, Path, Path]] = ()
+    one_shot: ClassVar[bool] = True
 
     def pairs(self, t: int) -> list[Pair]:
         if t == 0 or not all(path.is_file() for path in self.files[t - 1]):

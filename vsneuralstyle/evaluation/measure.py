@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle.evaluation import INTERVALS, metrics, sharpness
-from vsneuralstyle.evaluation.clips import Clip
+from vsneuralstyle.evaluation.clips import Clip, Pair
 from vsneuralstyle.evaluation.methods import Method
 
 SAMPLED = 8
@@ -17,7 +17,8 @@ SAMPLED = 8
 
 @dataclass
 class Track:
-    """What one method did on one clip. Each list has an entry a frame; NaN where there is none, as across a cut."""
+    """What one method did on one clip. Each list has an entry a frame; NaN where there is none, as across a cut in a
+    clip that isn't known to be one shot."""
 
     clip: str
     method: str
@@ -73,9 +74,9 @@ def measure(
             outputs.append(output)
             track.scene_starts.append(method.starts_scene)
             track.seconds.append(method.seconds)
-            starts = method.starts_scene
-            _add_pairs(track, outputs, pairs, t, output if t in moments else None)
-            before = outputs[-2] if len(outputs) > 1 and not starts else None
+            cuts = [False] * (t + 1) if clip.one_shot else track.scene_starts
+            _add_pairs(track, outputs, cuts, pairs, t, output if t in moments else None)
+            before = outputs[-2] if len(outputs) > 1 and not cuts[t] else None
             track.difference.append(float("nan") if before is None else 255 * metrics.rms_difference(output, before))
             track.gradient.append(sharpness.rms_gradient(output).item())
             track.psi.append(sharpness.psi(output[0]))
@@ -90,11 +91,12 @@ def measure(
     return tracks
 
 
-def _add_pairs(track: Track, outputs: deque[Tensor], pairs: Sequence, t: int, shown: Tensor | None) -> None:
+def _add_pairs(track: Track, outputs: deque[Tensor], cuts: Sequence[bool], pairs: Sequence[Pair], t: int,
+               shown: Tensor | None) -> None:
     changed = None
     traceable = float("nan")
     for pair in pairs:
-        if any(track.scene_starts[min(pair.here, pair.there) + 1 : t + 1]):
+        if any(cuts[min(pair.here, pair.there) + 1 : t + 1]):
             continue
         here, there = outputs[pair.here - t - 1], outputs[pair.there - t - 1]
         track.errors[pair.interval][t] = metrics.stability_error(here, there, pair.flow, pair.mask)

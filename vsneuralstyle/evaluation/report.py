@@ -15,12 +15,12 @@ from vsneuralstyle.evaluation.measure import Track
 
 DEFINITION = """\
 e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_s))², O in 0..1, s = t − 1
-(or t − 10), then over a clip's pairs, then over clips; pairs across a cut are left out. Ratio: over the first row's. Better:
-pairs whose error is lower than the first row's. RMSE: the root of a pair's error, averaged alike. Gradient: RMS of
-neighbouring pixels' luma (BT.709) differences in a clip's last frame, over the first row's. PSI: Feichtenhofer et al. 2013,
-and its ratio. VGG-19 distance: relative squared difference of features from the first row's frame, mean of four layers,
-every eighth frame. Style and content, of the same frames: the trained losses before their weights. fps: of the core alone,
-one frame after the other.
+(or t − 10), then over a clip's pairs, then over clips; of a clip, pairs across what the method took for a cut are left out,
+of a scene of Sintel none. Ratio: over the first row's. Better: pairs whose error is lower than the first row's. RMSE: the
+root of a pair's error, averaged alike. Gradient: RMS of neighbouring pixels' luma (BT.709) differences in a clip's last
+frame, over the first row's. PSI: Feichtenhofer et al. 2013, and its ratio. VGG-19 distance: relative squared difference of
+features from the first row's frame, mean of four layers, every eighth frame. Style and content, of the same frames: the
+trained losses before their weights. fps: of the core alone, one frame after the other.
 Rows in brackets are the paper's Table 1, on its own test set and by its own nets."""
 DEFINITION_OF_LAYERS = """
 r1(E) and so on: features composed at that layer, of so many times the frame's resolution, in the encoder or the
