@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
-int pack(Fork, int, const float *, long, long, long, long, float, float, void *, int);
+int colors(Fork, int, const float *, long, long, long, long, float, float, const float *, const float *, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const void *, int, const float *, long,
@@ -53,8 +53,10 @@ int main(int count, char **arguments)
         float *frame = samples(3 * height * width, 0, 1), *previous = samples(3 * height * width, 0, 1);
 
         long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5), pad = from_to(0, 4);
-        void *packed = samples(full_height * full_width * 3, half, 1);
-        pack(NULL, 1, frame, height, width, full_height, full_width, 0.5f, 4, packed, half);
+        void *halved = samples((full_height + 1) / 2 * ((full_width + 1) / 2) * 16, half, 1);
+        float *first = samples(27 * 16, 0, 1), *shift = samples(16, 0, 1);
+        if (colors(NULL, 1, frame, height, width, full_height, full_width, 0.5f, 4, first, shift, 0.1f, halved, half))
+            return 1;
 
         long quarters = ((height + 3) / 4) * ((width + 3) / 4);
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
@@ -113,7 +115,7 @@ int main(int count, char **arguments)
             global_match(NULL, 1, scores, rows, columns, 0.2f, matched, half))
             return 1;
 
-        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, packed, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
+        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, halved, first, shift, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
                        first_points, last_points, sixteen, both, entered, drawn, shown, flow,
                        warped, before, difference, mask, composite, blended, most, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

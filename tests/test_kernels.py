@@ -171,6 +171,20 @@ def test_first_and_last_layer(monkeypatch, pairs, precision, height, width):
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (2, 1), (17, 30), (61, 203)])
+@pytest.mark.parametrize("spare", [0, 1, 3])
+def test_colors_is_the_flow_networks_first_layer(precision, height, width, spare):
+    net = torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+    frame = torch.rand(1, 3, height, width)
+    ours = kernels.colors(frame, height + spare, width + spare, 0.4, 4.0, kernels.colors_weight(net.weight), net.bias.detach(), 0.1, precision)
+    theirs = F.leaky_relu(net((F.pad(frame, (0, spare, 0, spare), mode="replicate") - 0.4) * 4), 0.1)
+    assert ours.shape == theirs.shape and ours.dtype == precision
+    torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("radius", [2, 3])
 @pytest.mark.parametrize(("height", "width"), [(2, 3), (9, 37)])
 def test_match_is_what_an_estimator_sees(precision, radius, height, width):

@@ -123,13 +123,6 @@ def _half(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16
 
 
-def pack(frame: Tensor, height: int, width: int, dtype: torch.dtype, offset: float, factor: float) -> Tensor:
-    """(1, 3, H, W) float32, contiguous -> (sample - offset) * factor, (1, 3, height, width), its border repeated to that."""
-    out = _empty(frame, 3, height, width, dtype)
-    _call("pack", frame, *frame.shape[2:], height, width, offset, factor, out, _half(out))
-    return out
-
-
 def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Instance normalisation as a multiplication and a sum.
 
@@ -295,6 +288,31 @@ def convolve(
     tiles = _tiles(*(n + 1 for n in size), 6) if reach == ENLARGING else _tiles(*size, 3 if reach == HALVING else reach - 2)
     count_product(tiles * weight.numel(), weight, x, out)
     return out, following
+
+
+def colors(
+    frame: Tensor, height: int, width: int, mean: float, factor: float, weight: Tensor, bias: Tensor, slope: float, dtype: torch.dtype
+) -> Tensor:
+    """A 3x3 convolution of stride 2 of (sample - mean) * factor, 0 about the border, to 16 channels.
+
+    Args:
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width.
+        weight: as `colors_weight` makes it. bias: (16,) float32.
+        slope: what is negative is multiplied by it in the end.
+        dtype: of what comes out.
+
+    Returns:
+        (1, 16, height / 2 rounded up, width / 2 rounded up).
+    """
+    out = _empty(frame, 16, -(-height // 2), -(-width // 2), dtype)
+    _call("colors", frame, *frame.shape[2:], height, width, float(mean), float(factor), weight, bias, float(slope), out, _half(out))
+    count_product(out[0, 0].numel() * weight.numel(), weight, frame, out)
+    return out
+
+
+def colors_weight(weight: Tensor) -> Tensor:
+    """A 3x3 convolution's weight (16, 3, 3, 3) as `colors` takes it, (3 rows, 3 colors, 3 columns, 16) float32."""
+    return weight.detach().float().permute(2, 1, 3, 0).contiguous()
 
 
 def few(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -166,17 +166,18 @@ INLINE long line_at(const Convolve *job, long place, long size, long reach)
     return place >= 0 && place < size ? place : -1;
 }
 
-/* A column of x from channel c on, in the rows that begin there (NULL: of a border of 0) -> the points down it. */
+/* A column of x from channel c on, in the rows that begin there (NULL: of a border of 0) -> the points down it. `inside`: no border is met. */
 INLINE void column_of(const Convolve *job, const char *const *rows, long place, long c, Floats scale, Floats shift, Floats *d, long reach,
-                      int scaled, int half)
+                      int scaled, int half, int inside)
 {
-    long column = line_at(job, place, job->width, reach);
+    long column = inside ? place : line_at(job, place, job->width, reach), at = column * job->channels + c;
     Floats least = (Floats){0} + (job->relu ? 0 : -__builtin_inff());
     for (long i = 0; i < reach; i++) {
-        d[i] = (Floats){0};
-        if (column < 0 || !rows[i])
+        if (!inside && (column < 0 || !rows[i])) {
+            d[i] = (Floats){0};
             continue;
-        d[i] = load(rows[i], column * job->channels + c, half);
+        }
+        d[i] = load(rows[i], at, half);
         if (scaled)
             d[i] = maximum(d[i] * scale + shift, least);
     }
@@ -194,21 +195,27 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     long step = step_of(reach), channels = job->channels, shared = reach - step;
     long top = number / job->across * step - 1, left = number % job->across * step - 1;
     const char *rows[MOST_REACH];
+    int whole = top >= 0 && top + reach <= job->height; /* no border above or below */
     for (long i = 0; i < reach; i++) {
         long row = line_at(job, top + i, job->height, reach);
         rows[i] = row < 0 ? NULL : (const char *)job->x + row * job->width * channels * (half ? 2 : 4);
     }
-    for (long c = 0; c < channels; c += LANES) {
+    for (long c = 0; c < job->inputs; c += LANES) {
         Floats scale = {0}, shift = {0}, d[MOST_REACH][MOST_REACH]; /* a tile's columns */
         if (scaled) {
             scale = load(job->scale, c, 0);
             shift = load(job->scale, channels + c, 0);
         }
         for (long j = 0; j < shared; j++)
-            column_of(job, rows, left + j, c, scale, shift, d[j], reach, scaled, half);
+            column_of(job, rows, left + j, c, scale, shift, d[j], reach, scaled, half, 0);
         for (long n = 0; n < count; n++) {
-            for (long j = shared; j < reach; j++)
-                column_of(job, rows, left + n * step + j, c, scale, shift, d[j], reach, scaled, half);
+            long at = left + n * step;
+            if (whole && at >= 0 && at + reach <= job->width)
+                for (long j = shared; j < reach; j++)
+                    column_of(job, rows, at + j, c, scale, shift, d[j], reach, scaled, half, 1);
+            else
+                for (long j = shared; j < reach; j++)
+                    column_of(job, rows, at + j, c, scale, shift, d[j], reach, scaled, half, 0);
             for (long i = 0; i < reach; i++) {
                 Floats line[MOST_REACH];
                 for (long j = 0; j < reach; j++)
@@ -474,4 +481,86 @@ EXPORT int few(Fork fork, int threads, const void *x, long height, long width, l
     Few job = {x, weight, bias, out, height, width, channels, outputs, half};
     share(fork, threads, few_part, &job, height);
     return 0;
+}
+
+/* --- of a frame ------------------------------------------------------------------------------------------------------- */
+
+enum { COLORS = 3, SIDE = 3, FIRST_OUTPUTS = 16, FIRST_VECTORS = LANES < FIRST_OUTPUTS / VECTORS ? VECTORS : FIRST_OUTPUTS / LANES };
+
+typedef struct {
+    const float *frame, *weight, *bias;
+    void *out;
+    long height, width, full_height, full_width, line; /* line: samples of a row that is read, with its border and what tiles reach beyond it */
+    float mean, factor, slope;
+    int half;
+} Colors;
+
+/* A row of a color as the convolution sees it: its border repeated to the full width, and 0 about that. */
+INLINE void colors_row(const Colors *job, long row, long color, float *line)
+{
+    memset(line, 0, job->line * sizeof *line);
+    if (row < 0 || row >= job->full_height)
+        return;
+    const float *from = job->frame + (color * job->height + clamp(row, job->height - 1)) * job->width;
+    for (long x = 0; x < job->width; x++)
+        line[x + 1] = (from[x] - job->mean) * job->factor;
+    for (long x = job->width; x < job->full_width; x++)
+        line[x + 1] = line[job->width];
+}
+
+/* TILES pixels side by side, of which the first one's samples begin at `lines` -> FIRST_VECTORS vectors of outputs each. */
+static NOINLINE void colors_multiply(const float *lines, long line, const float *weight, float *products)
+{
+    Floats sums[TILES][FIRST_VECTORS];
+    for (long x = 0; x < TILES; x++)
+        for (long v = 0; v < FIRST_VECTORS; v++)
+            sums[x][v] = (Floats){0};
+    long row = 0;
+    do { /* at least once, as in multiply_vectors */
+        for (long j = 0; j < SIDE; j++) {
+            const float *at = lines + j;
+            OPAQUE(at);
+            Floats w[FIRST_VECTORS];
+            for (long v = 0; v < FIRST_VECTORS; v++)
+                w[v] = load(weight, v * LANES, 0);
+            for (long x = 0; x < TILES; x++)
+                for (long v = 0; v < FIRST_VECTORS; v++)
+                    sums[x][v] += (at[2 * x] - (Floats){0}) * w[v];
+            weight += FIRST_OUTPUTS;
+        }
+        lines += line;
+    } while (++row < SIDE * COLORS);
+    for (long x = 0; x < TILES; x++)
+        for (long v = 0; v < FIRST_VECTORS; v++)
+            store(products, x * FIRST_OUTPUTS + v * LANES, sums[x][v], 0);
+}
+
+static void colors_part(const void *data, long y, float *lines)
+{
+    const Colors copy = *(const Colors *)data, *job = &copy;
+    long width = (job->full_width + 1) / 2;
+    for (long i = 0; i < SIDE; i++)
+        for (long color = 0; color < COLORS; color++)
+            colors_row(job, 2 * y - 1 + i, color, lines + (i * COLORS + color) * job->line);
+    for (long first = 0; first < width; first += TILES) {
+        float products[TILES * FIRST_OUTPUTS];
+        for (long c = 0; c < FIRST_OUTPUTS; c += FIRST_VECTORS * LANES)
+            colors_multiply(lines + 2 * first, job->line, job->weight + c, products + c);
+        for (long x = 0; x < remaining(first, width, TILES); x++)
+            for (long c = 0; c < FIRST_OUTPUTS; c += LANES) {
+                Floats value = load(products, x * FIRST_OUTPUTS + c, 0) + load(job->bias, c, 0);
+                store(job->out, (y * width + first + x) * FIRST_OUTPUTS + c, maximum(value, value * job->slope), job->half);
+            }
+    }
+}
+
+/* frame (3, height, width) float32, its border repeated to the full size, and 0 about (sample - mean) * factor; of that a 3x3 convolution of
+ * stride 2 -> out (full_height / 2 rounded up, full_width / 2 rounded up, 16). weight: (3 rows, 3 colors, 3 columns, 16); bias: (16), float32. slope:
+ * as `convolve` takes it. half: of out. */
+EXPORT int colors(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float mean,
+                  float factor, const float *weight, const float *bias, float slope, void *out, int half)
+{
+    long tiles = ((full_width + 1) / 2 + TILES - 1) / TILES;
+    Colors job = {frame, weight, bias, out, height, width, full_height, full_width, 2 * tiles * TILES + 1, mean, factor, slope, half};
+    return share_in_room(fork, threads, colors_part, &job, (full_height + 1) / 2, SIDE * COLORS * job.line);
 }

@@ -27,48 +27,6 @@ INLINE long last_row(long part, long rows)
     return (part + 1) * ROWS < rows ? (part + 1) * ROWS : rows;
 }
 
-/* --- a frame for a network ------------------------------------------------------------------------------------------ */
-
-typedef struct {
-    const float *frame;
-    void *out;
-    long height, width, full_height, full_width;
-    float offset, factor;
-    int half;
-} Pack;
-
-INLINE void pack_row(Pack job, long row, int half)
-{
-    enum { COLORS = 3 };
-    const float *from = job.frame + clamp(row, job.height - 1) * job.width;
-    long plane = job.height * job.width, at = row * job.full_width * COLORS;
-    for (long x = 0; x < job.width; x++)
-        for (long c = 0; c < COLORS; c++)
-            set(job.out, at + x * COLORS + c, (from[c * plane + x] - job.offset) * job.factor, half);
-    for (long x = job.width; x < job.full_width; x++)
-        for (long c = 0; c < COLORS; c++)
-            set(job.out, at + x * COLORS + c, (from[c * plane + job.width - 1] - job.offset) * job.factor, half);
-}
-
-static void pack_part(const void *data, long part)
-{
-    const Pack *job = data;
-    for (long row = part * ROWS; row < last_row(part, job->full_height); row++)
-        if (job->half)
-            pack_row(*job, row, 1);
-        else
-            pack_row(*job, row, 0);
-}
-
-/* (3, height, width) float32 -> (sample - offset) * factor, (full_height, full_width, 3): to the full size its border is repeated. */
-EXPORT int pack(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float offset,
-                 float factor, void *out, int half)
-{
-    Pack job = {frame, out, height, width, full_height, full_width, offset, factor, half};
-    share(fork, threads, pack_part, &job, parts_of(full_height));
-    return 0;
-}
-
 /* --- normalisation -------------------------------------------------------------------------------------------------- */
 
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
@@ -722,13 +680,13 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
                 store(job->known, at * all + n, values[n + x - first], half);
             for (long c = 0; c < channels; c += LANES, next += LANES)
                 memcpy((char *)job->known + next * size, (const char *)job->here + (at * channels + c) * size, LANES * size);
-            float rest[16] = {job->flow[at], job->flow[plane + at]};
+            Floats flow = {job->flow[at], job->flow[plane + at]};
             if (x + 1 < job->width)
                 for (long n = 0; n < 16; n += LANES)
-                    store(job->known, next + n, load(rest, n, 0), half);
+                    store(job->known, next + n, n ? (Floats){0} : flow, half);
             else
                 for (long n = 0; next + n < (at + 1) * all; n++)
-                    set(job->known, next + n, rest[n], half);
+                    set(job->known, next + n, n < 2 ? flow[n] : 0, half);
         }
     }
 }

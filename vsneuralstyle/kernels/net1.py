@@ -164,7 +164,7 @@ class FusedNet1(KernelNet1):
             # Of each level a convolution that halves, and one more; the first level's feature nobody looks at, and the first of all
             # sees colors, 3 channels.
             halvings, seconds = zip(*self.flow.features)
-            self.colors = halvings[0]
+            self.colors = kernels.colors_weight(halvings[0][0].weight), halvings[0][0].bias.detach().float(), halvings[0][1].negative_slope
             self.halvings = [_Convolution(layer[0], layer[1].negative_slope) for layer in halvings[1:]]
             self.seconds = [
                 _Convolution(layer[0], layer[1].negative_slope, (None, None, NORM_EPS) if n else None, _reach(n + 1))
@@ -215,8 +215,7 @@ class FusedNet1(KernelNet1):
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x = self.colors(kernels.pack(frame, height, width, self.dtype, mean, 4.0))
-        x, _ = self.seconds[0](x)
+        x, _ = self.seconds[0](kernels.colors(frame, height, width, mean, 4.0, *self.colors, self.dtype))
         features = []
         for halving, second in zip(self.halvings, self.seconds[1:]):
             x, scale = second(halving(x)[0])
