@@ -431,28 +431,48 @@ typedef struct {
     int half;
 } Few;
 
+enum { ABREAST = 4 }; /* pixels whose sums are in registers at a time, for two outputs */
+
+/* Of ABREAST pixels from `first` on the sums, lane by lane, from sums[...][at] on. `inside`: neither border is met beside them. */
+INLINE void few_pixels(const Few *job, long y, long first, long outputs, int half, Floats (*sums)[LANES], long at, int inside)
+{
+    long width = job->width, channels = job->channels;
+    Floats own[ABREAST][FEW] = {{{0}}};
+    for (long i = -1; i <= 1; i++) {
+        if (y + i < 0 || y + i >= job->height)
+            continue;
+        const float *weight = job->weight + (i + 1) * 3 * outputs * channels;
+        for (long j = -1; j <= 1; j++)
+            for (long c = 0; c < channels; c += LANES) {
+                Floats w[FEW];
+                for (long n = 0; n < outputs; n++)
+                    w[n] = load(weight, ((j + 1) * outputs + n) * channels + c, 0);
+                for (long x = 0; x < ABREAST; x++) {
+                    long column = first + x + j;
+                    if (!inside && (column < 0 || column >= width))
+                        continue;
+                    Floats value = load(job->x, ((y + i) * width + column) * channels + c, half);
+                    for (long n = 0; n < outputs; n++)
+                        own[x][n] += value * w[n];
+                }
+            }
+    }
+    for (long x = 0; x < ABREAST; x++)
+        for (long n = 0; n < outputs; n++)
+            sums[n][at + x] = own[x][n];
+}
+
 INLINE void few_row(const Few *job, long y, long outputs, int half)
 {
-    long width = job->width, channels = job->channels, plane = job->height * width;
+    long width = job->width, plane = job->height * width;
     for (long first = 0; first < width; first += LANES) {
         long count = remaining(first, width, LANES);
-        Floats sums[FEW][LANES] = {0};
-        for (long i = -1; i <= 1; i++) {
-            if (y + i < 0 || y + i >= job->height)
-                continue;
-            for (long c = 0; c < channels; c += LANES)
-                for (long j = -1; j <= 1; j++) {
-                    const float *weight = job->weight + ((i + 1) * 3 + j + 1) * outputs * channels + c;
-                    Floats w[FEW];
-                    for (long n = 0; n < outputs; n++)
-                        w[n] = load(weight, n * channels, 0);
-                    long from = first + j < 0 ? 1 : 0, to = first + j + count > width ? count - 1 : count;
-                    for (long x = from; x < to; x++) {
-                        Floats value = load(job->x, ((y + i) * width + first + x + j) * channels + c, half);
-                        for (long n = 0; n < outputs; n++)
-                            sums[n][x] += value * w[n];
-                    }
-                }
+        Floats sums[FEW][LANES];
+        for (long x = 0; x < LANES; x += ABREAST) {
+            if (first + x > 0 && first + x + ABREAST < width)
+                few_pixels(job, y, first + x, outputs, half, sums, x, 1);
+            else
+                few_pixels(job, y, first + x, outputs, half, sums, x, 0);
         }
         for (long n = 0; n < outputs; n++) {
             Floats sum = totals(sums[n]) + job->bias[n];

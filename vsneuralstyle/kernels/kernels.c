@@ -627,7 +627,9 @@ INLINE void warp_row(const Match *job, long row, int half)
             meet(&meetings[n], &rows[n], &columns[n], 2, job->width, channels);
         }
         for (long c = 0; c < channels; c += LANES) {
-            Floats there[LANES] = {0}, here[LANES] = {0};
+            Floats there[LANES], here[LANES];
+            for (long n = count; n < LANES; n++)
+                there[n] = here[n] = (Floats){0};
             for (long n = 0; n < count; n++) {
                 there[n] = sample(job->there, &meetings[n], 2, c, half);
                 here[n] = load(job->here, (start + n) * channels + c, half);
@@ -656,11 +658,15 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
     long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
     long plane = job->height * job->width, line = lanes(job->width);
     for (long first = 0; first < job->width; first += LANES) {
-        Floats values[MOST_DISPLACEMENTS] = {0};
+        Floats values[MOST_DISPLACEMENTS]; /* = {0} would be a call's worth of time, for each few pixels */
+        for (long n = volume; n < MOST_DISPLACEMENTS && n % LANES; n++)
+            values[n] = (Floats){0};
         const float *own = job->lines_here + y * channels * line + first;
         for (long dy = 0; dy < across; dy++) {
             const float *warped = job->lines_there + (y + dy) * channels * job->columns + first;
-            Floats sums[MOST_ACROSS] = {0};
+            Floats sums[MOST_ACROSS];
+            for (long dx = 0; dx < across; dx++)
+                sums[dx] = (Floats){0};
             for (long c = 0; c < channels; c++) {
                 Floats here = load(own, c * line, 0);
                 for (long dx = 0; dx < across; dx++)
