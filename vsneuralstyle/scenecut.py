@@ -21,7 +21,8 @@ _COARSE = (18, 32)
 _CELL = (9, 8)
 """Height and width of the pieces of a thumbnail that are looked for in another one."""
 _CHANCE = 0.3
-"""Share of a picture that is left where any place of another one may stand for each of its pieces: hardly more from one shot to another."""
+"""Share of a picture's detail that may be left when it is put together of another one's pieces; of frames of different shots twice that is, as
+the median."""
 _BINS = 16
 _HISTOGRAMS = slice(3 * prod(_COARSE), 3 * (prod(_COARSE) + _BINS))
 _PICTURE = slice(_HISTOGRAMS.stop + 1, None)
