@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
-int colors(Fork, int, const float *, long, long, long, long, float, float, const float *, const float *, float, void *, int);
+int colors(Fork, int, const float *, long, long, long, long, float, float, const void *, const float *, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const void *, int, const float *, long,

@@ -269,7 +269,7 @@ class Stylizer:
                 the frames.
         """
         if before is None or told is not None:
-            starts = before is None or told
+            starts = before is None or bool(told)
         else:
             starts = self.scene_cut > 0 and scenecut.starts(before[:-1], glimpse[:-1], self.scene_cut)
         contrast = glimpse[-1].item()

@@ -195,7 +195,7 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     long step = step_of(reach), channels = job->channels, shared = reach - step;
     long top = number / job->across * step - 1, left = number % job->across * step - 1;
     const char *rows[MOST_REACH];
-    int whole = top >= 0 && top + reach <= job->height; /* no border above or below */
+    int between = top >= 0 && top + reach <= job->height; /* no border above or below */
     for (long i = 0; i < reach; i++) {
         long row = line_at(job, top + i, job->height, reach);
         rows[i] = row < 0 ? NULL : (const char *)job->x + row * job->width * channels * (half ? 2 : 4);
@@ -210,7 +210,7 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
             column_of(job, rows, left + j, c, scale, shift, d[j], reach, scaled, half, 0);
         for (long n = 0; n < count; n++) {
             long at = left + n * step;
-            if (whole && at >= 0 && at + reach <= job->width)
+            if (between && at >= 0 && at + reach <= job->width)
                 for (long j = shared; j < reach; j++)
                     column_of(job, rows, at + j, c, scale, shift, d[j], reach, scaled, half, 1);
             else
@@ -505,10 +505,11 @@ EXPORT int few(Fork fork, int threads, const void *x, long height, long width, l
 
 /* --- of a frame ------------------------------------------------------------------------------------------------------- */
 
-enum { COLORS = 3, SIDE = 3, FIRST_OUTPUTS = 16, FIRST_VECTORS = LANES < FIRST_OUTPUTS / VECTORS ? VECTORS : FIRST_OUTPUTS / LANES };
+enum { SIDE = 3, FIRST_VECTORS = OUTPUTS / LANES < VECTORS ? OUTPUTS / LANES : VECTORS };
 
 typedef struct {
-    const float *frame, *weight, *bias;
+    const float *frame, *bias;
+    const uint32_t *weight; /* float32 */
     void *out;
     long height, width, full_height, full_width, line; /* line: samples of a row that is read, with its border and what tiles reach beyond it */
     float mean, factor, slope;
@@ -529,7 +530,7 @@ INLINE void colors_row(const Colors *job, long row, long color, float *line)
 }
 
 /* TILES pixels side by side, of which the first one's samples begin at `lines` -> FIRST_VECTORS vectors of outputs each. */
-static NOINLINE void colors_multiply(const float *lines, long line, const float *weight, float *products)
+static NOINLINE void colors_multiply(const float *lines, long line, const uint32_t *weight, float *products)
 {
     Floats sums[TILES][FIRST_VECTORS];
     for (long x = 0; x < TILES; x++)
@@ -540,19 +541,19 @@ static NOINLINE void colors_multiply(const float *lines, long line, const float 
         for (long j = 0; j < SIDE; j++) {
             const float *at = lines + j;
             OPAQUE(at);
-            Floats w[FIRST_VECTORS];
+            Words w[FIRST_VECTORS];
             for (long v = 0; v < FIRST_VECTORS; v++)
-                w[v] = load(weight, v * LANES, 0);
+                w[v] = load_words(weight + v * LANES);
             for (long x = 0; x < TILES; x++)
                 for (long v = 0; v < FIRST_VECTORS; v++)
-                    sums[x][v] += (at[2 * x] - (Floats){0}) * w[v];
-            weight += FIRST_OUTPUTS;
+                    sums[x][v] = add_products(sums[x][v], at + 2 * x, w[v], 0);
+            weight += OUTPUTS;
         }
         lines += line;
     } while (++row < SIDE * COLORS);
     for (long x = 0; x < TILES; x++)
         for (long v = 0; v < FIRST_VECTORS; v++)
-            store(products, x * FIRST_OUTPUTS + v * LANES, sums[x][v], 0);
+            store(products, x * OUTPUTS + v * LANES, sums[x][v], 0);
 }
 
 static void colors_part(const void *data, long y, float *lines)
@@ -563,13 +564,13 @@ static void colors_part(const void *data, long y, float *lines)
         for (long color = 0; color < COLORS; color++)
             colors_row(job, 2 * y - 1 + i, color, lines + (i * COLORS + color) * job->line);
     for (long first = 0; first < width; first += TILES) {
-        float products[TILES * FIRST_OUTPUTS];
-        for (long c = 0; c < FIRST_OUTPUTS; c += FIRST_VECTORS * LANES)
+        float products[TILES * OUTPUTS];
+        for (long c = 0; c < OUTPUTS; c += FIRST_VECTORS * LANES)
             colors_multiply(lines + 2 * first, job->line, job->weight + c, products + c);
         for (long x = 0; x < remaining(first, width, TILES); x++)
-            for (long c = 0; c < FIRST_OUTPUTS; c += LANES) {
-                Floats value = load(products, x * FIRST_OUTPUTS + c, 0) + load(job->bias, c, 0);
-                store(job->out, (y * width + first + x) * FIRST_OUTPUTS + c, maximum(value, value * job->slope), job->half);
+            for (long c = 0; c < OUTPUTS; c += LANES) {
+                Floats value = load(products, x * OUTPUTS + c, 0) + load(job->bias, c, 0);
+                store(job->out, (y * width + first + x) * OUTPUTS + c, maximum(value, value * job->slope), job->half);
             }
     }
 }
@@ -578,9 +579,9 @@ static void colors_part(const void *data, long y, float *lines)
  * stride 2 -> out (full_height / 2 rounded up, full_width / 2 rounded up, 16). weight: (3 rows, 3 colors, 3 columns, 16); bias: (16), float32. slope:
  * as `convolve` takes it. half: of out. */
 EXPORT int colors(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float mean,
-                  float factor, const float *weight, const float *bias, float slope, void *out, int half)
+                  float factor, const void *weight, const float *bias, float slope, void *out, int half)
 {
     long tiles = ((full_width + 1) / 2 + TILES - 1) / TILES;
-    Colors job = {frame, weight, bias, out, height, width, full_height, full_width, 2 * tiles * TILES + 1, mean, factor, slope, half};
+    Colors job = {frame, bias, weight, out, height, width, full_height, full_width, 2 * tiles * TILES + 1, mean, factor, slope, half};
     return share_in_room(fork, threads, colors_part, &job, (full_height + 1) / 2, SIDE * COLORS * job.line);
 }

@@ -304,6 +304,8 @@ INLINE Floats totals(Floats *rows)
     return sum;
 }
 
+enum { COLORS = 3 }; /* of a frame */
+
 INLINE long whole(long channels) /* to the next multiple of 16 */
 {
     return (channels + 15) / 16 * 16;

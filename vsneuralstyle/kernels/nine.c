@@ -13,7 +13,7 @@
 
 #include "kernels.h"
 
-enum { CHANNELS = 16, COLORS = 3, PAD = 4, MOST_STEP = 5, MOST_REACH = 9, MOST_KERNELS = 3 };
+enum { CHANNELS = 16, PAD = 4, MOST_STEP = 5, MOST_REACH = 9, MOST_KERNELS = 3 };
 /* Of the matrix products: tiles at once, whose sums fill the CPU's registers; vectors of them. */
 enum { TILES = LANES == 16 ? 16 : LANES == 8 ? 6 : 3, VECTORS = 4 };
 /* Tiles of a part of the work, and those of a row in memory. */
