@@ -420,7 +420,7 @@ class Stylizer:
 
     def _in_order(self, prepared: Future[Prepared], starts_scene: bool | None) -> tuple[Tensor, bool]:
         """In the one thread that is there to wait, so that no team does."""
-        return teams.submit(self.threads, self.launch, prepared.result(), starts_scene).result().result()
+        return teams.submit(self.threads, self.launch, prepared.result(), starts_scene, first=True).result().result()
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         if not self._remembers:

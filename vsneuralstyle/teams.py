@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from itertools import count
+from queue import PriorityQueue
 
 from vsneuralstyle.cpu import computing_by, openmp
 
 TEAMS = 2
 AHEAD = 3
 """Frames that are begun before one is waited for: with one fewer a team has nothing to do at times, more gain nothing."""
+
+_waiting: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()
+"""Jobs: those first that others wait for, and of each kind in the order in which they came."""
+_number = count()
 
 
 @cache
@@ -28,16 +34,27 @@ def possible(threads: int) -> bool:
     return threads >= TEAMS and openmp() is not None
 
 
-def submit(threads: int, function: Callable, *arguments: object) -> Future:
+def submit(threads: int, function: Callable, *arguments: object, first: bool = False) -> Future:
     """Has one of the teams do a job, when it has done those before it. A job must not wait for one that comes after it.
 
     Args:
         threads: of all teams together.
         function, arguments: the job.
+        first: it comes before those that are not: the next frame waits for it. Else a team could be out of work, while the other one is at
+            it alone.
     """
-    return _teams().submit(_work, threads // TEAMS, function, arguments)
+    done = Future()
+    _waiting.put((not first, next(_number), lambda: _work(done, threads // TEAMS, function, arguments)))
+    _teams().submit(lambda: _waiting.get()[-1]())
+    return done
 
 
-def _work(threads: int, function: Callable, arguments: tuple) -> object:
-    with computing_by(threads):
-        return function(*arguments)
+def _work(done: Future, threads: int, function: Callable, arguments: tuple) -> None:
+    try:
+        with computing_by(threads):
+            result = function(*arguments)
+    except BaseException as error:  # whatever it is, who waits for the job is told
+        done.set_exception(error)
+        del done  # the error's traceback keeps what is here
+    else:
+        done.set_result(result)

@@ -143,7 +143,7 @@ class Session:
         elif self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
             begun = self._finish(starts_scene, prepared.result(), dtype)
         else:
-            begun = teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), dtype).result()
+            begun = teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), dtype, first=True).result()
         return self._stylizer.scene_starts[0], begun
 
     def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
