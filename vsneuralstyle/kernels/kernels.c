@@ -594,9 +594,7 @@ typedef struct {
     const void *here, *there;
     const float *flow;
     void *known;
-    float *lines_there; /* there, warped: (height + 2 radius, channels, columns), 0 around */
-    float *lines_here;  /* (height, channels, lanes of width) */
-    long height, width, channels, radius, columns;
+    long height, width, channels, radius;
     float pixels;
     int half;
 } Match;
@@ -606,71 +604,75 @@ INLINE long lanes(long width)
     return (width + LANES - 1) / LANES * LANES;
 }
 
-INLINE void warp_row(const Match *job, long row, int half)
+INLINE long line_of(long width, long radius) /* samples of a warped row's channel, with what is beside the picture */
 {
-    long channels = job->channels, plane = job->height * job->width, line = lanes(job->width), y = row - job->radius;
-    float *warped = job->lines_there + row * channels * job->columns;
-    memset(warped, 0, channels * job->columns * sizeof *warped);
+    return lanes(width) + lanes(2 * radius);
+}
+
+/* Row y of `there` along the flow -> warped (channels, line_of(width, radius)): in a line `radius` times 0, the samples, and 0; beyond the picture all is. */
+INLINE void warp_row(const Match *job, long y, float *warped, int half)
+{
+    long width = job->width, channels = job->channels, plane = job->height * width, line = line_of(width, job->radius);
+    memset(warped, 0, channels * line * sizeof *warped);
     if (y < 0 || y >= job->height)
         return;
-    float *own = job->lines_here + y * channels * line;
-    for (long first = 0; first < job->width; first += LANES) {
-        long count = remaining(first, job->width, LANES), start = y * job->width + first;
+    for (long first = 0; first < width; first += LANES) {
+        long count = remaining(first, width, LANES), start = y * width + first;
         float across[LANES] = {0}, down[LANES] = {0};
         memcpy(across, job->flow + start, count * sizeof *across);
         memcpy(down, job->flow + plane + start, count * sizeof *down);
         Taps columns[LANES], rows[LANES];
         Meeting meetings[LANES];
         for (long n = 0; n < LANES; n++) {
-            bilinear(&columns[n], (float)(first + n) + across[n] * job->pixels, job->width);
+            bilinear(&columns[n], (float)(first + n) + across[n] * job->pixels, width);
             bilinear(&rows[n], (float)y + down[n] * job->pixels, job->height);
-            meet(&meetings[n], &rows[n], &columns[n], 2, job->width, channels);
+            meet(&meetings[n], &rows[n], &columns[n], 2, width, channels);
         }
         for (long c = 0; c < channels; c += LANES) {
-            Floats there[LANES], here[LANES];
+            Floats there[LANES];
             for (long n = count; n < LANES; n++)
-                there[n] = here[n] = (Floats){0};
-            for (long n = 0; n < count; n++) {
+                there[n] = (Floats){0};
+            for (long n = 0; n < count; n++)
                 there[n] = sample(job->there, &meetings[n], 2, c, half);
-                here[n] = load(job->here, (start + n) * channels + c, half);
-            }
             transpose(there);
-            transpose(here);
-            for (long lane = 0; lane < LANES; lane++) {
-                store(warped, (c + lane) * job->columns + job->radius + first, there[lane], 0);
-                store(own, (c + lane) * line + first, here[lane], 0);
-            }
+            for (long lane = 0; lane < LANES; lane++)
+                store(warped, (c + lane) * line + job->radius + first, there[lane], 0);
         }
     }
 }
 
-static void warp_part(const void *data, long row)
+/* LANES pixels of a row of `here` from `first` on -> own (channels, LANES). */
+INLINE void gather(const Match *job, long y, long first, float *own, int half)
 {
-    const Match copy = *(const Match *)data, *job = &copy;
-    if (job->half)
-        warp_row(job, row, 1);
-    else
-        warp_row(job, row, 0);
+    long count = remaining(first, job->width, LANES), start = y * job->width + first;
+    for (long c = 0; c < job->channels; c += LANES) {
+        Floats here[LANES];
+        for (long n = 0; n < LANES; n++)
+            here[n] = n < count ? load(job->here, (start + n) * job->channels + c, half) : (Floats){0};
+        transpose(here);
+        for (long lane = 0; lane < LANES; lane++)
+            store(own, (c + lane) * LANES, here[lane], 0);
+    }
 }
 
-INLINE void volume_row(const Match *job, long y, long radius, int half)
+/* warped: of each row of the window about y what `warp_row` made of it. own: room for (channels, LANES). */
+INLINE void volume_row(const Match *job, long y, float *const *warped, float *own, long radius, int half)
 {
     long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
-    long plane = job->height * job->width, line = lanes(job->width);
+    long plane = job->height * job->width, line = line_of(job->width, radius);
     for (long first = 0; first < job->width; first += LANES) {
         Floats values[MOST_DISPLACEMENTS]; /* = {0} would be a call's worth of time, for each few pixels */
         for (long n = volume; n < MOST_DISPLACEMENTS && n % LANES; n++)
             values[n] = (Floats){0};
-        const float *own = job->lines_here + y * channels * line + first;
+        gather(job, y, first, own, half);
         for (long dy = 0; dy < across; dy++) {
-            const float *warped = job->lines_there + (y + dy) * channels * job->columns + first;
             Floats sums[MOST_ACROSS];
             for (long dx = 0; dx < across; dx++)
                 sums[dx] = (Floats){0};
             for (long c = 0; c < channels; c++) {
-                Floats here = load(own, c * line, 0);
+                Floats here = load(own, c * LANES, 0);
                 for (long dx = 0; dx < across; dx++)
-                    sums[dx] += here * load(warped, c * job->columns + dx, 0);
+                    sums[dx] += here * load(warped[dy], c * line + first + dx, 0);
             }
             for (long dx = 0; dx < across; dx++) {
                 Floats product = sums[dx] * (1 / (float)channels);
@@ -697,14 +699,30 @@ INLINE void volume_row(const Match *job, long y, long radius, int half)
     }
 }
 
-static void volume_part(const void *data, long y)
+/* A row, and of those about it what the worker's ring of warped rows hasn't. Which it has its first samples say, counted from 1 on: 0 is none. */
+INLINE void match_part(const Match *job, long y, float *room, long radius, int half)
+{
+    long across = 2 * radius + 1, size = job->channels * line_of(job->width, radius);
+    float *own = room + FIRST, *ring = own + job->channels * LANES, *warped[MOST_ACROSS];
+    for (long dy = 0; dy < across; dy++) {
+        long row = y + dy - radius, place = (row + across) % across;
+        warped[dy] = ring + place * size;
+        if (room[place] != (float)(row + across)) {
+            warp_row(job, row, warped[dy], half);
+            room[place] = (float)(row + across);
+        }
+    }
+    volume_row(job, y, warped, own, radius, half);
+}
+
+static void row_part(const void *data, long y, float *room)
 {
     const Match copy = *(const Match *)data, *job = &copy;
     switch (job->radius * 2 + job->half) {
-    case 4: volume_row(job, y, 2, 0); break;
-    case 5: volume_row(job, y, 2, 1); break;
-    case 6: volume_row(job, y, 3, 0); break;
-    case 7: volume_row(job, y, 3, 1); break;
+    case 4: match_part(job, y, room, 2, 0); break;
+    case 5: match_part(job, y, room, 2, 1); break;
+    case 6: match_part(job, y, room, 3, 0); break;
+    case 7: match_part(job, y, room, 3, 1); break;
     }
 }
 
@@ -714,18 +732,8 @@ static void volume_part(const void *data, long y)
 EXPORT int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width,
                  long channels, long radius, void *known, int half)
 {
-    long columns = lanes(width) + 2 * radius;
-    float *there_lines = malloc((height + 2 * radius) * channels * columns * sizeof *there_lines);
-    float *here_lines = malloc(height * channels * lanes(width) * sizeof *here_lines);
-    int result = there_lines && here_lines ? 0 : -1;
-    if (!result) {
-        Match job = {here, there, flow, known, there_lines, here_lines, height, width, channels, radius, columns, pixels, half};
-        share(fork, threads, warp_part, &job, height + 2 * radius);
-        share(fork, threads, volume_part, &job, height);
-    }
-    free(there_lines);
-    free(here_lines);
-    return result;
+    Match job = {here, there, flow, known, height, width, channels, radius, pixels, half};
+    return share_in_room(fork, threads, row_part, &job, height, FIRST + channels * (LANES + (2 * radius + 1) * line_of(width, radius)));
 }
 
 /* --- where LitePWCNet starts from ----------------------------------------------------------------------------------- */
@@ -734,7 +742,7 @@ enum { SUPPORT = 2 }; /* as litepwcnet.py has it */
 
 typedef struct {
     const void *scores;
-    float *out;
+    float *shares, *out; /* shares: of a row's places, (width, lanes(width)) */
     long height, width;
     int half;
 } Supported;
@@ -746,32 +754,63 @@ INLINE float share_of_neighbours(int here, int there, int size)
     return 1 / (float)((before < SUPPORT ? before : SUPPORT) + (after < SUPPORT ? after : SUPPORT) + 1);
 }
 
-/* A row of the first frame with each of the second: down the rows of both into `sums` (width + 2 SUPPORT, width + 2 SUPPORT), whose border is
- * 0, then along. */
-INLINE void supported_row(const Supported *job, long y, float *sums, int half)
+INLINE long summed(long width) /* samples of a line of sums, whose border is 0 */
 {
-    long height = job->height, width = job->width, line = width + 2 * SUPPORT, places = height * width;
-    memset(sums, 0, line * line * sizeof *sums);
+    return SUPPORT + lanes(width) + SUPPORT;
+}
+
+/* LANES scores from `at` on, and 0 for those behind the row's last one, of which there are `count`. */
+INLINE Floats scores_at(const Supported *job, long at, long count, int half)
+{
+    long all = job->height * job->width;
+    if (count < LANES && at + LANES > all * all) {
+        Floats some = {0};
+        for (long n = 0; n < count; n++)
+            some[n] = get(job->scores, at + n, half);
+        return some;
+    }
+    Words lane;
+    for (int n = 0; n < LANES; n++)
+        lane[n] = (uint32_t)n;
+    return select((Words)(lane < (uint32_t)count), load(job->scores, at, half), (Floats){0});
+}
+
+/* A place of the first frame with all of the second: down the columns of both -> sums (height, summed(width)). */
+INLINE void support_down(const Supported *job, long y, long x, float *sums, int half)
+{
+    long height = job->height, width = job->width, places = height * width;
     for (long v = 0; v < height; v++) {
         long before = -(y < v ? y : v), after = height - 1 - (y < v ? v : y);
         float share = share_of_neighbours((int)y, (int)v, (int)height);
-        for (long x = 0; x < width; x++) {
-            float *sum = sums + (x + SUPPORT) * line + SUPPORT;
-            memset(sum, 0, width * sizeof *sum);
+        for (long u = 0; u < width; u += LANES) {
+            Floats sum = {0};
             for (long d = before > -SUPPORT ? before : -SUPPORT; d <= after && d <= SUPPORT; d++)
-                for (long u = 0, at = ((y + d) * width + x) * places + (v + d) * width; u < width; u++)
-                    sum[u] += share * get(job->scores, at + u, half);
+                sum += share * scores_at(job, ((y + d) * width + x) * places + (v + d) * width + u, width - u, half);
+            store(sums, v * summed(width) + SUPPORT + u, sum, 0);
         }
-        for (long x = 0; x < width; x++) {
-            float *restrict out = job->out + (y * width + x) * places + v * width;
-            const float *restrict sum = sums + x * line;
-            for (int u = 0; u < width; u++) {
-                float total = 0;
-                for (long d = 0; d <= 2 * SUPPORT; d++)
-                    total += sum[d * (line + 1) + u];
-                out[u] = total * share_of_neighbours((int)x, u, (int)width);
+    }
+}
+
+/* A row of the first frame: of each place what `support_down` makes of it and of those beside it, which are in a ring, along the rows. */
+INLINE void supported_row(const Supported *job, long y, float *ring, int half)
+{
+    enum { ACROSS = 2 * SUPPORT + 1 };
+    long height = job->height, width = job->width, line = summed(width), size = height * line, places = height * width;
+    memset(ring, 0, ACROSS * size * sizeof *ring);
+    for (long x = -SUPPORT; x < width; x++) {
+        float *next = ring + (x + ACROSS + SUPPORT) % ACROSS * size;
+        if (x + SUPPORT < width)
+            support_down(job, y, x + SUPPORT, next, half);
+        else
+            memset(next, 0, size * sizeof *next);
+        for (long v = 0; v < height && x >= 0; v++)
+            for (long u = 0; u < width; u += LANES) {
+                Floats total = {0};
+                for (long d = 0; d < ACROSS; d++)
+                    total += load(ring, (x + d + ACROSS - SUPPORT) % ACROSS * size + v * line + d + u, 0);
+                total *= load(job->shares, x * lanes(width) + u, 0);
+                memcpy(job->out + (y * width + x) * places + v * width + u, &total, remaining(u, width, LANES) * sizeof *job->out);
             }
-        }
     }
 }
 
@@ -787,8 +826,16 @@ static void supported_part(const void *data, long y, float *sums)
 /* `litepwcnet.supported`: scores (height, width, height, width) -> the same size, float32. */
 EXPORT int supported(Fork fork, int threads, const void *scores, long height, long width, float *out, int half)
 {
-    Supported job = {scores, out, height, width, half};
-    return share_in_room(fork, threads, supported_part, &job, height, (width + 2 * SUPPORT) * (width + 2 * SUPPORT));
+    float *shares = malloc(width * lanes(width) * sizeof *shares);
+    if (!shares)
+        return -1;
+    for (long x = 0; x < width; x++)
+        for (long u = 0; u < lanes(width); u++)
+            shares[x * lanes(width) + u] = u < width ? share_of_neighbours((int)x, (int)u, (int)width) : 0;
+    Supported job = {scores, shares, out, height, width, half};
+    int result = share_in_room(fork, threads, supported_part, &job, height, (2 * SUPPORT + 1) * height * summed(width));
+    free(shares);
+    return result;
 }
 
 typedef struct {

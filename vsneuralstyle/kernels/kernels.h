@@ -77,8 +77,10 @@ static inline void share(Fork fork, int threads, void (*part)(const void *, long
     run(fork, &work);
 }
 
-/* As `share`, and each worker has room for `size` floats, where its parts begin with what the last one left. Returns 0, or -1 without
- * memory. */
+enum { FIRST = 16 }; /* samples */
+
+/* As `share`, and each worker has room for `size` floats, FIRST or more, of which the first of all are 0 at first; its parts begin with what the last one
+ * left. Returns 0, or -1 without memory. */
 static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *), const void *job, long parts, long size)
 {
     int workers = workers_for(fork, threads, parts);
@@ -87,6 +89,8 @@ static inline int share_in_room(Fork fork, int threads, void (*part)(const void 
                  .room = aligned_alloc(64, (size_t)(workers * padded) * sizeof(float))};
     if (!work.room)
         return -1;
+    for (int n = 0; n < workers; n++)
+        memset(work.room + n * padded, 0, FIRST * sizeof *work.room);
     run(fork, &work);
     free(work.room);
     return 0;
@@ -345,5 +349,8 @@ INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floa
 /* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
                  float *scale);
+
+int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale, int relu, const void *residual,
+              void *out, long pad, int half);
 
 #endif
