@@ -9,8 +9,10 @@ typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 int colors(Fork, int, const float *, long, long, long, long, float, float, const void *, const float *, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
-int convolve(Fork, int, const void *, long, long, long, long, const float *, int, int, long, const void *, int, const float *, long,
-             float, const float *, const float *, float, float *, void *, int, int);
+int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *, int, int);
+int chain(Fork, int, const void *, long, long, const void *, long, const float *, const float *, long, float *, int);
+int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
+int level(Fork, int, const void *, long, long, const void *, void *, void *, int);
 int enter(Fork, int, const float *, long, long, long, long, const void *, int, const float *, const float *, const float *, float, float *,
           void *, int);
 int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
@@ -21,9 +23,18 @@ int blend(Fork, int, const void *, const float *, const float *, const float *, 
            float, float *, float *, float *, int);
 int few(Fork, int, const void *, long, long, long, const float *, const float *, long, float *, int);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
+int supported(Fork, int, const void *, long, long, float *, int);
 int global_match(Fork, int, const void *, long, long, float, float *, int);
 int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
+
+typedef struct {
+    const void *weight;
+    const float *bias, *norm_weight, *norm_bias;
+    long inputs, outputs, reach;
+    float slope, eps;
+    int pairs, reflects;
+} Layer;
 
 static long from_to(long first, long last)
 {
@@ -42,6 +53,12 @@ static void *samples(long count, int half, float most)
             ((float *)memory)[n] = value;
     }
     return memory;
+}
+
+static Layer layer_of(long inputs, long outputs, long reach, int pairs, int reflects)
+{
+    long each = (reach == 4 ? 49 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs;
+    return (Layer){samples(each, pairs, 1), samples(outputs, 0, 1), NULL, NULL, inputs, outputs, reach, 0.1f, 1e-4f, pairs, reflects};
 }
 
 int main(int count, char **arguments)
@@ -73,11 +90,23 @@ int main(int count, char **arguments)
         const long reaches[] = {6, 8, 4, 7};
         long reach = reaches[n >> 2 & 3];
         int pairs = reach != 8 && n >> 4 & 1;
-        float *points = samples((reach == 4 ? 49 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs, pairs, 1), *biases = samples(outputs, 0, 1), *norm = samples(2 * outputs, 0, 1);
+        Layer layer = layer_of(inputs, outputs, reach, pairs, on);
         void *convolved = samples((reach == 4 ? 4 * height * width : reach == 7 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
                                   half_out, 1);
-        if (convolve(NULL, 1, x, height, width, channels, inputs, half_out ? scale : NULL, 1, on, reach, points, pairs, biases, outputs, 0.1f,
-                     NULL, NULL, 1e-4f, on ? NULL : norm, convolved, half, half_out))
+        float *norm = samples(2 * outputs, 0, 1);
+        if (convolve(NULL, 1, x, height, width, &layer, half_out ? scale : NULL, 1, on ? NULL : norm, convolved, half, half_out))
+            return 1;
+
+        /* Two for a block, of which the second goes on to others; and two of a level. */
+        long plain = pairs || on ? 6 : 8, halves = ((height + 1) / 2) * ((width + 1) / 2), planes = from_to(1, 2);
+        Layer layers[] = {layer_of(channels, channels, plain, pairs, on), layer_of(channels, channels, plain, pairs, 0),
+                          layer_of(channels, outputs, plain, pairs, 0), layer_of(inputs, channels, 7, pairs, 0),
+                          layer_of(channels, outputs, plain, pairs, 0)};
+        float *last = samples(9 * planes * outputs, 0, 1), *chained = samples(planes * height * width, 0, 1);
+        void *blocked = samples(size, half, 1), *raw = samples(halves * outputs, half, 1), *feature = samples(halves * outputs, half, 1);
+        if (blocks(NULL, 1, x, height, width, layers, 2, blocked, half) ||
+            chain(NULL, 1, x, height, width, layers, 3, last, layer.bias, planes, chained, half) ||
+            level(NULL, 1, x, height, width, layers + 3, raw, feature, half))
             return 1;
 
         float *first_points = samples((pairs ? 25 * 12 : 81 * 4) * 3 * 16, pairs, 1), *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
@@ -106,20 +135,26 @@ int main(int count, char **arguments)
         if (match(NULL, 1, x, there, flow, 2, height, width, channels, radius, known, half))
             return 1;
 
-        long planes = from_to(1, 2), rows = from_to(1, 6), columns = from_to(1, 9);
-        float *few_weights = samples(9 * planes * channels, 0, 1), *few_out = samples(planes * height * width, 0, 1);
-        float *unlike = samples(3 * height * width, 0, 1), *matched = samples(2 * rows * columns, 0, 1);
-        void *scores = samples(rows * columns * rows * columns, half, on ? 1e30f : 10);
-        if (few(NULL, 1, x, height, width, channels, few_weights, biases, planes, few_out, half) ||
+        long rows = from_to(1, 6), columns = from_to(1, 9), places = rows * columns;
+        float *few_weights = samples(9 * planes * channels, 0, 1), *support = samples(places * places, 0, 1), *few_out = samples(planes * height * width, 0, 1);
+        float *unlike = samples(3 * height * width, 0, 1), *matched = samples(2 * places, 0, 1);
+        void *scores = samples(places * places, half, on ? 1e30f : 10);
+        if (few(NULL, 1, x, height, width, channels, few_weights, layer.bias, planes, few_out, half) ||
             unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
+            supported(NULL, 1, scores, rows, columns, support, half) ||
             global_match(NULL, 1, scores, rows, columns, 0.2f, matched, half))
             return 1;
 
-        void *all[] = {few_weights, few_out, unlike, matched, scores, frame, previous, halved, first, shift, means, changes, x, out, residual, weight, bias, scale, points, biases, norm, convolved,
-                       first_points, last_points, sixteen, both, entered, drawn, shown, flow,
-                       warped, before, difference, mask, composite, blended, most, known, there};
+        void *all[] = {few_weights, few_out, support, unlike, matched, scores, frame, previous, halved, first, shift, means, changes, x, out, residual,
+                       weight, bias, scale, norm, convolved, last, chained, blocked, raw, feature, first_points, last_points, sixteen, both, entered,
+                       drawn, shown, flow, warped, before, difference, mask, composite, blended, most, known, there};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
+        Layer used[] = {layer, layers[0], layers[1], layers[2], layers[3], layers[4]};
+        for (unsigned i = 0; i < sizeof used / sizeof *used; i++) {
+            free((void *)used[i].weight);
+            free((void *)used[i].bias);
+        }
     }
     printf("%ld rounds\n", rounds);
     return 0;

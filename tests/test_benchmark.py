@@ -144,8 +144,8 @@ def test_operations_and_bytes_of_kernels(precision, size):
     """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 5x5, 324 for each."""
     x = torch.rand(1, 16, 9, 12).to(precision).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        weight = kernels.points(torch.rand(32, 16, 3, 3))
-        counted = count(lambda x: kernels.convolve(x, weight, torch.rand(32), 6)[0], (x,))
+        convolution = kernels.Convolution(kernels.points(torch.rand(32, 16, 3, 3)), torch.rand(32), 6)
+        counted = count(lambda x: kernels.convolve(x, convolution)[0], (x,))
         assert counted.layers == (Layer(2 * 3 * 3 * 36 * 16 * 32, 36 * 16 * 32 * 4, 16 * 9 * 12 * size, 32 * 9 * 12 * size, True),)
         x = torch.rand(1, 16, 10, 12).to(precision).contiguous(memory_format=torch.channels_last)
         weight = kernels.nine_points(torch.rand(3, 16, 9, 9))

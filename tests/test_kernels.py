@@ -87,7 +87,8 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, input
     net, norm = torch.nn.Conv2d(inputs, outputs, 3, padding=1), random_norm(kernels.whole(outputs))
     x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
     bias = F.pad(net.bias.detach(), (0, kernels.whole(outputs) - outputs))
-    ours, scale = kernels.convolve(x, kernels.points(net.weight, reach), bias, reach, slope=0.1, norm=(norm.weight, norm.bias, norm.eps))
+    weight, affine = kernels.points(net.weight, reach), (norm.weight, norm.bias, norm.eps)
+    ours, scale = kernels.convolve(x, kernels.Convolution(weight, bias, reach, slope=0.1, norm=affine))
     theirs = F.leaky_relu(net(x[:, :inputs].float()), 0.1)
     assert ours.dtype == precision
     torch.testing.assert_close(ours[:, :outputs].float(), theirs, **CLOSE[precision])
@@ -97,10 +98,43 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, input
         return
     scale = torch.randn(2, kernels.whole(inputs))
     scale[:, inputs:] = 0
-    ours, _ = kernels.convolve(x, kernels.points(net.weight, reach), bias, reach, scale=scale, relu=True, reflects=True, dtype=precision)
+    ours, _ = kernels.convolve(x, kernels.Convolution(weight, bias, reach, reflects=True), scale=scale, relu=True, dtype=precision)
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()[:, :inputs]
     torch.testing.assert_close(ours[:, :outputs].float(), F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), net.weight, net.bias),
                                **CLOSE[precision])
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (34, 51)])
+def test_convolutions_in_one_call_are_those_one_by_one(precision, height, width):
+    def convolution(inputs: int, outputs: int, reach: int = 6, normalises: bool = False) -> kernels.Convolution:
+        norm = (torch.rand(outputs), torch.randn(outputs), 1e-5) if normalises else None
+        weight = kernels.points(0.1 * torch.randn(outputs, inputs, 3, 3).to(precision), reach)
+        return kernels.Convolution(weight, torch.randn(outputs), reach, reflects=normalises, slope=1.0 if normalises else 0.1, norm=norm)
+
+    def only(result: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
+        return result[0]
+
+    x = lasting(torch.randn(1, 32, height, width), precision)
+    layers = [convolution(32, 48), convolution(48, 16), convolution(16, 32)]
+    last = kernels.few_weights(torch.randn(2, 32, 3, 3)), torch.randn(2)
+    theirs = x
+    for layer in layers:
+        theirs = only(kernels.convolve(theirs, layer))
+    assert torch.equal(kernels.chain(x, kernels.Layers(layers), *last), kernels.few(theirs, *last))
+
+    layers, theirs = [convolution(32, 32, normalises=True) for _ in range(6)], x
+    for first, second in zip(layers[::2], layers[1::2]):
+        y, scale = kernels.convolve(theirs, first)
+        theirs = kernels.normalise(*kernels.convolve(y, second, scale=scale, relu=True), residual=theirs)
+    assert torch.equal(kernels.blocks(x, kernels.Layers(layers)), theirs)
+
+    halving, second = convolution(32, 48, kernels.HALVING), convolution(48, 64, normalises=True)
+    raw, feature = kernels.level(x, kernels.Layers([halving, second]))
+    theirs, scale = kernels.convolve(only(kernels.convolve(x, halving)), second)
+    assert torch.equal(raw, theirs) and torch.equal(feature, kernels.normalise(theirs, scale))
 
 
 @needs_library
@@ -123,9 +157,10 @@ def test_convolve_enlarges_halves_and_multiplies_pairs(monkeypatch, pairs, preci
     net = copy.deepcopy(net).float()
     for border in ["reflect"] if reach == kernels.ENLARGING else ["zeros", "reflect"]:
         net.padding_mode = border  # which `UpsampledConv` doesn't look at
-        how = {"reflects": border == "reflect", "slope": 0.1, "norm": (norm.weight, norm.bias, norm.eps)}
-        plain, following = kernels.convolve(x, weight, bias, reach, **how)
-        after, _ = kernels.convolve(x, weight, bias, reach, scale=scale, relu=True, **how)
+        affine = norm.weight, norm.bias, norm.eps
+        convolution = kernels.Convolution(weight, bias, reach, reflects=border == "reflect", slope=0.1, norm=affine)
+        plain, following = kernels.convolve(x, convolution)
+        after, _ = kernels.convolve(x, convolution, scale=scale, relu=True)
         for ours, theirs in (plain, F.leaky_relu(net(x.float()), 0.1)), (after, F.leaky_relu(net(scaled), 0.1)):
             assert ours.shape == theirs.shape and ours.dtype == precision
             apart = relative(ours.float(), theirs)
@@ -321,7 +356,7 @@ def test_direct_convolutions_as_on_matrix_units(monkeypatch, net):
     exact["feature"] = exact["feature"].bfloat16()  # as a stage gets it
     monkeypatch.setattr("vsneuralstyle.kernels.net1.units", lambda: {"amx_bf16"})
     fused = fastest(usual)
-    assert fused.mask.layers[0].direct
+    assert fused.mask.layers[0].kernel is None  # PyTorch computes it
     theirs, ours = (stages(one, frame, previous, exact) for one in (usual, fused))
     for name, reference in exact.items():
         apart, as_usual = ((made[name].float() - reference).abs().mean() for made in (ours, theirs))

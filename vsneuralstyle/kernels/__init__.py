@@ -9,9 +9,9 @@ Pictures are (1, C, H, W), channels last, float32 or bfloat16.
 
 import ctypes
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from ctypes import c_float, c_int, c_long, c_void_p
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ctypes import byref, c_float, c_int, c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -71,12 +71,13 @@ def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
     if function.argtypes is None:  # the first call: each argument is of the same kind in all
         function.argtypes = [c_void_p, c_int, *(_C_TYPES.get(type(argument), c_void_p) for argument in arguments)]
     values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
-    # A profiler's mark takes as long as a small kernel.
-    mark = torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}") if torch.autograd._profiler_enabled() else nullcontext()
-    with mark:
+    if torch.autograd._profiler_enabled():  # its mark takes as long as a small kernel
+        with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
+            result = function(_fork(), torch.get_num_threads(), *values)
+    else:
         result = function(_fork(), torch.get_num_threads(), *values)
     if result:
-        raise MemoryError(f"no memory for {kernel} of {arguments[1:4]}")
+        raise MemoryError(f"no memory for {kernel} of {arguments[1:3]}")
 
 
 @dataclass(frozen=True)
@@ -249,45 +250,125 @@ def _nine_step(weight: Tensor) -> int:
     return 3 if weight.dtype == torch.bfloat16 else 5
 
 
+class Convolution:
+    """A 3x3 convolution of stride 1, of stride 2, or of what is enlarged to twice its size.
+
+    Args:
+        weight: as `points` makes it, for that reach. bias: (whole(outputs),) float32.
+        reflects: the border is the picture reflected (or enlarged and reflected), else 0.
+        slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
+        norm: weight, bias and eps of what comes next, as `statistics` has them; None: nothing is asked for.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        reach: int,
+        *,
+        reflects: bool = False,
+        slope: float = 1.0,
+        norm: tuple[Tensor | None, Tensor | None, float] | None = None,
+    ) -> None:
+        self.weight, self.reach, self.outputs, self.norms = weight, reach, weight.shape[1] * MULTIPLE, norm is not None
+        *affine, eps = norm or (None, None, 0.0)
+        self.kept = weight, bias, *affine  # the layer has no more than their addresses
+        addresses = (None if tensor is None else tensor.data_ptr() for tensor in self.kept)
+        inputs = weight[0].numel() // self.outputs
+        self.layer = _Layer(*addresses, inputs, self.outputs, reach, slope, eps, weight.dtype == torch.bfloat16, reflects)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Of what comes out, from the picture's."""
+        if self.reach == ENLARGING:
+            return 2 * height, 2 * width
+        return (-(-height // 2), -(-width // 2)) if self.reach == HALVING else (height, width)
+
+    def count(self, read: Tensor, written: Tensor) -> None:
+        """As `count_product`."""
+        size = written.shape[2:]
+        tiles = _tiles(*(n + 1 for n in size), 6) if self.reach == ENLARGING else _tiles(*size, 3 if self.reach == HALVING else self.reach - 2)
+        count_product(tiles * self.weight.numel(), self.weight, read, written)
+
+
+class _Layer(ctypes.Structure):
+    """A `Convolution`, as convolution.c has it."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "bias", "norm_weight", "norm_bias")),
+        *((name, c_long) for name in ("inputs", "outputs", "reach")),
+        *((name, c_float) for name in ("slope", "eps")),
+        *((name, c_int) for name in ("pairs", "reflects")),
+    ]
+
+
 def convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    reach: int,
-    *,
-    scale: Tensor | None = None,
-    relu: bool = False,
-    reflects: bool = False,
-    slope: float = 1.0,
-    norm: tuple[Tensor | None, Tensor | None, float] | None = None,
-    dtype: torch.dtype | None = None,
+    x: Tensor, convolution: Convolution, *, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """A 3x3 convolution, of stride 1, of stride 2, or of what is enlarged to twice its size.
+    """A 3x3 convolution.
 
     Args:
         x: the picture, of whole(inputs) channels, of which the last are 0.
-        weight: as `points` makes it, for that reach. bias: (whole(outputs),) float32.
         scale, relu: of x before the convolution, as `normalise` has them.
-        reflects: the border is x reflected (or enlarged and reflected), else 0.
-        slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
-        norm: weight, bias and eps of what comes next, as `statistics` has them.
         dtype: of what comes out; None: x's.
 
     Returns:
-        (1, whole(outputs), H, W), or of twice or half that size, and with `norm` the scale of it, as `statistics` gives it.
+        (1, whole(outputs), H, W), or of twice or half that size, and where `norm` is asked for the scale of it, as `statistics` gives it.
     """
-    channels, height, width = x.shape[1:]
-    in_pairs, outputs = weight.dtype == torch.bfloat16, weight.shape[1] * MULTIPLE
-    inputs = weight[0].numel() // outputs
-    size = [{ENLARGING: 2 * n, HALVING: -(-n // 2)}.get(reach, n) for n in (height, width)]
-    out = _empty(x, outputs, *size, dtype)
-    following = None if norm is None else torch.empty(2, outputs)
-    norm_weight, norm_bias, eps = norm or (None, None, 0.0)
-    _call("convolve", x, height, width, channels, inputs, scale, relu, reflects, reach, weight, in_pairs, bias, outputs, float(slope),
-          norm_weight, norm_bias, float(eps), following, out, _half(x), _half(out))
-    tiles = _tiles(*(n + 1 for n in size), 6) if reach == ENLARGING else _tiles(*size, 3 if reach == HALVING else reach - 2)
-    count_product(tiles * weight.numel(), weight, x, out)
+    height, width = x.shape[2:]
+    out = _empty(x, convolution.outputs, *convolution.size(height, width), dtype)
+    following = torch.empty(2, convolution.outputs) if convolution.norms else None
+    _call("convolve", x, height, width, byref(convolution.layer), scale, relu, following, out, _half(x), _half(out))
+    if _counted is not None:
+        convolution.count(x, out)
     return out, following
+
+
+class Layers:
+    """Convolutions that the kernels are called for together: with small pictures, or cold caches, Python takes longer than they do."""
+
+    def __init__(self, convolutions: Sequence[Convolution]) -> None:
+        self.convolutions = convolutions
+        self.array = (_Layer * len(convolutions))(*(one.layer for one in convolutions))
+
+    def count(self, x: Tensor) -> Tensor:
+        """As `Convolution.count`, for each of what the one before gives; returns what is like the last one's."""
+        for one in self.convolutions if _counted is not None else ():
+            written = torch.empty((1, one.outputs, *one.size(*x.shape[2:])), dtype=x.dtype, device="meta")
+            one.count(x, written)
+            x = written
+        return x
+
+
+def chain(x: Tensor, layers: Layers, weight: Tensor, bias: Tensor) -> Tensor:
+    """`convolve` by each of the layers, of stride 1 and without norms, and then `few`.
+
+    Args:
+        x: the picture, of whole(inputs) channels, of which the last are 0.
+        weight, bias: as `few` takes them.
+    """
+    (outputs, channels), size = weight.shape[2:], x.shape[2:]
+    out = torch.empty((1, outputs, *size))
+    _call("chain", x, *size, layers.array, len(layers.convolutions), weight, bias, outputs, out, _half(x))
+    count_product(out.numel() * 9 * channels, weight, layers.count(x), out)
+    return out
+
+
+def blocks(x: Tensor, layers: Layers) -> Tensor:
+    """Residual blocks, each of two layers of stride 1 with their norms and a ReLU between: like x."""
+    out = torch.empty_like(x)
+    _call("blocks", x, *x.shape[2:], layers.array, len(layers.convolutions), out, _half(x))
+    layers.count(x)
+    return out
+
+
+def level(x: Tensor, layers: Layers) -> tuple[Tensor, Tensor]:
+    """Two layers, the first of stride 2: what they make of x, and that normalised."""
+    halving, second = layers.convolutions
+    size = halving.size(*x.shape[2:])
+    raw, feature = (_empty(x, second.outputs, *size) for _ in range(2))
+    _call("level", x, *x.shape[2:], layers.array, raw, feature, _half(x))
+    layers.count(x)
+    return raw, feature
 
 
 def colors(

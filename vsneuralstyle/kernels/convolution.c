@@ -29,6 +29,15 @@ enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's 
  * a cache has room for a few only. */
 enum { APART = 16 };
 
+/* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is _Layer. */
+typedef struct {
+    const void *weight;
+    const float *bias, *norm_weight, *norm_bias;
+    long inputs, outputs, reach;
+    float slope, eps;
+    int pairs, reflects;
+} Layer;
+
 typedef struct {
     const void *x;
     const uint32_t *weight; /* float32, or pairs of bfloat16 */
@@ -388,33 +397,40 @@ static void convolve_part(const void *data, long part, float *room)
     }
 }
 
-/* x (height, width, channels), of whose channels the first `inputs` count and the others are 0 -> out, of that size, of twice of it (reach 4) or
+INLINE long size_after(const Layer *layer, long size) /* of what comes out, from x's */
+{
+    return layer->reach == ENLARGING ? 2 * size : layer->reach == HALVING ? (size + 1) / 2 : size;
+}
+
+/* x (height, width, whole(inputs)), of whose channels those behind the first `inputs` are 0 -> out, of that size, of twice of it (reach 4) or
  * half of it, rounded up (reach 7), and `outputs` channels, a multiple of 16.
  *
- * scale: x times the first `channels` of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
+ * Of the layer:
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
  * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, outputs / 16, inputs, 16), what `points` in __init__.py makes of the
  *     convolution's; with `pairs`, but for reach 8, bfloat16, (as many, outputs / 16, inputs / 2 rounded up, 16, 2). bias: (outputs).
  * slope: what is below 0 is multiplied by it at the end, 0 to 1.
- * norm_weight, norm_bias, eps, norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1,
- *     then norm_weight and norm_bias, which may be NULL; without `norm` none.
+ * norm_weight, norm_bias, eps: of `norm`; the first two may be NULL.
+ *
+ * scale: x times the first whole(inputs) of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
+ * norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1, then norm_weight and
+ *     norm_bias; NULL: they are not asked for.
  * half, half_out: of x and out. */
-EXPORT int convolve(Fork fork, int threads, const void *x, long height, long width, long channels, long inputs, const float *scale, int relu,
-                    int reflects, long reach, const void *weight, int pairs, const float *bias, long outputs, float slope,
-                    const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half, int half_out)
+EXPORT int convolve(Fork fork, int threads, const void *x, long height, long width, const void *layer, const float *scale, int relu, float *norm,
+                    void *out, int half, int half_out)
 {
-    long full_height = reach == ENLARGING ? 2 * height : reach == HALVING ? (height + 1) / 2 : height;
-    long full_width = reach == ENLARGING ? 2 * width : reach == HALVING ? (width + 1) / 2 : width;
-    long across = tiles_of(full_width, reach), count = across * tiles_of(full_height, reach), parts = parts_of(count);
-    long size = reach * reach * matrix_size(channels) + products_of(reach) * products_of(reach) * matrix_size(GROUP);
-    double *sums = norm ? malloc(parts * 2 * outputs * sizeof *sums) : NULL;
+    const Layer own = *(const Layer *)layer;
+    long full_height = size_after(&own, height), full_width = size_after(&own, width), channels = whole(own.inputs);
+    long across = tiles_of(full_width, own.reach), count = across * tiles_of(full_height, own.reach), parts = parts_of(count);
+    long size = own.reach * own.reach * matrix_size(channels) + products_of(own.reach) * products_of(own.reach) * matrix_size(GROUP);
+    double *sums = norm ? malloc(parts * 2 * own.outputs * sizeof *sums) : NULL;
     if (norm && !sums)
         return -1;
-    Convolve job = {x, weight, scale, bias, out, sums, height, width, full_height, full_width, channels, inputs, outputs, across, count, slope,
-                    reach, reflects, relu, half, half_out, pairs};
+    Convolve job = {x, own.weight, scale, own.bias, out, sums, height, width, full_height, full_width, channels, own.inputs, own.outputs, across,
+                    count, own.slope, own.reach, own.reflects, relu, half, half_out, own.pairs};
     int result = share_in_room(fork, threads, convolve_part, &job, parts, size);
     if (norm && !result)
-        normalising(sums, parts, outputs, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
+        normalising(sums, parts, own.outputs, (double)full_height * (double)full_width, own.norm_weight, own.norm_bias, own.eps, norm);
     free(sums);
     return result;
 }
@@ -501,6 +517,82 @@ EXPORT int few(Fork fork, int threads, const void *x, long height, long width, l
     Few job = {x, weight, bias, out, height, width, channels, outputs, half};
     share(fork, threads, few_part, &job, height);
     return 0;
+}
+
+/* --- several in one call -------------------------------------------------------------------------------------------- */
+
+/* Room of 64 bytes' alignment for so many samples, and behind them so many floats; NULL without memory. */
+static void *room_for(long count, int half, long more, float **behind)
+{
+    size_t size = ((size_t)count * (half ? 2 : 4) + 63) / 64 * 64;
+    char *room = aligned_alloc(64, size + ((size_t)more * sizeof **behind + 63) / 64 * 64);
+    *behind = room ? (float *)(room + size) : NULL;
+    return room;
+}
+
+/* `count` convolutions of stride 1, each of what the one before gives, and `few`: x (height, width, whole(inputs)) -> (outputs, height, width)
+ * float32. weight, bias, outputs: of `few`. */
+EXPORT int chain(Fork fork, int threads, const void *x, long height, long width, const void *layers, long count, const float *weight,
+                 const float *bias, long outputs, float *out, int half)
+{
+    const Layer *layer = layers;
+    long most = 0;
+    for (long n = 0; n < count; n++)
+        most = layer[n].outputs > most ? layer[n].outputs : most;
+    float *none;
+    long picture = height * width * most;
+    char *room = room_for(2 * picture, half, 0, &none);
+    int result = room ? 0 : -1;
+    for (long n = 0; n < count && !result; n++) {
+        char *to = room + n % 2 * picture * (half ? 2 : 4);
+        result = convolve(fork, threads, x, height, width, layer + n, NULL, 0, NULL, to, half, half);
+        x = to;
+    }
+    if (!result)
+        result = few(fork, threads, x, height, width, layer[count - 1].outputs, weight, bias, outputs, out, half);
+    free(room);
+    return result;
+}
+
+/* Residual blocks: of x (height, width, channels) two convolutions of stride 1 and `channels` outputs, normalised, a ReLU between, and x added; of
+ * that the next two. count: of convolutions, two or more. out: like x. */
+EXPORT int blocks(Fork fork, int threads, const void *x, long height, long width, const void *layers, long count, void *out, int half)
+{
+    const Layer *layer = layers;
+    long channels = layer->outputs, picture = height * width * channels;
+    float *scales;
+    char *first = room_for(2 * picture, half, 4 * channels, &scales);
+    int result = first ? 0 : -1;
+    for (long n = 0; n < count && !result; n += 2) {
+        char *second = first + picture * (half ? 2 : 4);
+        result = convolve(fork, threads, x, height, width, layer + n, NULL, 0, scales, first, half, half);
+        if (!result)
+            result = convolve(fork, threads, first, height, width, layer + n + 1, scales, 1, scales + 2 * channels, second, half, half);
+        if (!result)
+            result = normalise(fork, threads, second, height, width, channels, scales + 2 * channels, 0, x, out, 0, half);
+        x = out; /* of which each sample is read before it is written */
+    }
+    free(first);
+    return result;
+}
+
+/* A level of a pyramid of features: of x (height, width, whole(inputs)) a convolution of stride 2, and one of stride 1 -> raw (height / 2 rounded up,
+ * width / 2 rounded up, outputs), and feature, the same normalised. */
+EXPORT int level(Fork fork, int threads, const void *x, long height, long width, const void *layers, void *raw, void *feature, int half)
+{
+    const Layer *halving = layers, *second = halving + 1;
+    long rows = size_after(halving, height), columns = size_after(halving, width);
+    float *scale;
+    void *room = room_for(rows * columns * halving->outputs, half, 2 * second->outputs, &scale);
+    int result = room ? 0 : -1;
+    if (!result)
+        result = convolve(fork, threads, x, height, width, halving, NULL, 0, NULL, room, half, half);
+    if (!result)
+        result = convolve(fork, threads, room, rows, columns, second, NULL, 0, scale, raw, half, half);
+    if (!result)
+        result = normalise(fork, threads, raw, rows, columns, second->outputs, scale, 0, NULL, feature, 0, half);
+    free(room);
+    return result;
 }
 
 /* --- of a frame ------------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 """Net1 by the kernels: the same pictures, within rounding, as `vsneuralstyle.networks.net1.Net1`, which has the weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,26 +63,23 @@ class _Convolution:
         self.reflects = enlarges or convolution.padding_mode == "reflect"
         self.slope, self.norm = slope, norm
         outputs, inputs = convolution.weight.shape[:2]
-        self.bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(outputs) - outputs))
+        bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(outputs) - outputs))
         halves, dtype = convolution.stride[0] == 2, convolution.weight.dtype
-        self.direct = not enlarges and not halves and _direct_is_faster(dtype)
-        if self.direct:
+        self.kernel: kernels.Convolution | None = None
+        if enlarges or halves or not _direct_is_faster(dtype):
+            reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
+            self.kernel = kernels.Convolution(kernels.points(convolution.weight, reach), bias, reach, reflects=self.reflects, slope=slope, norm=norm)
+        else:
             spare = 0, 0, 0, 0, 0, kernels.whole(inputs) - inputs, 0, kernels.whole(outputs) - outputs
             self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
-            self.bias = self.bias.to(self.weight.dtype)
-        else:
-            self.reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
-            self.weight = kernels.points(convolution.weight, self.reach)
+            self.bias = bias.to(dtype)
 
     def __call__(
         self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """As `kernels.convolve`."""
-        if not self.direct:
-            return kernels.convolve(
-                x, self.weight, self.bias, self.reach, scale=scale, relu=relu, reflects=self.reflects, slope=self.slope, norm=self.norm,
-                dtype=dtype
-            )
+        if self.kernel:
+            return kernels.convolve(x, self.kernel, scale=scale, relu=relu, dtype=dtype)
         if self.reflects:
             x = kernels.normalise(x, scale, relu=relu, pad=1)
         x = F.conv2d(x, self.weight, self.bias, padding=0 if self.reflects else 1)
@@ -106,14 +103,23 @@ def _block(block: ConvBlock) -> _Convolution:
     return _Convolution(block[0], 1.0 if norm else 0.0, norm)
 
 
+def _together(convolutions: Sequence[_Convolution]) -> kernels.Layers | None:
+    """For a call of all of them; None where one is PyTorch's, or there is none."""
+    layers = [one.kernel for one in convolutions]
+    return kernels.Layers(layers) if layers and all(layers) else None
+
+
 class _Chain:
     """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
 
     def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, reach: int = 8) -> None:
         self.layers = [_Convolution(*layer, reach=reach) for layer in layers]
+        self.together = _together(self.layers)
         self.last = kernels.few_weights(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.together:
+            return kernels.chain(x, self.together, *self.last)
         for layer in self.layers:
             x, _ = layer(x)
         return kernels.few(x, *self.last)
@@ -127,13 +133,34 @@ class _Blocks:
             (_Convolution(block.branch[0][0], norm=_arguments(block.branch[0][1])),
              _Convolution(block.branch[1], norm=_arguments(block.branch[2]))) for block in blocks
         ]
+        self.together = _together([layer for block in self.blocks for layer in block])
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.together:
+            return kernels.blocks(x, self.together)
         for first, second in self.blocks:
             y, scale = first(x)
             y, scale = second(y, scale, relu=True)
             x = kernels.normalise(y, scale, residual=x)
         return x
+
+
+class _Level:
+    """A level of the flow network's pyramid: a convolution that halves, and one more, in float32 of that reach.
+
+    (1, C, H, W) -> what the next level takes, and the feature, both (1, C', ceil(H/2), ceil(W/2)).
+    """
+
+    def __init__(self, halving: nn.Sequential, second: nn.Sequential, reach: int) -> None:
+        self.halving = _Convolution(halving[0], halving[1].negative_slope)
+        self.second = _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS), reach)
+        self.together = _together([self.halving, self.second])
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.together:
+            return kernels.level(x, self.together)
+        x, scale = self.second(self.halving(x)[0])
+        return x, kernels.normalise(x, scale)
 
 
 class _Bank:
@@ -165,11 +192,8 @@ class FusedNet1(KernelNet1):
             # sees colors, 3 channels.
             halvings, seconds = zip(*self.flow.features)
             self.colors = kernels.colors_weight(halvings[0][0].weight), halvings[0][0].bias.detach().float(), halvings[0][1].negative_slope
-            self.halvings = [_Convolution(layer[0], layer[1].negative_slope) for layer in halvings[1:]]
-            self.seconds = [
-                _Convolution(layer[0], layer[1].negative_slope, (None, None, NORM_EPS) if n else None, _reach(n + 1))
-                for n, layer in enumerate(seconds)
-            ]
+            self.second = _Convolution(seconds[0][0], seconds[0][1].negative_slope, reach=_reach(1))
+            self.levels = [_Level(*layers, _reach(n)) for n, layers in enumerate(zip(halvings[1:], seconds[1:]), 2)]
             self.estimators = [
                 _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _reach(len(CHANNELS) - n))
                 for n, (estimator, predict) in enumerate(zip(self.flow.estimators, self.flow.predicts))
@@ -215,11 +239,11 @@ class FusedNet1(KernelNet1):
         # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
         rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
         mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x, _ = self.seconds[0](kernels.colors(frame, height, width, mean, 4.0, *self.colors, self.dtype))
+        x, _ = self.second(kernels.colors(frame, height, width, mean, 4.0, *self.colors, self.dtype))
         features = []
-        for halving, second in zip(self.halvings, self.seconds[1:]):
-            x, scale = second(halving(x)[0])
-            features.append(kernels.normalise(x, scale))
+        for level in self.levels:
+            x, feature = level(x)
+            features.append(feature)
         return tuple(features)
 
     def quarter(self, frame: Tensor) -> Tensor:
