@@ -13,7 +13,7 @@ int convolve(Fork, int, const void *, long, long, const void *, const float *, i
 int chain(Fork, int, const void *, long, long, const void *, long, const float *, const float *, long, float *, int);
 int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
 int level(Fork, int, const void *, long, long, const void *, void *, void *, int);
-int enter(Fork, int, const float *, long, long, long, long, const void *, int, const float *, const float *, const float *, float, float *,
+int enter(Fork, int, const float *, long, long, long, long, const void *, const float *, const float *, const float *, float, float *,
           void *, int);
 int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
@@ -109,10 +109,10 @@ int main(int count, char **arguments)
             level(NULL, 1, x, height, width, layers + 3, raw, feature, half))
             return 1;
 
-        float *first_points = samples((pairs ? 25 * 12 : 81 * 4) * 3 * 16, pairs, 1), *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
+        float *first_points = samples(81 * 4 * 3 * 16, 0, 1), *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
         float *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
         void *entered = samples(full_height * full_width * 16, half, 1);
-        if (enter(NULL, 1, frame, height, width, full_height, full_width, first_points, pairs, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
+        if (enter(NULL, 1, frame, height, width, full_height, full_width, first_points, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
             return 1;
         void *drawn = samples(full_height * full_width * 16, half, 3);
         float *shown = samples(3 * height * width, 0, 1);

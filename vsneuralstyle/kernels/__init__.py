@@ -219,23 +219,18 @@ _NINE = [sign * point for point in (1 / 4, 5 / 8, 9 / 8, 5 / 2) for sign in (1, 
 
 def nine_points(weight: Tensor) -> Tensor:
     """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it: (81, 2, 2, inputs, outputs) float32, or, of
-    `pairs`, bfloat16, of inputs where they are even, (25, 3, 3, inputs / 2, outputs, 2), else of columns and one of 0, (25, 3, 2, inputs,
-    outputs, 2).
+    `pairs`, bfloat16, (25, 3, 3, inputs / 2, outputs, 2). Colors, of which there is no even number, are multiplied in float32.
 
     Source: as `points`, F(5x5, 5x5) of the four 5x5 kernels in it, one line and column of them 0; of `pairs` F(3x3, 3x3) of the nine 3x3
     ones, at points that bear rounding.
     """
-    if not pairs(weight.dtype):
+    if weight.shape[1] % 2 or not pairs(weight.dtype):
         lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
         divisors = [prod(point - other for other in _NINE if other != point) for point in _NINE] + [1]
         return _kernels(F.pad(weight, (0, 1, 0, 1)), lines, divisors).float().contiguous()
     lines = [[-16, -8, -4], [16, -8, 4], [32, 40, 50], [-32, 40, -50], [0, 0, 1]]
     transformed = _kernels(weight, lines, [21, 21, 105, 105, 1])
-    if weight.shape[1] % 2:
-        transformed = F.pad(transformed, (0, 0, 0, 0, 0, 1)).unflatten(2, (2, 2)).permute(0, 1, 2, 4, 5, 3)
-    else:
-        transformed = transformed.unflatten(3, (-1, 2)).transpose(4, 5)
-    return transformed.bfloat16().contiguous()
+    return transformed.unflatten(3, (-1, 2)).transpose(4, 5).bfloat16().contiguous()
 
 
 def _kernels(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
@@ -432,7 +427,7 @@ def enter(
     """
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
-    _call("enter", frame, *frame.shape[2:], height, width, weight, weight.dtype == torch.bfloat16, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    _call("enter", frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
     count_product(_tiles(height, width, _nine_step(weight)) * weight.numel(), weight, frame, out)
     return out, scale
 

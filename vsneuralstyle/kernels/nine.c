@@ -5,8 +5,9 @@
  * the tiles of all four are the same ones, moved, and their products add up before they become outputs. At its points, 1/4, 5/8, 9/8, 5/2 and these
  * below 0, float32 loses 4e-6 of what comes out, twice as much as F(6x6, 3x3) does.
  *
- * bfloat16 doesn't bear that. A CPU that multiplies pairs of it, twice the work, takes the kernel as 3x3 of 3x3 by F(3x3, 3x3), tiles of 5x5 inputs,
- * 3 apart: at its points, 1/2, -1/2, 5/4 and -5/4, half as much is lost as at the usual ones, 0, 1, -1 and 2 (0.7 % for 1.4 %).
+ * bfloat16 doesn't bear that. A CPU that multiplies pairs of it, twice the work, takes the last layer's kernel as 3x3 of 3x3 by F(3x3, 3x3), tiles of
+ * 5x5 inputs, 3 apart: at its points, 1/2, -1/2, 5/4 and -5/4, half as much is lost as at the usual ones, 0, 1, -1 and 2 (0.7 % for 1.4 %). The first
+ * layer's inputs bear none: what a bright wall has of detail is less than bfloat16 rounds its brightness by. In float32 it is no slower.
  *
  * Pictures are as in kernels.c.
  */
@@ -171,10 +172,10 @@ INLINE void across(float (*columns)[LINE], long tile, Floats *d, int pairs)
 /* --- the first layer: colors to channels --------------------------------------------------------------------------- */
 
 /* A row of tiles, and one more -> points[points][COLORS][ENTER_COLUMNS]. */
-INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pairs)
+INLINE void enter_row(const Nine *job, long row, Part part, float *points)
 {
-    long step = step_of(pairs), reach = reach_of(pairs);
-    long height = job->height, width = job->width, left = part.column * step - PAD, tiles = part.columns + kernels_of(pairs) - 1;
+    long step = step_of(0), reach = reach_of(0);
+    long height = job->height, width = job->width, left = part.column * step - PAD, tiles = part.columns + kernels_of(0) - 1;
     for (long c = 0; c < COLORS; c++) {
         const float *plane = (const float *)job->x + c * height * width, *from[MOST_REACH];
         for (long n = 0; n < reach; n++)
@@ -191,68 +192,57 @@ INLINE void enter_row(const Nine *job, long row, Part part, void *points, int pa
                 Floats d[MOST_REACH];
                 for (long m = 0; m < reach; m++)
                     d[m] = load(lines[m][n], tile, 0);
-                to_points(d, pairs);
+                to_points(d, 0);
                 for (long m = 0; m < reach; m++)
                     store(lines[m][n], tile, d[m], 0);
             }
         for (long n = 0; n < reach; n++)
             for (long tile = 0; tile <= tiles; tile += LANES) {
                 Floats d[MOST_REACH];
-                across(lines[n], tile, d, pairs);
+                across(lines[n], tile, d, 0);
                 for (long m = 0; m < reach; m++)
-                    store(points, ((n * reach + m) * COLORS + c) * ENTER_COLUMNS + tile, d[m], pairs);
+                    store(points, ((n * reach + m) * COLORS + c) * ENTER_COLUMNS + tile, d[m], 0);
             }
     }
 }
 
-/* TILES tiles side by side, from `tile` on, at one point -> products[TILES][CHANNELS]. rows: the points of as many rows of tiles as
- * there are kernels. weight[kernels][kernels][COLORS][CHANNELS]; of `pairs`, which are of tiles side by side, [3][2][COLORS][CHANNELS], the last with
- * a 0. */
-INLINE void enter_product(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
+/* TILES tiles side by side, from `tile` on, at one point -> products[TILES][CHANNELS]. rows: the points of as many rows of tiles as there are
+ * kernels. weight[kernels][kernels][COLORS][CHANNELS]. A function of its own, as `multiply` in convolution.c. */
+static NOINLINE void enter_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products)
 {
     enum { WIDE = CHANNELS / LANES };
-    long sample = pairs ? 2 : 4, kernels = kernels_of(pairs);
     Floats sums[TILES][WIDE];
     for (long n = 0; n < TILES; n++)
         for (long v = 0; v < WIDE; v++)
             sums[n][v] = (Floats){0};
-    for (long i = 0; i < kernels; i++)
-        for (long j = 0; j < kernels; j += pairs ? 2 : 1)
+    for (long i = 0; i < kernels_of(0); i++)
+        for (long j = 0; j < kernels_of(0); j++)
 #pragma GCC unroll 1
             for (long c = 0; c < COLORS; c++, weight += CHANNELS) {
-                const char *points = (const char *)rows[i] + ((point * COLORS + c) * ENTER_COLUMNS + tile + j) * sample;
+                const float *points = rows[i] + (point * COLORS + c) * ENTER_COLUMNS + tile + j;
                 OPAQUE(points);
                 Words w[WIDE];
                 for (long v = 0; v < WIDE; v++)
                     w[v] = load_words(weight + v * LANES);
                 for (long n = 0; n < TILES; n++)
                     for (long v = 0; v < WIDE; v++)
-                        sums[n][v] = add_products(sums[n][v], points + n * sample, w[v], pairs);
+                        sums[n][v] = add_products(sums[n][v], points + n, w[v], 0);
             }
     for (long n = 0; n < TILES; n++)
         for (long v = 0; v < WIDE; v++)
             store(products, n * CHANNELS + v * LANES, sums[n][v], 0);
 }
 
-/* A function of its own, as `multiply` in convolution.c. */
-static NOINLINE void enter_multiply(float *const *rows, long point, long tile, const uint32_t *weight, float *products, int pairs)
-{
-    if (pairs)
-        enter_product(rows, point, tile, weight, products, 1);
-    else
-        enter_product(rows, point, tile, weight, products, 0);
-}
-
 /* Products[points][TILES][CHANNELS] of `count` tiles side by side, of which the first is in that row and column -> their outputs, and these's sums. */
-INLINE void enter_finish(const Nine *job, long row, long column, long count, const float *products, double *sums, int half, int pairs)
+INLINE void enter_finish(const Nine *job, long row, long column, long count, const float *products, double *sums, int half)
 {
-    long step = step_of(pairs), top = row * step, left = column * step;
+    long step = step_of(0), top = row * step, left = column * step;
     long rows = remaining(top, job->full_height, step), width = remaining(left, job->full_width, count * step);
     for (long c = 0; c < CHANNELS; c += LANES) {
         Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
         for (long n = 0; n < count; n++) {
             Floats m[MOST_STEP][MOST_REACH];
-            outputs_of(products + n * CHANNELS + c, TILES * CHANNELS, m, pairs);
+            outputs_of(products + n * CHANNELS + c, TILES * CHANNELS, m, 0);
             if (n == 0)
                 about = m[0][0] + bias;
             for (long i = 0; i < step; i++)
@@ -269,56 +259,46 @@ INLINE void enter_finish(const Nine *job, long row, long column, long count, con
     }
 }
 
-INLINE void enter_tiles(const Nine *job, long n, float *ring, int pairs)
+static void enter_part(const void *data, long n, float *ring)
 {
-    long kernels = kernels_of(pairs), all = points_of(pairs);
-    long size = all * COLORS * ENTER_COLUMNS, weights = kernels * COLORS * (pairs ? 2 : kernels) * CHANNELS;
+    const Nine copy = *(const Nine *)data, *job = &copy;
+    long kernels = kernels_of(0), all = points_of(0), size = all * COLORS * ENTER_COLUMNS, weights = kernels * kernels * COLORS * CHANNELS;
     float *products = ring + kernels * size, *rows[MOST_KERNELS];
     Part part = part_at(job, n);
     double *sums = job->sums + n * 2 * CHANNELS;
     memset(sums, 0, 2 * CHANNELS * sizeof *sums);
     for (long row = 0; row < part.rows + kernels - 1; row++) {
-        enter_row(job, part.row + row, part, ring + row % kernels * size, pairs);
+        enter_row(job, part.row + row, part, ring + row % kernels * size);
         long done = row - (kernels - 1);
         if (done < 0)
             continue;
-        rows_of(ring, size, done, rows, pairs);
+        rows_of(ring, size, done, rows, 0);
         for (long tile = 0; tile < part.columns; tile += TILES) {
             for (long point = 0; point < all; point++)
-                enter_multiply(rows, point, tile, job->weight + point * weights, products + point * TILES * CHANNELS, pairs);
+                enter_multiply(rows, point, tile, job->weight + point * weights, products + point * TILES * CHANNELS);
             long count = remaining(tile, part.columns, TILES);
             if (job->half)
-                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 1, pairs);
+                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 1);
             else
-                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 0, pairs);
+                enter_finish(job, part.row + done, part.column + tile, count, products, sums, 0);
         }
     }
 }
 
-static void enter_part(const void *data, long n, float *ring)
-{
-    const Nine copy = *(const Nine *)data, *job = &copy;
-    if (job->pairs)
-        enter_tiles(job, n, ring, 1);
-    else
-        enter_tiles(job, n, ring, 0);
-}
-
 /* frame (3, height, width) float32, its border repeated to the full size and reflected beyond -> out (full_height, full_width, 16).
  *
- * weight: (81, 2, 2, 3 colors, 16), what `nine_points` in __init__.py makes of the convolution's; with `pairs`, bfloat16, (25, 3, 2, 3 colors,
- *     16, 2), the last of the four columns 0. bias: (16).
+ * weight: (81, 2, 2, 3 colors, 16), what `nine_points` in __init__.py makes of the convolution's. bias: (16).
  * norm_weight, norm_bias, eps, norm: as `convolve` has them. */
 EXPORT int enter(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, const void *weight,
-                 int pairs, const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
+                 const float *bias, const float *norm_weight, const float *norm_bias, float eps, float *norm, void *out, int half)
 {
     Nine job = {.x = frame, .weight = weight, .bias = bias, .out = out, .height = height, .width = width,
-                .full_height = full_height, .full_width = full_width, .half = half, .pairs = pairs, .part_columns = ENTER_ACROSS};
+                .full_height = full_height, .full_width = full_width, .half = half, .part_columns = ENTER_ACROSS};
     count_parts(&job);
     job.sums = malloc(job.parts * 2 * CHANNELS * sizeof *job.sums);
     if (!job.sums)
         return -1;
-    long size = points_of(pairs) * (kernels_of(pairs) * COLORS * ENTER_COLUMNS + TILES * CHANNELS);
+    long size = points_of(0) * (kernels_of(0) * COLORS * ENTER_COLUMNS + TILES * CHANNELS);
     int result = share_in_room(fork, threads, enter_part, &job, job.parts, size);
     if (!result)
         normalising(job.sums, job.parts, CHANNELS, (double)full_height * (double)full_width, norm_weight, norm_bias, eps, norm);
