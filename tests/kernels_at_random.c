@@ -1,14 +1,12 @@
 /* Calls every kernel with buffers of exactly the size that it says, at random sizes: kernels_at_random ROUNDS. test_kernels.py
  * builds it with sanitizers, which end it where a kernel reads or writes beside them. */
 
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
+#include "kernels.h"
+
 int colors(Fork, int, const float *, long, long, long, long, float, float, const void *, const float *, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
-int normalise(Fork, int, const void *, long, long, long, const float *, int, const void *, void *, long, int);
 int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *, int, int);
 int chain(Fork, int, const void *, long, long, const void *, long, const float *, const float *, long, float *, int);
 int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
@@ -27,14 +25,6 @@ int supported(Fork, int, const void *, long, long, float *, int);
 int global_match(Fork, int, const void *, long, long, float, float *, int);
 int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float *, int);
 int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
-
-typedef struct {
-    const void *weight;
-    const float *bias, *norm_weight, *norm_bias;
-    long inputs, outputs, reach;
-    float slope, eps;
-    int pairs, reflects;
-} Layer;
 
 static long from_to(long first, long last)
 {

@@ -449,7 +449,7 @@ def test_kernels_stay_within_their_memory(tmp_path):
     program = tmp_path / "kernels"
     built = subprocess.run(
         [compiler, "-std=c11", "-O1", "-g", "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-         "-o", program, *SOURCES, Path(__file__).with_name("kernels_at_random.c"), "-lm"], capture_output=True, text=True)
+         "-I", SOURCES[0].parent, "-o", program, *SOURCES, Path(__file__).with_name("kernels_at_random.c"), "-lm"], capture_output=True, text=True)
     if "libasan" in built.stderr or "libubsan" in built.stderr:
         pytest.skip(f"{compiler} has no sanitizers: {built.stderr.splitlines()[-1]}")
     assert built.returncode == 0, built.stderr

@@ -10,7 +10,7 @@ Pictures are (1, C, H, W), channels last, float32 or bfloat16.
 import ctypes
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ctypes import byref, c_float, c_int, c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -71,10 +71,9 @@ def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
     if function.argtypes is None:  # the first call: each argument is of the same kind in all
         function.argtypes = [c_void_p, c_int, *(_C_TYPES.get(type(argument), c_void_p) for argument in arguments)]
     values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
-    if torch.autograd._profiler_enabled():  # its mark takes as long as a small kernel
-        with torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}"):
-            result = function(_fork(), torch.get_num_threads(), *values)
-    else:
+    # A profiler's mark takes as long as a small kernel.
+    mark = torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}") if torch.autograd._profiler_enabled() else nullcontext()
+    with mark:
         result = function(_fork(), torch.get_num_threads(), *values)
     if result:
         raise MemoryError(f"no memory for {kernel} of {arguments[1:3]}")

@@ -29,15 +29,6 @@ enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's 
  * a cache has room for a few only. */
 enum { APART = 16 };
 
-/* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is _Layer. */
-typedef struct {
-    const void *weight;
-    const float *bias, *norm_weight, *norm_bias;
-    long inputs, outputs, reach;
-    float slope, eps;
-    int pairs, reflects;
-} Layer;
-
 typedef struct {
     const void *x;
     const uint32_t *weight; /* float32, or pairs of bfloat16 */

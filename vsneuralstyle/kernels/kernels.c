@@ -759,20 +759,24 @@ INLINE long summed(long width) /* samples of a line of sums, whose border is 0 *
     return SUPPORT + lanes(width) + SUPPORT;
 }
 
+INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
+{
+    if (count >= LANES)
+        return load(samples, at, half);
+    Floats values = (Floats){0} - __builtin_inff();
+    for (long n = 0; n < count; n++)
+        values[n] = get(samples, at + n, half);
+    return values;
+}
+
 /* LANES scores from `at` on, and 0 for those behind the row's last one, of which there are `count`. */
 INLINE Floats scores_at(const Supported *job, long at, long count, int half)
 {
-    long all = job->height * job->width;
-    if (count < LANES && at + LANES > all * all) {
-        Floats some = {0};
-        for (long n = 0; n < count; n++)
-            some[n] = get(job->scores, at + n, half);
-        return some;
-    }
+    long places = job->height * job->width, behind = places * places - at; /* all that is there to be read */
     Words lane;
     for (int n = 0; n < LANES; n++)
         lane[n] = (uint32_t)n;
-    return select((Words)(lane < (uint32_t)count), load(job->scores, at, half), (Floats){0});
+    return select((Words)(lane < (uint32_t)count), load_some(job->scores, at, behind, half), (Floats){0});
 }
 
 /* A place of the first frame with all of the second: down the columns of both -> sums (height, summed(width)). */
@@ -846,16 +850,6 @@ typedef struct {
     float sure;
     int half;
 } Global;
-
-INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
-{
-    if (count >= LANES)
-        return load(samples, at, half);
-    Floats values = (Floats){0} - __builtin_inff();
-    for (long n = 0; n < count; n++)
-        values[n] = get(samples, at + n, half);
-    return values;
-}
 
 INLINE void column_sums(const Global *job, long first, int half)
 {

@@ -346,6 +346,15 @@ INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floa
     }
 }
 
+/* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is _Layer. */
+typedef struct {
+    const void *weight;
+    const float *bias, *norm_weight, *norm_bias;
+    long inputs, outputs, reach;
+    float slope, eps;
+    int pairs, reflects;
+} Layer;
+
 /* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
                  float *scale);
