@@ -5,26 +5,34 @@
 
 #include "kernels.h"
 
-int colors(Fork, int, const float *, long, long, long, long, float, float, const void *, const float *, float, void *, int);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *, int, int);
-int chain(Fork, int, const void *, long, long, const void *, long, const float *, const float *, long, float *, int);
 int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
-int level(Fork, int, const void *, long, long, const void *, void *, void *, int);
+int look(Fork, int, const float *, long, long, long, long, float, const void *, const float *, float, const void *, long, void *const *, int);
+int motion(Fork, int, const void *const *, const void *const *, const void *, int, const void *, long, float, long, long, const float *, float,
+           float *, int);
 int enter(Fork, int, const float *, long, long, long, long, const void *, const float *, const float *, const float *, float, float *,
           void *, int);
 int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
-int change(Fork, int, const float *, const float *, long, long, float *);
-int follow(Fork, int, const float *, const float *, const void *, const float *, long, long, long, int, float *, void *, int);
-int blend(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, float, float, float, float,
-           float, float *, float *, float *, int);
-int few(Fork, int, const void *, long, long, long, const float *, const float *, long, float *, int);
+int change(Fork, int, const float *, const float *, long, long, float, float *);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
-int supported(Fork, int, const void *, long, long, float *, int);
-int global_match(Fork, int, const void *, long, long, float, float *, int);
-int sharpened(Fork, int, const float *, const void *, const float *, long, long, long, float *, int);
-int match(Fork, int, const void *, const void *, const float *, float, long, long, long, long, void *, int);
+int compose(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
+            float, float, float, float *, float *, int);
+
+/* As flow.c has them. */
+typedef struct {
+    const void *weight;
+    const float *bias;
+    int pairs;
+    float sure;
+} Start;
+
+typedef struct {
+    Chain chain;
+    long channels, radius;
+    float pixels;
+} Estimator;
 
 static long from_to(long first, long last)
 {
@@ -51,6 +59,12 @@ static Layer layer_of(long inputs, long outputs, long reach, int pairs, int refl
     return (Layer){samples(each, pairs, 1), samples(outputs, 0, 1), NULL, NULL, inputs, outputs, reach, 0.1f, 1e-4f, pairs, reflects};
 }
 
+static void forget(Layer layer)
+{
+    free((void *)layer.weight);
+    free((void *)layer.bias);
+}
+
 int main(int count, char **arguments)
 {
     long rounds = count > 1 ? atol(arguments[1]) : 1;
@@ -60,15 +74,10 @@ int main(int count, char **arguments)
         float *frame = samples(3 * height * width, 0, 1), *previous = samples(3 * height * width, 0, 1);
 
         long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5), pad = from_to(0, 4);
-        void *halved = samples((full_height + 1) / 2 * ((full_width + 1) / 2) * 16, half, 1);
-        float *first = samples(27 * 16, 0, 1), *shift = samples(16, 0, 1);
-        if (colors(NULL, 1, frame, height, width, full_height, full_width, 0.5f, 4, first, shift, 0.1f, halved, half))
-            return 1;
-
         long quarters = ((height + 3) / 4) * ((width + 3) / 4);
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
         quarter(NULL, 1, frame, height, width, means);
-        change(NULL, 1, frame, previous, height, width, changes);
+        change(NULL, 1, frame, previous, height, width, on ? 1 : 0, changes);
 
         void *x = samples(size, half, 50), *out = samples((height + 2 * pad) * (width + 2 * pad) * channels, half, 1);
         void *residual = samples(size, half, 1);
@@ -87,16 +96,42 @@ int main(int count, char **arguments)
         if (convolve(NULL, 1, x, height, width, &layer, half_out ? scale : NULL, 1, on ? NULL : norm, convolved, half, half_out))
             return 1;
 
-        /* Two for a block, of which the second goes on to others; and two of a level. */
-        long plain = pairs || on ? 6 : 8, halves = ((height + 1) / 2) * ((width + 1) / 2), planes = from_to(1, 2);
+        /* Two for a block, of which the second goes on to others. */
+        long plain = pairs || on ? 6 : 8, planes = from_to(1, 2);
         Layer layers[] = {layer_of(channels, channels, plain, pairs, on), layer_of(channels, channels, plain, pairs, 0),
-                          layer_of(channels, outputs, plain, pairs, 0), layer_of(inputs, channels, 7, pairs, 0),
                           layer_of(channels, outputs, plain, pairs, 0)};
-        float *last = samples(9 * planes * outputs, 0, 1), *chained = samples(planes * height * width, 0, 1);
-        void *blocked = samples(size, half, 1), *raw = samples(halves * outputs, half, 1), *feature = samples(halves * outputs, half, 1);
+        Chain chained = {layers, 3, samples(9 * planes * outputs, 0, 1), layer.bias, planes};
+        void *blocked = samples(size, half, 1);
+        float *drawn_planes = samples(planes * height * width, 0, 1), *base = samples(planes * height * width, 0, 1);
         if (blocks(NULL, 1, x, height, width, layers, 2, blocked, half) ||
-            chain(NULL, 1, x, height, width, layers, 3, last, layer.bias, planes, chained, half) ||
-            level(NULL, 1, x, height, width, layers + 3, raw, feature, half))
+            chain(NULL, 1, x, height, width, &chained, on ? base : NULL, drawn_planes, half))
+            return 1;
+
+        /* Features of one to three levels, of which the first is the coarsest, and the flow between two of them. */
+        enum { MOST = 3 };
+        long levels = from_to(1, MOST), squares = n >> 5 & 1, rows = (full_height + 1) / 2, columns = (full_width + 1) / 2;
+        float *first = samples(27 * 16, 0, 1), *shift = samples(16, 0, 1);
+        Layer seen[1 + 2 * MOST], estimating[MOST];
+        Estimator estimators[MOST];
+        void *features[MOST], *here[MOST], *there[MOST];
+        seen[0] = layer_of(16, 16 * from_to(1, 2), plain, pairs, 0);
+        for (long level = 0; level < levels; level++) {
+            long coarse = levels - 1 - level, radius = from_to(2, 3), wide = 16 * from_to(1, 3), known = (2 * radius + 1) * (2 * radius + 1) + wide + 2;
+            rows = (rows + 1) / 2, columns = (columns + 1) / 2;
+            seen[2 * level + 1] = layer_of(seen[2 * level].outputs, 16 * from_to(1, 3), 7, pairs, 0);
+            seen[2 * level + 2] = layer_of(seen[2 * level + 1].outputs, wide, plain, pairs, 0);
+            features[level] = samples(rows * columns * wide, half, 1);
+            here[coarse] = samples(rows * columns * wide, half, on ? 1e10f : 2), there[coarse] = samples(rows * columns * wide, half, 2);
+            estimating[coarse] = layer_of(known, outputs, plain, pairs, 0);
+            estimators[coarse] = (Estimator){{&estimating[coarse], 1, samples(9 * 2 * outputs, 0, 1), samples(2, 0, 1), 2}, wide, radius, 0.6f};
+        }
+        if (look(NULL, 1, frame, height, width, full_height, full_width, 4, first, shift, 0.1f, seen, levels, features, half))
+            return 1;
+        long finest_height = ((full_height + 1) / 2 + 1) / 2, finest_width = ((full_width + 1) / 2 + 1) / 2, widest = estimators[0].channels;
+        Start start = {samples(widest * widest, pairs, 1), samples(widest, 0, 1), pairs, 0.05f};
+        float *moved = samples(2 * finest_height * finest_width, 0, 1), *altered = samples(finest_height * finest_width, 0, 1);
+        if (motion(NULL, 1, (const void *const *)here, (const void *const *)there, &start, (int)squares, estimators, levels, 20, finest_height,
+                   finest_width, on ? altered : NULL, 0.5f, moved, half))
             return 1;
 
         float *first_points = samples(81 * 4 * 3 * 16, 0, 1), *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
@@ -109,41 +144,28 @@ int main(int count, char **arguments)
         if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points, pairs, sixteen, shown, height, width, half))
             return 1;
 
-        float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *warped = samples(size, 0, 1), *before = samples(size, 0, 3);
-        void *difference = samples(height * width * (channels + 16), half, 1);
-        float *mask = samples(height * width, 0, 200);
-        float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1), *most = samples(height * width, 0, 1);
+        float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *before = samples(size, 0, 3), *unlike = samples(3 * height * width, 0, 1);
+        float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
-        follow(NULL, 1, before, flow, x, frame, height, width, channels, on, warped, difference, half);
-        blend(NULL, 1, x, warped, mask, flow, on ? flow : NULL, height, width, channels, 0.5f, 0.75f, 0.5f, 0.1f, 0.2f, composite, blended, most, half);
-
-        if (sharpened(NULL, 1, composite, x, most, height, width, channels, warped, half))
+        Layer masking = layer_of(channels + 3, 16, plain, pairs, 0);
+        Chain mask = {&masking, 1, samples(9 * 16, 0, 1), sixteen, 1};
+        if (unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
+            compose(NULL, 1, x, before, flow, frame, on ? flow : NULL, height, width, channels, on, &mask, 0.5f, 0.75f, 0.5f, 0.1f,
+                    half ? 0.2f : 0, composite, blended, half))
             return 1;
 
-        long radius = from_to(2, 3), across = 2 * radius + 1;
-        void *known = samples(height * width * ((across * across + channels + 2 + 15) / 16 * 16), half, 1), *there = samples(size, half, 1);
-        if (match(NULL, 1, x, there, flow, 2, height, width, channels, radius, known, half))
-            return 1;
-
-        long rows = from_to(1, 6), columns = from_to(1, 9), places = rows * columns;
-        float *few_weights = samples(9 * planes * channels, 0, 1), *support = samples(places * places, 0, 1), *few_out = samples(planes * height * width, 0, 1);
-        float *unlike = samples(3 * height * width, 0, 1), *matched = samples(2 * places, 0, 1);
-        void *scores = samples(places * places, half, on ? 1e30f : 10);
-        if (few(NULL, 1, x, height, width, channels, few_weights, layer.bias, planes, few_out, half) ||
-            unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
-            supported(NULL, 1, scores, rows, columns, support, half) ||
-            global_match(NULL, 1, scores, rows, columns, 0.2f, matched, half))
-            return 1;
-
-        void *all[] = {few_weights, few_out, support, unlike, matched, scores, frame, previous, halved, first, shift, means, changes, x, out, residual,
-                       weight, bias, scale, norm, convolved, last, chained, blocked, raw, feature, first_points, last_points, sixteen, both, entered,
-                       drawn, shown, flow, warped, before, difference, mask, composite, blended, most, known, there};
+        void *all[] = {frame, previous, means, changes, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
+                       drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, sixteen,
+                       both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
-        Layer used[] = {layer, layers[0], layers[1], layers[2], layers[3], layers[4]};
-        for (unsigned i = 0; i < sizeof used / sizeof *used; i++) {
-            free((void *)used[i].weight);
-            free((void *)used[i].bias);
+        forget(layer), forget(masking), forget(seen[0]);
+        for (long i = 0; i < 3; i++)
+            forget(layers[i]);
+        for (long level = 0; level < levels; level++) {
+            forget(seen[2 * level + 1]), forget(seen[2 * level + 2]), forget(estimating[level]);
+            free(features[level]), free(here[level]), free(there[level]);
+            free((void *)estimators[level].chain.weight), free((void *)estimators[level].chain.bias);
         }
     }
     printf("%ld rounds\n", rounds);

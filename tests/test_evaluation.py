@@ -619,7 +619,7 @@ def test_evaluate_sums_several_styles_up(tmp_path, clip, model_dir, vgg, monkeyp
     out = tmp_path / "out"
     arguments = ("--style", "candy", "muse", "--model-dir", tmp_path, "--device", "cpu", "--clips", tmp_path / "disc.mkv",
                  "--cache", tmp_path / "cache", "--vgg", vgg, "--painting", tmp_path / "candy.png", tmp_path / "muse.png",
-                 "--layers", "--variant", f"again={tmp_path}/{{style}}.safetensors", "--intervals", "1", "--out", out)
+                 "--layers", "--variant", f"again={tmp_path}/{{style}}.safetensors", "--intervals", "1", "--precision", "float32", "--out", out)
     assert evaluate(*arguments, "--sintel", tmp_path / "sintel") == 0
     texts = [(out / name).read_text() for name in ("candy/report.md", "muse/report.md", "summary.md")]
     assert "\n".join(texts) == capsys.readouterr().out

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
+from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer, kernels
 from vsneuralstyle.cpu import computing_by, openmp
 from vsneuralstyle.graphs import Graphed
+from vsneuralstyle.kernels.net1 import FusedNet1
 
 THREADS_BEFORE = torch.get_num_threads()
 
@@ -92,8 +93,9 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     other._remembers = False
     made, matched, make = [], [], one._steps.make
     one._steps = one._steps._replace(make=lambda frame: made.append(frame) or make(frame))
-    match = type(one.model.net1.flow).match
-    monkeypatch.setattr(type(one.model.net1.flow), "match", lambda *looks, **how: matched.append(looks) or match(*looks, **how))
+    place, name = (kernels, "motion") if isinstance(one.net1, FusedNet1) else (type(one.model.net1.flow), "match")
+    match = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *looks, **how: matched.append(looks) or match(*looks, **how))
     stylized = one.stylize(repeated)
     assert len(made) == 4 and len(matched) == 3  # 0 to 1, 1 to 2, 2 to 0
     assert torch.equal(stylized, other.stylize(repeated)) and len(matched) == 3 + 7

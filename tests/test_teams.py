@@ -1,6 +1,6 @@
 """Jobs of the two teams: their order, and what becomes of one that fails."""
 
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 
@@ -11,9 +11,15 @@ pytestmark = pytest.mark.skipif(not teams.possible(THREADS), reason="this PyTorc
 
 
 def test_jobs_that_are_waited_for_come_first_and_each_kind_in_its_order():
-    one, other, order = Event(), Event(), []
-    busy = [teams.submit(THREADS, event.wait, 60) for event in (one, other)]
+    one, other, order, both = Event(), Event(), [], Barrier(3)
+
+    def hold(event: Event) -> bool:
+        both.wait(60)
+        return event.wait(60)
+
+    busy = [teams.submit(THREADS, hold, event) for event in (one, other)]
     try:
+        both.wait(60)
         jobs = [teams.submit(THREADS, order.append, name, first=name in "cd") for name in "acbd"]
         one.set()  # the other team stays where it is, so that their order is that of one
         for job in jobs:

@@ -1,4 +1,4 @@
-"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c`, `convolution.c` and `nine.c`.
+"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c`, `convolution.c`, `nine.c` and `flow.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than half of a frame's time where
 convolutions are fast (docs/performance.md). The wheel has the library where it was built with a C compiler; without it,
@@ -11,7 +11,7 @@ import ctypes
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from ctypes import byref, c_float, c_int, c_long, c_void_p
+from ctypes import addressof, byref, c_float, c_int, c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -265,11 +265,11 @@ class Convolution:
         norm: tuple[Tensor | None, Tensor | None, float] | None = None,
     ) -> None:
         self.weight, self.reach, self.outputs, self.norms = weight, reach, weight.shape[1] * MULTIPLE, norm is not None
+        self.inputs = weight[0].numel() // self.outputs
         *affine, eps = norm or (None, None, 0.0)
         self.kept = weight, bias, *affine  # the layer has no more than their addresses
         addresses = (None if tensor is None else tensor.data_ptr() for tensor in self.kept)
-        inputs = weight[0].numel() // self.outputs
-        self.layer = _Layer(*addresses, inputs, self.outputs, reach, slope, eps, weight.dtype == torch.bfloat16, reflects)
+        self.layer = _Layer(*addresses, self.inputs, self.outputs, reach, slope, eps, weight.dtype == torch.bfloat16, reflects)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Of what comes out, from the picture's."""
@@ -285,7 +285,7 @@ class Convolution:
 
 
 class _Layer(ctypes.Structure):
-    """A `Convolution`, as convolution.c has it."""
+    """A `Convolution`, as kernels.h has it."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("weight", "bias", "norm_weight", "norm_bias")),
@@ -327,24 +327,15 @@ class Layers:
     def count(self, x: Tensor) -> Tensor:
         """As `Convolution.count`, for each of what the one before gives; returns what is like the last one's."""
         for one in self.convolutions if _counted is not None else ():
-            written = torch.empty((1, one.outputs, *one.size(*x.shape[2:])), dtype=x.dtype, device="meta")
+            written = _like(x, one.outputs, *one.size(*x.shape[2:]))
             one.count(x, written)
             x = written
         return x
 
 
-def chain(x: Tensor, layers: Layers, weight: Tensor, bias: Tensor) -> Tensor:
-    """`convolve` by each of the layers, of stride 1 and without norms, and then `few`.
-
-    Args:
-        x: the picture, of whole(inputs) channels, of which the last are 0.
-        weight, bias: as `few` takes them.
-    """
-    (outputs, channels), size = weight.shape[2:], x.shape[2:]
-    out = torch.empty((1, outputs, *size))
-    _call("chain", x, *size, layers.array, len(layers.convolutions), weight, bias, outputs, out, _half(x))
-    count_product(out.numel() * 9 * channels, weight, layers.count(x), out)
-    return out
+def _like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """For `counting`: what stands for a picture that Python doesn't see."""
+    return torch.empty((1, channels, height, width), dtype=x.dtype, device="meta")
 
 
 def blocks(x: Tensor, layers: Layers) -> Tensor:
@@ -355,59 +346,147 @@ def blocks(x: Tensor, layers: Layers) -> Tensor:
     return out
 
 
-def level(x: Tensor, layers: Layers) -> tuple[Tensor, Tensor]:
-    """Two layers, the first of stride 2: what they make of x, and that normalised."""
-    halving, second = layers.convolutions
-    size = halving.size(*x.shape[2:])
-    raw, feature = (_empty(x, second.outputs, *size) for _ in range(2))
-    _call("level", x, *x.shape[2:], layers.array, raw, feature, _half(x))
-    layers.count(x)
-    return raw, feature
+class Chain:
+    """Convolutions of stride 1, without norms, and a last one to a channel or two.
+
+    Args:
+        weight: the last one's (outputs, inputs, 3, 3), its border 0. bias: (outputs,).
+    """
+
+    def __init__(self, convolutions: Sequence[Convolution], weight: Tensor, bias: Tensor) -> None:
+        self.layers, self.outputs = Layers(convolutions), len(weight)
+        inputs = weight.shape[1]
+        weight = F.pad(weight.detach().float().permute(2, 3, 0, 1), (0, whole(inputs) - inputs)).contiguous()  # (3, 3, outputs, whole(inputs))
+        self.last = weight, bias.detach().float()
+        addresses = (tensor.data_ptr() for tensor in self.last)
+        self.struct = _Chain(addressof(self.layers.array), len(convolutions), *addresses, self.outputs)
+
+    def count(self, picture: Tensor) -> None:
+        """As `Convolution.count`, for all of them, of one of that size and type."""
+        if _counted is not None:
+            last = self.layers.count(_like(picture, whole(self.layers.convolutions[0].inputs), *picture.shape[2:]))
+            count_product(self.last[0].numel() * last[0, 0].numel(), self.last[0], last, _like(picture, self.outputs, *picture.shape[2:]))
 
 
-def colors(
-    frame: Tensor, height: int, width: int, mean: float, factor: float, weight: Tensor, bias: Tensor, slope: float, dtype: torch.dtype
-) -> Tensor:
-    """A 3x3 convolution of stride 2 of (sample - mean) * factor, 0 about the border, to 16 channels.
+class _Chain(ctypes.Structure):
+    """As kernels.h has it."""
+
+    _fields_ = [("layers", c_void_p), ("count", c_long), ("weight", c_void_p), ("bias", c_void_p), ("outputs", c_long)]
+
+
+def chain(x: Tensor, chain: Chain) -> Tensor:
+    """(1, outputs, H, W) float32, contiguous, of x, a picture of whole(inputs) channels, of which the last are 0."""
+    out = torch.empty((1, chain.outputs, *x.shape[2:]))
+    _call("chain", x, *x.shape[2:], byref(chain.struct), None, out, _half(x))
+    chain.count(x)
+    return out
+
+
+class Pyramid:
+    """`LitePWCNet.extract`'s layers.
+
+    Args:
+        first: the weight (16, 3, 3, 3) and the bias of a convolution of stride 2, and by what is negative there is multiplied in the end.
+        layers: one of stride 1, and for each level one of stride 2 and one of stride 1 with its norm.
+        factor: of a frame's samples, about their mean.
+    """
+
+    def __init__(self, first: tuple[Tensor, Tensor, float], layers: Sequence[Convolution], factor: float) -> None:
+        weight, bias, slope = first
+        # (3 rows, 3 colors, 3 columns, 16)
+        self.first = weight.detach().float().permute(2, 1, 3, 0).contiguous(), bias.detach().float(), float(slope)
+        self.layers, self.factor = Layers(layers), float(factor)
+        self.channels = [layer.outputs for layer in layers[2::2]]
+
+    def count(self, frame: Tensor, height: int, width: int, dtype: torch.dtype) -> None:
+        """As `Convolution.count`, for all of them."""
+        if _counted is not None:
+            weight = self.first[0]
+            seen = _like(frame.to("meta", dtype), MULTIPLE, -(-height // 2), -(-width // 2))
+            count_product(seen[0, 0].numel() * weight.numel(), weight, frame, seen)
+            self.layers.count(seen)
+
+
+def look(frame: Tensor, height: int, width: int, pyramid: Pyramid, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Normalised features, of each level (1, C, H', W'), the first of them a quarter of the size, rounded up.
 
     Args:
         frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width.
-        weight: as `colors_weight` makes it. bias: (16,) float32.
-        slope: what is negative is multiplied by it in the end.
         dtype: of what comes out.
-
-    Returns:
-        (1, 16, height / 2 rounded up, width / 2 rounded up).
     """
-    out = _empty(frame, 16, -(-height // 2), -(-width // 2), dtype)
-    _call("colors", frame, *frame.shape[2:], height, width, float(mean), float(factor), weight, bias, float(slope), out, _half(out))
-    count_product(out[0, 0].numel() * weight.numel(), weight, frame, out)
-    return out
+    features, size = [], (-(-height // 2), -(-width // 2))
+    for channels in pyramid.channels:
+        size = tuple(-(-side // 2) for side in size)
+        features.append(_empty(frame, channels, *size, dtype))
+    addresses = (c_void_p * len(features))(*(feature.data_ptr() for feature in features))
+    _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first, pyramid.layers.array, len(features), addresses,
+          dtype == torch.bfloat16)
+    pyramid.count(frame, height, width, dtype)
+    return tuple(features)
 
 
-def colors_weight(weight: Tensor) -> Tensor:
-    """A 3x3 convolution's weight (16, 3, 3, 3) as `colors` takes it, (3 rows, 3 colors, 3 columns, 16) float32."""
-    return weight.detach().float().permute(2, 1, 3, 0).contiguous()
-
-
-def few(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 3x3 convolution of stride 1 to one channel or two, 0 about the border: (1, outputs, H, W) float32, contiguous.
+class Motion:
+    """`LitePWCNet`'s layers behind the features.
 
     Args:
-        x: the picture, of whole(inputs) channels, of which the last are 0.
-        weight: as `few_weights` makes it. bias: (outputs,) float32.
+        matching: weight (C, C) and bias of what the coarsest features are matched by; dtype is theirs.
+        sure: dual softmax from which on a match counts.
+        estimators: for each level, the coarsest first, what `litepwcnet.seen` is seen by, the channels of its features, the radius of its
+            cost volume (2 or 3), and of its pixels what 1 of a flow is.
+        pixels: of the frame, that 1 of a flow is.
     """
-    outputs, channels = weight.shape[2:]
-    out = torch.empty((1, outputs, *x.shape[2:]))
-    _call("few", x, *x.shape[2:], channels, weight, bias, outputs, out, _half(x))
-    count_product(out.numel() * 9 * channels, weight, x, out)
+
+    def __init__(
+        self,
+        matching: tuple[Tensor, Tensor],
+        dtype: torch.dtype,
+        sure: float,
+        estimators: Sequence[tuple[Chain, int, int, float]],
+        pixels: float,
+    ) -> None:
+        weight, bias = (each.detach().float() for each in matching)
+        weight = weight.T.unflatten(1, (-1, MULTIPLE)).transpose(0, 1)  # (C / 16, C, 16)
+        if pairs(dtype):
+            weight = weight.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16()
+        self.matching, self.pixels = (weight.contiguous(), bias), float(pixels)
+        self.start = _Start(*(tensor.data_ptr() for tensor in self.matching), pairs(dtype), sure)
+        self.chains = [chain for chain, *_ in estimators]
+        self.array = (_Estimator * len(estimators))(*(_Estimator(chain.struct, *numbers) for chain, *numbers in estimators))
+
+    def count(self, features: Sequence[Tensor]) -> None:
+        """As `Convolution.count`, for all convolutions."""
+        for chain, feature in zip(self.chains, reversed(features)):
+            chain.count(feature)
+
+
+class _Start(ctypes.Structure):
+    """As flow.c has it."""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("pairs", c_int), ("sure", c_float)]
+
+
+class _Estimator(ctypes.Structure):
+    """As flow.c has it."""
+
+    _fields_ = [("chain", _Chain), ("channels", c_long), ("radius", c_long), ("pixels", c_float)]
+
+
+def motion(
+    here: Sequence[Tensor], there: Sequence[Tensor], motion: Motion, squares: bool, change: Tensor | None = None, still: float = 0.0
+) -> Tensor:
+    """`LitePWCNet`'s flow, (1, 2, H, W) float32, contiguous, of the first features' size.
+
+    Args:
+        here, there: features as `look` gives them.
+        squares: whether squares of 2x2 of the coarsest features are matched.
+        change: (1, 1, H, W) float32, contiguous: where it is not above `still`, the flow is 0.
+    """
+    out = torch.empty((1, 2, *here[0].shape[2:]))
+    addresses = ((c_void_p * len(each))(*(feature.data_ptr() for feature in reversed(each))) for each in (here, there))
+    _call("motion", *addresses, byref(motion.start), squares, motion.array, len(here), motion.pixels, *out.shape[2:], change, float(still), out,
+          _half(here[0]))
+    motion.count(here)
     return out
-
-
-def few_weights(weight: Tensor) -> Tensor:
-    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `few` takes it, (3, 3, outputs, whole(inputs)) float32."""
-    inputs = weight.shape[1]
-    return F.pad(weight.detach().float().permute(2, 3, 0, 1), (0, whole(inputs) - inputs)).contiguous()
 
 
 def enter(
@@ -452,10 +531,11 @@ def quarter(frame: Tensor) -> Tensor:
     return out
 
 
-def change(frame: Tensor, previous: Tensor) -> Tensor:
-    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32."""
+def change(frame: Tensor, previous: Tensor, repeats: float) -> Tensor:
+    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32; where their mean is
+    below `repeats`, an eighth of them."""
     out = torch.empty((1, 1, *(-(-size // 4) for size in frame.shape[2:])))
-    _call("change", frame, previous, *frame.shape[2:], out)
+    _call("change", frame, previous, *frame.shape[2:], float(repeats), out)
     return out
 
 
@@ -466,79 +546,32 @@ def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
     return out
 
 
-def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool) -> tuple[Tensor, Tensor]:
-    """The previous feature along the flow, as `Net1.compose` has it, and what the mask network sees.
-
-    Args:
-        previous: F°_{t-1}, float32.
-        flow: (1, 2, h, w) float32, contiguous, in full-resolution pixels.
-        feature: F_t.
-        unexplained: (1, 3, h, w) float32, contiguous.
-        cubic: bicubic, else bilinear.
-
-    Returns:
-        F'_t float32, and (1, whole(C + 3), h, w) of F_t's type, whose last channels are 0.
-    """
-    channels, height, width = feature.shape[1:]
-    warped, difference = _empty(feature, channels, height, width, torch.float32), _empty(feature, whole(channels + 3), height, width)
-    _call("follow", previous, flow, feature, unexplained, height, width, channels, cubic, warped, difference, _half(feature))
-    return warped, difference
-
-
-def blend(
+def compose(
     feature: Tensor,
-    warped: Tensor,
-    mask: Tensor,
+    previous: Tensor,
     flow: Tensor,
+    unexplained: Tensor,
     change: Tensor | None,
+    mask: Chain,
+    *,
+    cubic: bool,
     still: float,
     hold: float,
     coherence: float,
     refresh: float,
     sharpen: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, M, and by how much `sharpened` may raise detail, float32, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
-    `Net1.compose` has them."""
-    composite, (blended, most) = torch.empty_like(warped), torch.empty((2, 1, 1, *feature.shape[2:]))
-    numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
-    _call("blend", feature, warped, mask, flow, change, *feature.shape[2:], feature.shape[1], *numbers, composite, blended, most,
-          _half(feature))
-    return composite, blended, most
-
-
-def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
-    """As `Net1.sharpened` has it, of what `blend` gives and takes."""
-    out = torch.empty_like(composite)
-    _call("sharpened", composite, feature, most, *feature.shape[2:], feature.shape[1], out, _half(feature))
-    return out
-
-
-def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
-    """`litepwcnet.seen`, and channels of 0 to the next multiple of 16; radius 2 or 3, the flow contiguous."""
-    channels, height, width = here.shape[1:]
-    known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
-    _call("match", here, there, flow, float(pixels), height, width, channels, radius, known, _half(here))
-    return known
-
-
-def supported(scores: Tensor) -> Tensor:
-    """`litepwcnet.supported`, (1, H, W, H, W) float32, of float32 or bfloat16, contiguous."""
-    out = torch.empty(scores.shape)
-    _call("supported", scores, *scores.shape[1:3], out, _half(scores))
-    return out
-
-
-def global_match(scores: Tensor, sure: float) -> Tensor:
-    """`litepwcnet.global_match`, of equally good matches the first.
+) -> tuple[Tensor, Tensor]:
+    """`Net1.compose`: F°_t, and M, both float32.
 
     Args:
-        scores: (1, H, W, H, W), contiguous, float32 or bfloat16.
-        sure: dual softmax from which on a match counts.
-
-    Returns:
-        (1, 2, H, W) float32.
+        feature: F_t. previous: F°_{t-1}, float32.
+        flow, unexplained, change: contiguous float32; no change: everything changed.
+        mask: of what is seen of whole(C + 3) channels, before its sigmoid.
+        cubic: bicubic, else bilinear.
     """
-    height, width = scores.shape[1:3]
-    out = torch.empty((1, 2, height, width))
-    _call("global_match", scores, height, width, float(sure), out, _half(scores))
-    return out
+    composite, blended = torch.empty_like(feature, dtype=torch.float32), torch.empty((1, 1, *feature.shape[2:]))
+    numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
+    _call("compose", feature, previous, flow, unexplained, change, *feature.shape[2:], feature.shape[1], cubic, byref(mask.struct), *numbers,
+          composite, blended, _half(feature))
+    mask.count(feature)
+    return composite, blended

@@ -426,13 +426,115 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
     return result;
 }
 
+/* --- places of two pictures ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const void *picture, *weight;
+    const float *bias;
+    uint32_t *rows;         /* of what is multiplied, words of its channels: (places to the next multiple of TILES, words) */
+    uint32_t *turned;       /* the same as `multiply` takes weights, (places / OUTPUTS rounded up, words, OUTPUTS); NULL: rows */
+    const uint32_t *others; /* turned */
+    float *scores;
+    long height, width, channels, places;
+    int pairs, squares, half;
+} Compare;
+
+INLINE long half_of(long size, int squares)
+{
+    return squares ? (size + 1) / 2 : size;
+}
+
+/* A place's channels from c on. */
+INLINE Floats channels_at(const Compare *job, long place, long c, int half)
+{
+    long columns = half_of(job->width, job->squares), step = job->squares ? 2 : 1;
+    long top = place / columns * step, left = place % columns * step;
+    long rows = remaining(top, job->height, step), across = remaining(left, job->width, step);
+    Floats sum = {0};
+    for (long y = top; y < top + rows; y++)
+        for (long x = left; x < left + across; x++)
+            sum += load(job->picture, (y * job->width + x) * job->channels + c, half);
+    return sum * (1 / (float)(rows * across));
+}
+
+/* TILES places through the convolution. room: for as many of their words, and of products. */
+INLINE void transform_places(const Compare *job, long part, float *room, int half, int pairs)
+{
+    long first = part * TILES, count = remaining(first, job->places, TILES), channels = job->channels, words = pairs ? channels / 2 : channels;
+    float *products = room + TILES * channels;
+    memset(room, 0, TILES * channels * sizeof *room);
+    for (long n = 0; n < count; n++)
+        for (long c = 0; c < channels; c += LANES)
+            store(room, n * channels + c, channels_at(job, first + n, c, half), pairs);
+    for (long c = 0; c < channels; c += GROUP) {
+        long vectors = channels - c < GROUP ? (channels - c) / LANES : VECTORS;
+        multiply((uint32_t *)room, words, (const uint32_t *)job->weight + c / OUTPUTS * OUTPUTS * words + c % OUTPUTS, words, products, vectors, pairs);
+        for (long n = 0; n < TILES; n++)
+            for (long v = 0; v < vectors; v++) {
+                long at = c + v * LANES;
+                Floats value = load(products, n * GROUP + v * LANES, 0) + load(job->bias, at, 0);
+                store(job->rows, (first + n) * channels + at, n < count ? value : (Floats){0}, pairs);
+            }
+    }
+    for (long n = first; n < first + TILES && job->turned; n++)
+        for (long word = 0; word < words; word++)
+            job->turned[(n / OUTPUTS * words + word) * OUTPUTS + n % OUTPUTS] = job->rows[n * words + word];
+}
+
+static void place_part(const void *data, long part, float *room)
+{
+    const Compare copy = *(const Compare *)data, *job = &copy;
+    switch (job->half * 2 + job->pairs) {
+    case 0: transform_places(job, part, room, 0, 0); break;
+    case 1: transform_places(job, part, room, 0, 1); break;
+    case 2: transform_places(job, part, room, 1, 0); break;
+    case 3: transform_places(job, part, room, 1, 1); break;
+    }
+}
+
+/* TILES places with all of the others. room: for products. */
+static void score_part(const void *data, long part, float *room)
+{
+    const Compare copy = *(const Compare *)data, *job = &copy;
+    long first = part * TILES, count = remaining(first, job->places, TILES), words = job->pairs ? job->channels / 2 : job->channels;
+    for (long c = 0; c < job->places; c += GROUP) {
+        long columns = remaining(c, job->places, GROUP), vectors = columns > LANES ? VECTORS : 1;
+        multiply(job->rows + first * words, words, job->others + c / OUTPUTS * OUTPUTS * words + c % OUTPUTS, words, room, vectors, job->pairs);
+        for (long n = 0; n < count; n++)
+            memcpy(job->scores + (first + n) * job->places + c, room + n * GROUP, columns * sizeof *room);
+    }
+}
+
+int compare(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const void *weight,
+            const float *bias, int pairs, int squares, float *scores, int half)
+{
+    long places = half_of(height, squares) * half_of(width, squares), parts = (places + TILES - 1) / TILES;
+    long rows = floats_for((parts * TILES + OUTPUTS + GROUP) * channels, pairs); /* turned they come in groups */
+    uint32_t *room = (uint32_t *)room_for(2 * rows);
+    if (!room)
+        return -1;
+    Compare job = {here, weight, bias, room, NULL, room + rows, scores, height, width, channels, places, pairs, squares, half}, other = job;
+    long each = TILES * channels + TILES * GROUP;
+    int result = 0;
+    /* What is turned is kept; its rows are written over. */
+    other.picture = there, other.turned = room + rows;
+    memset(other.turned, 0, rows * sizeof *room);
+    result = share_in_room(fork, threads, place_part, &other, parts, each);
+    if (!result)
+        result = share_in_room(fork, threads, place_part, &job, parts, each);
+    if (!result)
+        result = share_in_room(fork, threads, score_part, &job, parts, TILES * GROUP);
+    free(room);
+    return result;
+}
+
 /* --- to a few channels ------------------------------------------------------------------------------------------------ */
 
 enum { FEW = 2 };
 
 typedef struct {
     const void *x;
-    const float *weight, *bias;
+    const float *weight, *bias, *base;
     float *out;
     long height, width, channels, outputs;
     int half;
@@ -482,8 +584,11 @@ INLINE void few_row(const Few *job, long y, long outputs, int half)
                 few_pixels(job, y, first + x, outputs, half, sums, x, 0);
         }
         for (long n = 0; n < outputs; n++) {
+            long at = n * plane + y * width + first;
             Floats sum = totals(sums[n]) + job->bias[n];
-            memcpy(job->out + n * plane + y * width + first, &sum, count * sizeof *job->out);
+            if (job->base)
+                sum += load_some(job->base, at, count, 0);
+            memcpy(job->out + at, &sum, count * sizeof *job->out);
         }
     }
 }
@@ -501,46 +606,33 @@ static void few_part(const void *data, long y)
 
 /* A 3x3 convolution of stride 1 to 1 or 2 channels, 0 about the border: x (height, width, channels) -> (outputs, height, width) float32.
  *
- * weight: (3, 3, outputs, channels). bias: (outputs). */
-EXPORT int few(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight, const float *bias,
-               long outputs, float *out, int half)
+ * weight: (3, 3, outputs, channels). bias: (outputs). base: added to it; may be NULL. */
+int few(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight, const float *bias, long outputs,
+        const float *base, float *out, int half)
 {
-    Few job = {x, weight, bias, out, height, width, channels, outputs, half};
+    Few job = {x, weight, bias, base, out, height, width, channels, outputs, half};
     share(fork, threads, few_part, &job, height);
     return 0;
 }
 
 /* --- several in one call -------------------------------------------------------------------------------------------- */
 
-/* Room of 64 bytes' alignment for so many samples, and behind them so many floats; NULL without memory. */
-static void *room_for(long count, int half, long more, float **behind)
+EXPORT int chain(Fork fork, int threads, const void *x, long height, long width, const void *chain, const float *base, float *out, int half)
 {
-    size_t size = ((size_t)count * (half ? 2 : 4) + 63) / 64 * 64;
-    char *room = aligned_alloc(64, size + ((size_t)more * sizeof **behind + 63) / 64 * 64);
-    *behind = room ? (float *)(room + size) : NULL;
-    return room;
-}
-
-/* `count` convolutions of stride 1, each of what the one before gives, and `few`: x (height, width, whole(inputs)) -> (outputs, height, width)
- * float32. weight, bias, outputs: of `few`. */
-EXPORT int chain(Fork fork, int threads, const void *x, long height, long width, const void *layers, long count, const float *weight,
-                 const float *bias, long outputs, float *out, int half)
-{
-    const Layer *layer = layers;
+    const Chain own = *(const Chain *)chain;
     long most = 0;
-    for (long n = 0; n < count; n++)
-        most = layer[n].outputs > most ? layer[n].outputs : most;
-    float *none;
-    long picture = height * width * most;
-    char *room = room_for(2 * picture, half, 0, &none);
+    for (long n = 0; n < own.count; n++)
+        most = largest(most, own.layers[n].outputs);
+    long picture = floats_for(height * width * most, half);
+    float *room = room_for(2 * picture);
     int result = room ? 0 : -1;
-    for (long n = 0; n < count && !result; n++) {
-        char *to = room + n % 2 * picture * (half ? 2 : 4);
-        result = convolve(fork, threads, x, height, width, layer + n, NULL, 0, NULL, to, half, half);
+    for (long n = 0; n < own.count && !result; n++) {
+        float *to = room + n % 2 * picture;
+        result = convolve(fork, threads, x, height, width, own.layers + n, NULL, 0, NULL, to, half, half);
         x = to;
     }
     if (!result)
-        result = few(fork, threads, x, height, width, layer[count - 1].outputs, weight, bias, outputs, out, half);
+        result = few(fork, threads, x, height, width, own.layers[own.count - 1].outputs, own.weight, own.bias, own.outputs, base, out, half);
     free(room);
     return result;
 }
@@ -550,12 +642,10 @@ EXPORT int chain(Fork fork, int threads, const void *x, long height, long width,
 EXPORT int blocks(Fork fork, int threads, const void *x, long height, long width, const void *layers, long count, void *out, int half)
 {
     const Layer *layer = layers;
-    long channels = layer->outputs, picture = height * width * channels;
-    float *scales;
-    char *first = room_for(2 * picture, half, 4 * channels, &scales);
+    long channels = layer->outputs, picture = floats_for(height * width * channels, half);
+    float *first = room_for(2 * picture + 4 * channels), *second = first + picture, *scales = second + picture;
     int result = first ? 0 : -1;
     for (long n = 0; n < count && !result; n += 2) {
-        char *second = first + picture * (half ? 2 : 4);
         result = convolve(fork, threads, x, height, width, layer + n, NULL, 0, scales, first, half, half);
         if (!result)
             result = convolve(fork, threads, first, height, width, layer + n + 1, scales, 1, scales + 2 * channels, second, half, half);
@@ -564,25 +654,6 @@ EXPORT int blocks(Fork fork, int threads, const void *x, long height, long width
         x = out; /* of which each sample is read before it is written */
     }
     free(first);
-    return result;
-}
-
-/* A level of a pyramid of features: of x (height, width, whole(inputs)) a convolution of stride 2, and one of stride 1 -> raw (height / 2 rounded up,
- * width / 2 rounded up, outputs), and feature, the same normalised. */
-EXPORT int level(Fork fork, int threads, const void *x, long height, long width, const void *layers, void *raw, void *feature, int half)
-{
-    const Layer *halving = layers, *second = halving + 1;
-    long rows = size_after(halving, height), columns = size_after(halving, width);
-    float *scale;
-    void *room = room_for(rows * columns * halving->outputs, half, 2 * second->outputs, &scale);
-    int result = room ? 0 : -1;
-    if (!result)
-        result = convolve(fork, threads, x, height, width, halving, NULL, 0, NULL, room, half, half);
-    if (!result)
-        result = convolve(fork, threads, room, rows, columns, second, NULL, 0, scale, raw, half, half);
-    if (!result)
-        result = normalise(fork, threads, raw, rows, columns, second->outputs, scale, 0, NULL, feature, 0, half);
-    free(room);
     return result;
 }
 
@@ -661,10 +732,94 @@ static void colors_part(const void *data, long y, float *lines)
 /* frame (3, height, width) float32, its border repeated to the full size, and 0 about (sample - mean) * factor; of that a 3x3 convolution of
  * stride 2 -> out (full_height / 2 rounded up, full_width / 2 rounded up, 16). weight: (3 rows, 3 colors, 3 columns, 16); bias: (16), float32. slope:
  * as `convolve` takes it. half: of out. */
-EXPORT int colors(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float mean,
+static int colors(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float mean,
                   float factor, const void *weight, const float *bias, float slope, void *out, int half)
 {
     long tiles = ((full_width + 1) / 2 + TILES - 1) / TILES;
     Colors job = {frame, bias, weight, out, height, width, full_height, full_width, 2 * tiles * TILES + 1, mean, factor, slope, half};
     return share_in_room(fork, threads, colors_part, &job, (full_height + 1) / 2, SIDE * COLORS * job.line);
+}
+
+typedef struct {
+    const float *frame;
+    double *sums; /* of a row of a color */
+    long height, width, full_width;
+} Brightness;
+
+static void brightness_part(const void *data, long row)
+{
+    const Brightness *job = data;
+    const float *from = job->frame + row * job->width;
+    Floats sums = {0};
+    long x = 0;
+    for (; x + LANES <= job->width; x += LANES)
+        sums += load(from, x, 0);
+    double sum = (double)(job->full_width - job->width) * from[job->width - 1];
+    for (; x < job->width; x++)
+        sum += from[x];
+    for (long lane = 0; lane < LANES; lane++)
+        sum += sums[lane];
+    job->sums[row] = sum;
+}
+
+/* The mean of a frame (3, height, width), its border repeated to the full size. sums: room for 3 height. */
+static float brightness(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, double *sums)
+{
+    Brightness job = {frame, sums, height, width, full_width};
+    share(fork, threads, brightness_part, &job, COLORS * height);
+    double sum = 0;
+    for (long color = 0; color < COLORS; color++) {
+        for (long y = 0; y < height; y++)
+            sum += sums[color * height + y];
+        sum += (double)(full_height - height) * sums[(color + 1) * height - 1];
+    }
+    return (float)(sum / ((double)COLORS * (double)full_height * (double)full_width));
+}
+
+/* A level of a pyramid of features: of x (height, width, whole(inputs)) a convolution of stride 2, to `room`, and one of stride 1 -> raw (height / 2
+ * rounded up, width / 2 rounded up, outputs), and feature, the same normalised. scale: room for two of each output. */
+static int level(Fork fork, int threads, const void *x, long height, long width, const Layer *layers, void *room, float *scale, void *raw,
+                 void *feature, int half)
+{
+    const Layer *second = layers + 1;
+    long rows = size_after(layers, height), columns = size_after(layers, width);
+    int result = convolve(fork, threads, x, height, width, layers, NULL, 0, NULL, room, half, half);
+    if (!result)
+        result = convolve(fork, threads, room, rows, columns, second, NULL, 0, scale, raw, half, half);
+    return result ? result : normalise(fork, threads, raw, rows, columns, second->outputs, scale, 0, NULL, feature, 0, half);
+}
+
+/* A pyramid of features: of frame (3, height, width) float32, its border repeated to the full size, about its mean and times `factor`, a convolution of
+ * stride 2 to 16 channels, and the first layer; then of each level, of which there are `levels`, a layer of stride 2 and one of stride 1 -> for each
+ * level a feature, normalised, (its height, its width, outputs of its second layer).
+ *
+ * weight, bias, slope: of the first convolution, (3 rows, 3 colors, 3 columns, 16) and (16) float32, and as a layer has it. half: of all but the frame. */
+EXPORT int look(Fork fork, int threads, const float *frame, long height, long width, long full_height, long full_width, float factor,
+                const void *weight, const float *bias, float slope, const void *layers, long levels, void *const *features, int half)
+{
+    const Layer *layer = layers;
+    long rows = (full_height + 1) / 2, columns = (full_width + 1) / 2, channels = OUTPUTS, samples = rows * columns * OUTPUTS;
+    for (long n = 0, y = rows, x = columns; n <= 2 * levels; n++) {
+        if (n % 2)
+            y = (y + 1) / 2, x = (x + 1) / 2;
+        channels = largest(channels, layer[n].outputs);
+        samples = largest(samples, y * x * layer[n].outputs);
+    }
+    long picture = floats_for(samples, half), sums = 2 * floats_for(COLORS * height, 0);
+    float *room = room_for(3 * picture + 2 * channels + sums);
+    if (!room)
+        return -1;
+    float *raw = room, *next = room + picture, *between = next + picture, *scale = between + picture;
+    float mean = brightness(fork, threads, frame, height, width, full_height, full_width, (double *)(scale + 2 * channels));
+    int result = colors(fork, threads, frame, height, width, full_height, full_width, mean, factor, weight, bias, slope, between, half);
+    if (!result)
+        result = convolve(fork, threads, between, rows, columns, layer, NULL, 0, NULL, raw, half, half);
+    for (long n = 0; n < levels && !result; n++) {
+        result = level(fork, threads, raw, rows, columns, layer + 1 + 2 * n, between, scale, next, features[n], half);
+        rows = (rows + 1) / 2, columns = (columns + 1) / 2;
+        float *last = raw;
+        raw = next, next = last;
+    }
+    free(room);
+    return result;
 }

@@ -2,6 +2,7 @@
 `vsneuralstyle.networks.net1.Net1`, which has the weights."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,8 @@ from torch.nn import functional as F
 
 from vsneuralstyle.kernels import gpu
 from vsneuralstyle.kernels.gpu import Picture
-from vsneuralstyle.kernels.shared import KernelNet1
-from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, LitePWCNet
-from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
+from vsneuralstyle.networks.net1 import Net1, discounted
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform import STRIDE, ResidualBlock, UpsampledConv, in_squares
@@ -114,19 +114,21 @@ class _Chain:
         return gpu.convolve(x, *self.last, planes=True)
 
 
-class GpuNet1(KernelNet1):
+class GpuNet1:
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a GPU, in float16.
     """
 
-    by, kept = gpu, torch.float16
+    kept = torch.float16
+    motion = Net1.motion  # by this `look` and `change`, and `matching`
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
-        self.net1 = net1
+        self.net1, self.flow, self.still = net1, flow, net1.still
+        self.matching = {"found": self._found, "refined": partial(flow.refined, residual=self._residual)}
         first, *halving = style.down
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]
@@ -196,7 +198,16 @@ class GpuNet1(KernelNet1):
         """As `LitePWCNet.found`."""
         # The products are PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but one more
         # launch.
-        return super()._found(*(gpu.normalise(Picture.of(feature)).samples for feature in (here, there)))
+        products = self.flow.products(*(gpu.normalise(Picture.of(feature)).samples for feature in (here, there)))
+        return gpu.global_match(gpu.supported(products), SURE)
+
+    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """As `LitePWCNet.residual`."""
+        return self.estimators[n](gpu.match(here, there, flow.contiguous(), pixels(n), RADII[n]))
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return discounted(gpu.change(frame.contiguous(), previous.contiguous()))
 
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""
@@ -205,3 +216,25 @@ class GpuNet1(KernelNet1):
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.unexplained`."""
         return gpu.unexplained(*(x.contiguous() for x in (quarter, previous, flow)))
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
+        feature = feature.contiguous(memory_format=torch.channels_last)
+        previous = previous.to(self.kept, memory_format=torch.channels_last)
+        flow = flow.contiguous()
+        warped, difference = gpu.follow(previous, flow, feature, unexplained.contiguous(), cubic)
+        mask = self.mask(difference)
+        change = change.contiguous() if change is not None and net1.still > 0 else None
+        composite, blended, most = gpu.blend(feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh, net1.sharpen)
+        if net1.sharpen:
+            composite = gpu.sharpened(composite, feature, most)
+        return composite, blended

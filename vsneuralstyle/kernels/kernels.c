@@ -145,8 +145,6 @@ EXPORT int normalise(Fork fork, int threads, const void *x, long height, long wi
 
 /* --- frames at a quarter of the resolution --------------------------------------------------------------------------- */
 
-enum { STRIDE = 4 };
-
 enum { RUN = 16 * STRIDE }; /* columns at once */
 
 typedef struct {
@@ -226,8 +224,9 @@ static void widen_part(const void *data, long y, float *line)
         job->out[y * columns + x] = larger(line[x + 1], larger(line[x], line[x + 2]));
 }
 
-/* Two frames -> (ceil(height / 4), ceil(width / 4)) float32: the largest change of a sample in each square and the eight about it. */
-EXPORT int change(Fork fork, int threads, const float *frame, const float *previous, long height, long width, float *out)
+/* Two frames -> (ceil(height / 4), ceil(width / 4)) float32: the largest change of a sample in each square and the eight about it; where their mean
+ * is below `repeats`, an eighth of them. */
+EXPORT int change(Fork fork, int threads, const float *frame, const float *previous, long height, long width, float repeats, float *out)
 {
     long rows = pooled(height), columns = pooled(width);
     float *squares = malloc(rows * columns * sizeof *squares);
@@ -237,66 +236,15 @@ EXPORT int change(Fork fork, int threads, const float *frame, const float *previ
     share(fork, threads, change_part, &job, rows);
     int result = share_in_room(fork, threads, widen_part, &job, rows, columns + 2);
     free(squares);
+    double sum = 0;
+    for (long n = 0; n < rows * columns; n++)
+        sum += out[n];
+    for (long n = 0; n < rows * columns && sum / (double)(rows * columns) < repeats; n++)
+        out[n] /= 8;
     return result;
 }
 
 /* --- composition ---------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    long at[4];
-    float weight[4];
-} Taps;
-
-INLINE void bilinear(Taps *taps, float place, long size)
-{
-    place = bounded(place, 0, (float)(size - 1));
-    long left = (long)place;
-    float t = place - (float)left;
-    taps->at[0] = left;
-    taps->at[1] = clamp(left + 1, size - 1);
-    taps->weight[0] = 1 - t;
-    taps->weight[1] = t;
-}
-
-INLINE void bicubic(Taps *taps, float place, long size) /* Keys's kernel */
-{
-    const float a = -0.5f;
-    place = bounded(place, -2, (float)size + 1); /* further out all is border */
-    long left = (long)(place + 2) - 2;
-    float t = place - (float)left, s = 1 - t;
-    for (long n = 0; n < 4; n++)
-        taps->at[n] = clamp(left - 1 + n, size - 1);
-    taps->weight[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
-    taps->weight[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
-    taps->weight[2] = ((a + 2) * s - (a + 3)) * s * s + 1;
-    taps->weight[3] = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
-}
-
-/* Where taps of a row and of a column meet, in samples. */
-typedef struct {
-    long at[4][4];
-    const Taps *rows, *columns;
-} Meeting;
-
-INLINE void meet(Meeting *meeting, const Taps *rows, const Taps *columns, long taps, long width, long channels)
-{
-    meeting->rows = rows, meeting->columns = columns;
-    for (long i = 0; i < taps; i++)
-        for (long j = 0; j < taps; j++)
-            meeting->at[i][j] = (rows->at[i] * width + columns->at[j]) * channels;
-}
-
-INLINE Floats sample(const void *source, const Meeting *meeting, long taps, long c, int half)
-{
-    Floats value = {0};
-    for (long i = 0; i < taps; i++) {
-        Floats row = {0};
-        for (long j = 0; j < taps; j++)
-            row += meeting->columns->weight[j] * load(source, meeting->at[i][j] + c, half);
-        value += meeting->rows->weight[i] * row;
-    }
-    return value;
-}
 
 typedef struct {
     const float *quarter, *previous, *flow;
@@ -308,16 +256,19 @@ static void unexplained_part(const void *data, long y)
 {
     const Unexplained *job = data;
     long plane = job->height * job->width;
-    for (long x = 0; x < job->width; x++) {
-        long at = y * job->width + x;
-        Taps columns, rows;
-        bilinear(&columns, (float)x + job->flow[at] / STRIDE, job->width);
-        bilinear(&rows, (float)y + job->flow[plane + at] / STRIDE, job->height);
-        const float *upper = job->previous + rows.at[0] * job->width, *lower = job->previous + rows.at[1] * job->width;
-        for (long c = 0; c < 3 * plane; c += plane) {
-            float above = columns.weight[0] * upper[c + columns.at[0]] + columns.weight[1] * upper[c + columns.at[1]];
-            float below = columns.weight[0] * lower[c + columns.at[0]] + columns.weight[1] * lower[c + columns.at[1]];
-            job->out[c + at] = __builtin_fabsf(job->quarter[c + at] - (rows.weight[0] * above + rows.weight[1] * below));
+    for (long first = 0; first < job->width; first += LANES) {
+        Places places;
+        follow_flow(&places, job->flow, 1.0f / STRIDE, y, first, job->height, job->width, 0);
+        for (long n = 0; n < remaining(first, job->width, LANES); n++) {
+            Place place;
+            place_of(&place, &places, n, 2, job->width, 1);
+            for (long c = 0; c < 3; c++) {
+                const float *upper = job->previous + c * plane + place.rows[0], *lower = job->previous + c * plane + place.rows[1];
+                float above = place.column_weights[0] * upper[place.columns[0]] + place.column_weights[1] * upper[place.columns[1]];
+                float below = place.column_weights[0] * lower[place.columns[0]] + place.column_weights[1] * lower[place.columns[1]];
+                long at = c * plane + y * job->width + first + n;
+                job->out[at] = __builtin_fabsf(job->quarter[at] - (place.row_weights[0] * above + place.row_weights[1] * below));
+            }
         }
     }
 }
@@ -343,31 +294,26 @@ typedef struct {
 
 INLINE void follow_row(const Follow *job, long y, int cubic, int half)
 {
-    long width = job->width, channels = job->channels, all = whole(channels + 3), plane = job->height * width;
-    for (long x = 0; x < width; x++) {
-        long at = y * width + x;
-        float to_x = (float)x + job->flow[at] / STRIDE, to_y = (float)y + job->flow[plane + at] / STRIDE;
-        Taps columns, rows;
-        if (cubic) {
-            bicubic(&columns, to_x, width);
-            bicubic(&rows, to_y, job->height);
-        } else {
-            bilinear(&columns, to_x, width);
-            bilinear(&rows, to_y, job->height);
+    long width = job->width, channels = job->channels, all = channels + 16, plane = job->height * width;
+    for (long first = 0; first < width; first += LANES) {
+        Places places;
+        follow_flow(&places, job->flow, 1.0f / STRIDE, y, first, job->height, width, cubic);
+        for (long n = 0; n < remaining(first, width, LANES); n++) {
+            long at = y * width + first + n;
+            Place place;
+            place_of(&place, &places, n, cubic ? 4 : 2, width, channels);
+            for (long c = 0; c < channels; c += LANES) {
+                Floats warped = sample(job->previous, &place, cubic ? 4 : 2, c, 0);
+                Floats apart = load(job->feature, at * channels + c, half) - warped;
+                store(job->warped, at * channels + c, warped, 0);
+                store(job->difference, at * all + c, select((Words)(apart < 0), -apart, apart), half);
+            }
+            Floats unexplained = {0};
+            for (long c = 0; c < 3; c++) /* the source's differences are about a tenth of the features' */
+                unexplained[c] = 10 * job->unexplained[c * plane + at];
+            for (long c = 0; c < 16; c += LANES)
+                store(job->difference, at * all + channels + c, c ? (Floats){0} : unexplained, half);
         }
-        Meeting meeting;
-        meet(&meeting, &rows, &columns, cubic ? 4 : 2, width, channels);
-        for (long c = 0; c < channels; c += LANES) {
-            Floats warped = sample(job->previous, &meeting, cubic ? 4 : 2, c, 0);
-            Floats apart = load(job->feature, at * channels + c, half) - warped;
-            store(job->warped, at * channels + c, warped, 0);
-            store(job->difference, at * all + c, select((Words)(apart < 0), -apart, apart), half);
-        }
-        /* The source's differences are about a tenth of the features'. */
-        for (long c = 0; c < 3; c++)
-            set(job->difference, at * all + channels + c, 10 * job->unexplained[c * plane + at], half);
-        for (long c = channels + 3; c < all; c++)
-            set(job->difference, at * all + c, 0, half);
     }
 }
 
@@ -384,8 +330,8 @@ static void follow_part(const void *data, long y)
 
 /* The previous feature (height, width, channels) float32, sampled along flow (2, height, width) float32 in pixels of the frame ->
  * warped, like it, and difference (height, width, whole(channels + 3)): |feature - warped|, 10 unexplained (3, height, width) float32, and 0. */
-EXPORT int follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained,
-                   long height, long width, long channels, int cubic, float *warped, void *difference, int half)
+int follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained, long height,
+           long width, long channels, int cubic, float *warped, void *difference, int half)
 {
     Follow job = {previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic, half};
     share(fork, threads, follow_part, &job, height);
@@ -438,11 +384,11 @@ static void blend_part(const void *data, long y)
 }
 
 /* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
- * or NULL -> composite (height, width, channels), the mask as it was blended, and by how much detail may be raised, (height, width) each, all
+ * or NULL -> composite (height, width, channels), which may be `warped`, the mask as it was blended, and by how much detail may be raised, (height, width) each, all
  * float32. */
-EXPORT int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow,
-                 const float *change, long height, long width, long channels, float still, float hold, float coherence, float refresh,
-                 float sharpen, float *composite, float *blended, float *most, int half)
+int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow, const float *change, long height,
+          long width, long channels, float still, float hold, float coherence, float refresh, float sharpen, float *composite, float *blended,
+          float *most, int half)
 {
     Blend job = {feature, warped, mask, flow, change, composite, blended, most,
                  height, width, channels, still, hold, coherence, refresh, sharpen, half};
@@ -572,8 +518,8 @@ static void sharpen_part(const void *data, long y, float *room)
 
 /* `Net1.sharpened`: composite (height, width, channels) and most (height, width) float32, feature like the composite -> out, like the
  * composite. */
-EXPORT int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *most,
-                     long height, long width, long channels, float *out, int half)
+int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *most, long height, long width, long channels,
+              float *out, int half)
 {
     float *energy = malloc(2 * height * width * sizeof *energy);
     if (!energy)
@@ -586,352 +532,25 @@ EXPORT int sharpened(Fork fork, int threads, const float *composite, const void 
     return result;
 }
 
-/* --- a level of LitePWCNet -------------------------------------------------------------------------------------------- */
-
-enum { MOST_DISPLACEMENTS = 64, MOST_ACROSS = 7 }; /* 49, to the next multiple of LANES */
-
-typedef struct {
-    const void *here, *there;
-    const float *flow;
-    void *known;
-    long height, width, channels, radius;
-    float pixels;
-    int half;
-} Match;
-
-INLINE long lanes(long width)
+/* `Net1.compose`: what `follow`, the mask network and `blend` make of their pictures, and `sharpened` where there is something to raise -> composite
+ * and blended. mask: the network, a Chain to one output. */
+EXPORT int compose(Fork fork, int threads, const void *feature, const float *previous, const float *flow, const float *unexplained,
+                   const float *change, long height, long width, long channels, int cubic, const void *mask, float still, float hold,
+                   float coherence, float refresh, float sharpen, float *composite, float *blended, int half)
 {
-    return (width + LANES - 1) / LANES * LANES;
-}
-
-INLINE long line_of(long width, long radius) /* samples of a warped row's channel, with what is beside the picture */
-{
-    return lanes(width) + lanes(2 * radius);
-}
-
-/* Row y of `there` along the flow -> warped (channels, line_of(width, radius)): in a line `radius` times 0, the samples, and 0; beyond the picture all is. */
-INLINE void warp_row(const Match *job, long y, float *warped, int half)
-{
-    long width = job->width, channels = job->channels, plane = job->height * width, line = line_of(width, job->radius);
-    memset(warped, 0, channels * line * sizeof *warped);
-    if (y < 0 || y >= job->height)
-        return;
-    for (long first = 0; first < width; first += LANES) {
-        long count = remaining(first, width, LANES), start = y * width + first;
-        float across[LANES] = {0}, down[LANES] = {0};
-        memcpy(across, job->flow + start, count * sizeof *across);
-        memcpy(down, job->flow + plane + start, count * sizeof *down);
-        Taps columns[LANES], rows[LANES];
-        Meeting meetings[LANES];
-        for (long n = 0; n < LANES; n++) {
-            bilinear(&columns[n], (float)(first + n) + across[n] * job->pixels, width);
-            bilinear(&rows[n], (float)y + down[n] * job->pixels, job->height);
-            meet(&meetings[n], &rows[n], &columns[n], 2, width, channels);
-        }
-        for (long c = 0; c < channels; c += LANES) {
-            Floats there[LANES];
-            for (long n = count; n < LANES; n++)
-                there[n] = (Floats){0};
-            for (long n = 0; n < count; n++)
-                there[n] = sample(job->there, &meetings[n], 2, c, half);
-            transpose(there);
-            for (long lane = 0; lane < LANES; lane++)
-                store(warped, (c + lane) * line + job->radius + first, there[lane], 0);
-        }
-    }
-}
-
-/* LANES pixels of a row of `here` from `first` on -> own (channels, LANES). */
-INLINE void gather(const Match *job, long y, long first, float *own, int half)
-{
-    long count = remaining(first, job->width, LANES), start = y * job->width + first;
-    for (long c = 0; c < job->channels; c += LANES) {
-        Floats here[LANES];
-        for (long n = 0; n < LANES; n++)
-            here[n] = n < count ? load(job->here, (start + n) * job->channels + c, half) : (Floats){0};
-        transpose(here);
-        for (long lane = 0; lane < LANES; lane++)
-            store(own, (c + lane) * LANES, here[lane], 0);
-    }
-}
-
-/* warped: of each row of the window about y what `warp_row` made of it. own: room for (channels, LANES). */
-INLINE void volume_row(const Match *job, long y, float *const *warped, float *own, long radius, int half)
-{
-    long channels = job->channels, across = 2 * radius + 1, volume = across * across, all = whole(volume + channels + 2);
-    long plane = job->height * job->width, line = line_of(job->width, radius);
-    for (long first = 0; first < job->width; first += LANES) {
-        Floats values[MOST_DISPLACEMENTS]; /* = {0} would be a call's worth of time, for each few pixels */
-        for (long n = volume; n < MOST_DISPLACEMENTS && n % LANES; n++)
-            values[n] = (Floats){0};
-        gather(job, y, first, own, half);
-        for (long dy = 0; dy < across; dy++) {
-            Floats sums[MOST_ACROSS];
-            for (long dx = 0; dx < across; dx++)
-                sums[dx] = (Floats){0};
-            for (long c = 0; c < channels; c++) {
-                Floats here = load(own, c * LANES, 0);
-                for (long dx = 0; dx < across; dx++)
-                    sums[dx] += here * load(warped[dy], c * line + first + dx, 0);
-            }
-            for (long dx = 0; dx < across; dx++) {
-                Floats product = sums[dx] * (1 / (float)channels);
-                values[dy * across + dx] = maximum(product, product * 0.1f);
-            }
-        }
-        for (long n = 0; n < volume; n += LANES)
-            transpose(values + n);
-        for (long x = first; x < first + LANES && x < job->width; x++) {
-            /* Vectors reach into what is written next, but for a row's last pixel, since another worker may be at the next row. */
-            long at = y * job->width + x, size = half ? 2 : 4, next = at * all + volume;
-            for (long n = 0; n < volume; n += LANES)
-                store(job->known, at * all + n, values[n + x - first], half);
-            for (long c = 0; c < channels; c += LANES, next += LANES)
-                memcpy((char *)job->known + next * size, (const char *)job->here + (at * channels + c) * size, LANES * size);
-            Floats flow = {job->flow[at], job->flow[plane + at]};
-            if (x + 1 < job->width)
-                for (long n = 0; n < 16; n += LANES)
-                    store(job->known, next + n, n ? (Floats){0} : flow, half);
-            else
-                for (long n = 0; next + n < (at + 1) * all; n++)
-                    set(job->known, next + n, n < 2 ? flow[n] : 0, half);
-        }
-    }
-}
-
-/* A row, and of those about it what the worker's ring of warped rows hasn't. Which it has its first samples say, counted from 1 on: 0 is none. */
-INLINE void match_part(const Match *job, long y, float *room, long radius, int half)
-{
-    long across = 2 * radius + 1, size = job->channels * line_of(job->width, radius);
-    float *own = room + FIRST, *ring = own + job->channels * LANES, *warped[MOST_ACROSS];
-    for (long dy = 0; dy < across; dy++) {
-        long row = y + dy - radius, place = (row + across) % across;
-        warped[dy] = ring + place * size;
-        if (room[place] != (float)(row + across)) {
-            warp_row(job, row, warped[dy], half);
-            room[place] = (float)(row + across);
-        }
-    }
-    volume_row(job, y, warped, own, radius, half);
-}
-
-static void row_part(const void *data, long y, float *room)
-{
-    const Match copy = *(const Match *)data, *job = &copy;
-    switch (job->radius * 2 + job->half) {
-    case 4: match_part(job, y, room, 2, 0); break;
-    case 5: match_part(job, y, room, 2, 1); break;
-    case 6: match_part(job, y, room, 3, 0); break;
-    case 7: match_part(job, y, room, 3, 1); break;
-    }
-}
-
-/* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, of which 1 is
- * `pixels` pixels of this level -> known (height, width, whole((2 radius + 1)^2 + channels + 2)): the cost volume of here with there sampled along
- * the flow, through a leaky ReLU, here, the flow, and 0. radius: 2 or 3. */
-EXPORT int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width,
-                 long channels, long radius, void *known, int half)
-{
-    Match job = {here, there, flow, known, height, width, channels, radius, pixels, half};
-    return share_in_room(fork, threads, row_part, &job, height, FIRST + channels * (LANES + (2 * radius + 1) * line_of(width, radius)));
-}
-
-/* --- where LitePWCNet starts from ----------------------------------------------------------------------------------- */
-
-enum { SUPPORT = 2 }; /* as litepwcnet.py has it */
-
-typedef struct {
-    const void *scores;
-    float *shares, *out; /* shares: of a row's places, (width, lanes(width)) */
-    long height, width;
-    int half;
-} Supported;
-
-/* One over how many neighbours along a side two places share, with themselves. */
-INLINE float share_of_neighbours(int here, int there, int size)
-{
-    int before = here < there ? here : there, after = size - 1 - (here < there ? there : here);
-    return 1 / (float)((before < SUPPORT ? before : SUPPORT) + (after < SUPPORT ? after : SUPPORT) + 1);
-}
-
-INLINE long summed(long width) /* samples of a line of sums, whose border is 0 */
-{
-    return SUPPORT + lanes(width) + SUPPORT;
-}
-
-INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
-{
-    if (count >= LANES)
-        return load(samples, at, half);
-    Floats values = (Floats){0} - __builtin_inff();
-    for (long n = 0; n < count; n++)
-        values[n] = get(samples, at + n, half);
-    return values;
-}
-
-/* LANES scores from `at` on, and 0 for those behind the row's last one, of which there are `count`. */
-INLINE Floats scores_at(const Supported *job, long at, long count, int half)
-{
-    long places = job->height * job->width, behind = places * places - at; /* all that is there to be read */
-    Words lane;
-    for (int n = 0; n < LANES; n++)
-        lane[n] = (uint32_t)n;
-    return select((Words)(lane < (uint32_t)count), load_some(job->scores, at, behind, half), (Floats){0});
-}
-
-/* A place of the first frame with all of the second: down the columns of both -> sums (height, summed(width)). */
-INLINE void support_down(const Supported *job, long y, long x, float *sums, int half)
-{
-    long height = job->height, width = job->width, places = height * width;
-    for (long v = 0; v < height; v++) {
-        long before = -(y < v ? y : v), after = height - 1 - (y < v ? v : y);
-        float share = share_of_neighbours((int)y, (int)v, (int)height);
-        for (long u = 0; u < width; u += LANES) {
-            Floats sum = {0};
-            for (long d = before > -SUPPORT ? before : -SUPPORT; d <= after && d <= SUPPORT; d++)
-                sum += share * scores_at(job, ((y + d) * width + x) * places + (v + d) * width + u, width - u, half);
-            store(sums, v * summed(width) + SUPPORT + u, sum, 0);
-        }
-    }
-}
-
-/* A row of the first frame: of each place what `support_down` makes of it and of those beside it, which are in a ring, along the rows. */
-INLINE void supported_row(const Supported *job, long y, float *ring, int half)
-{
-    enum { ACROSS = 2 * SUPPORT + 1 };
-    long height = job->height, width = job->width, line = summed(width), size = height * line, places = height * width;
-    memset(ring, 0, ACROSS * size * sizeof *ring);
-    for (long x = -SUPPORT; x < width; x++) {
-        float *next = ring + (x + ACROSS + SUPPORT) % ACROSS * size;
-        if (x + SUPPORT < width)
-            support_down(job, y, x + SUPPORT, next, half);
-        else
-            memset(next, 0, size * sizeof *next);
-        for (long v = 0; v < height && x >= 0; v++)
-            for (long u = 0; u < width; u += LANES) {
-                Floats total = {0};
-                for (long d = 0; d < ACROSS; d++)
-                    total += load(ring, (x + d + ACROSS - SUPPORT) % ACROSS * size + v * line + d + u, 0);
-                total *= load(job->shares, x * lanes(width) + u, 0);
-                memcpy(job->out + (y * width + x) * places + v * width + u, &total, remaining(u, width, LANES) * sizeof *job->out);
-            }
-    }
-}
-
-static void supported_part(const void *data, long y, float *sums)
-{
-    const Supported *job = data;
-    if (job->half)
-        supported_row(job, y, sums, 1);
-    else
-        supported_row(job, y, sums, 0);
-}
-
-/* `litepwcnet.supported`: scores (height, width, height, width) -> the same size, float32. */
-EXPORT int supported(Fork fork, int threads, const void *scores, long height, long width, float *out, int half)
-{
-    float *shares = malloc(width * lanes(width) * sizeof *shares);
-    if (!shares)
+    long pixels = floats_for(height * width, 0), samples = floats_for(height * width * channels, 0);
+    float *seen = room_for(samples + floats_for(height * width * (channels + 16), half) + pixels);
+    if (!seen)
         return -1;
-    for (long x = 0; x < width; x++)
-        for (long u = 0; u < lanes(width); u++)
-            shares[x * lanes(width) + u] = u < width ? share_of_neighbours((int)x, (int)u, (int)width) : 0;
-    Supported job = {scores, shares, out, height, width, half};
-    int result = share_in_room(fork, threads, supported_part, &job, height, (2 * SUPPORT + 1) * height * summed(width));
-    free(shares);
+    float *most = seen + samples, *difference = most + pixels, *warped = sharpen > 0 ? seen : composite;
+    int result = follow(fork, threads, previous, flow, feature, unexplained, height, width, channels, cubic, warped, difference, half);
+    if (!result)
+        result = chain(fork, threads, difference, height, width, mask, NULL, most, half);
+    if (!result)
+        result = blend(fork, threads, feature, warped, most, flow, change, height, width, channels, still, hold, coherence, refresh, sharpen,
+                       warped, blended, most, half);
+    if (!result && sharpen > 0)
+        result = sharpened(fork, threads, warped, feature, most, height, width, channels, composite, half);
+    free(seen);
     return result;
-}
-
-typedef struct {
-    const void *scores;
-    float *most, *sum; /* of each column: the largest, and of exp(score - largest) */
-    float *out;
-    long height, width;
-    float sure;
-    int half;
-} Global;
-
-INLINE void column_sums(const Global *job, long first, int half)
-{
-    long places = job->height * job->width, count = remaining(first, places, LANES);
-    Floats most = load_some(job->scores, first, count, half), sum = {0};
-    for (long n = 1; n < places; n++) {
-        Floats score = load_some(job->scores, n * places + first, count, half);
-        most = select((Words)(score > most), score, most);
-    }
-    for (long n = 0; n < places; n++)
-        sum += exponential(load_some(job->scores, n * places + first, count, half) - most);
-    memcpy(job->most + first, &most, count * sizeof *job->most);
-    memcpy(job->sum + first, &sum, count * sizeof *job->sum);
-}
-
-static void column_part(const void *data, long part)
-{
-    const Global *job = data;
-    if (job->half)
-        column_sums(job, part * LANES, 1);
-    else
-        column_sums(job, part * LANES, 0);
-}
-
-INLINE void match_place(const Global *job, long place, int half)
-{
-    long width = job->width, places = job->height * width, start = place * places;
-    Floats largest = load_some(job->scores, start, places, half), sums = {0};
-    Words block = {0}; /* in which each lane has its largest */
-    for (uint32_t first = LANES; first < places; first += LANES) {
-        Floats score = load_some(job->scores, start + first, places - first, half);
-        Words more = (Words)(score > largest);
-        largest = select(more, score, largest);
-        block = (more & first) | (~more & block);
-    }
-    long best = block[0];
-    float most = largest[0], total = 0;
-    for (long lane = 1; lane < LANES; lane++) {
-        long at = block[lane] + lane;
-        if (largest[lane] > most || (largest[lane] == most && at < best)) { /* of equals the first */
-            most = largest[lane];
-            best = at;
-        }
-    }
-    for (long first = 0; first < places; first += LANES)
-        sums += exponential(load_some(job->scores, start + first, places - first, half) - most);
-    for (long lane = 0; lane < LANES; lane++)
-        total += sums[lane];
-    float sure = exponential((Floats){0} + (most - job->most[best]))[0] / (total * job->sum[best]), x = 0, y = 0, weights = 0;
-    for (long n = 0; n < 9 && sure > job->sure; n++) {
-        long column = best % width + n % 3 - 1, row = best / width + n / 3 - 1;
-        if (column < 0 || column >= width || row < 0 || row >= job->height)
-            continue;
-        float weight = exponential((Floats){0} + (get(job->scores, start + row * width + column, half) - most))[0];
-        x += weight * (float)(column - place % width);
-        y += weight * (float)(row - place / width);
-        weights += weight;
-    }
-    job->out[place] = sure > job->sure ? x / weights : 0;
-    job->out[places + place] = sure > job->sure ? y / weights : 0;
-}
-
-static void match_row(const void *data, long row)
-{
-    const Global *job = data;
-    for (long place = row * job->width; place < (row + 1) * job->width; place++)
-        if (job->half)
-            match_place(job, place, 1);
-        else
-            match_place(job, place, 0);
-}
-
-/* `litepwcnet.global_match`: scores (height, width, height, width) -> (2, height, width) float32. */
-EXPORT int global_match(Fork fork, int threads, const void *scores, long height, long width, float sure, float *out, int half)
-{
-    long places = height * width;
-    float *most = malloc(2 * places * sizeof *most);
-    if (!most)
-        return -1;
-    Global job = {scores, most, most + places, out, height, width, sure, half};
-    share(fork, threads, column_part, &job, (places + LANES - 1) / LANES);
-    share(fork, threads, match_row, &job, height);
-    free(most);
-    return 0;
 }

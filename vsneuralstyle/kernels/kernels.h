@@ -77,6 +77,16 @@ static inline void share(Fork fork, int threads, void (*part)(const void *, long
     run(fork, &work);
 }
 
+INLINE long floats_for(long samples, int half) /* in whole lines of a cache */
+{
+    return ((half ? (samples + 1) / 2 : samples) + 15) / 16 * 16;
+}
+
+INLINE float *room_for(long floats) /* NULL without memory */
+{
+    return aligned_alloc(64, (size_t)floats * sizeof(float));
+}
+
 enum { FIRST = 16 }; /* samples */
 
 /* As `share`, and each worker has room for `size` floats, FIRST or more, of which the first of all are 0 at first; its parts begin with what the last one
@@ -84,9 +94,8 @@ enum { FIRST = 16 }; /* samples */
 static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *), const void *job, long parts, long size)
 {
     int workers = workers_for(fork, threads, parts);
-    long padded = (size + 15) / 16 * 16; /* to lines of a cache */
-    Work work = {.part_in_room = part, .job = job, .parts = parts, .size = padded, .workers = workers,
-                 .room = aligned_alloc(64, (size_t)(workers * padded) * sizeof(float))};
+    long padded = floats_for(size, 0);
+    Work work = {.part_in_room = part, .job = job, .parts = parts, .size = padded, .workers = workers, .room = room_for(workers * padded)};
     if (!work.room)
         return -1;
     for (int n = 0; n < workers; n++)
@@ -108,6 +117,7 @@ static inline int share_in_room(Fork fork, int threads, void (*part)(const void 
 #endif
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
 /* Keeps a value in a register: GCC would load it anew for each use. */
@@ -162,6 +172,16 @@ INLINE Floats load(const void *samples, long at, int half)
     return values;
 }
 
+INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
+{
+    if (count >= LANES)
+        return load(samples, at, half);
+    Floats values = (Floats){0} - __builtin_inff();
+    for (long n = 0; n < count; n++)
+        values[n] = get(samples, at + n, half);
+    return values;
+}
+
 INLINE void store(void *samples, long at, Floats values, int half)
 {
     if (half) {
@@ -178,27 +198,38 @@ INLINE void store(void *samples, long at, Floats values, int half)
     }
 }
 
+/* To each lane, the product of those lanes' float32; of `pairs`, those of the two bfloat16 in each. */
+INLINE Floats add_lanes(Floats sum, Words these, Words those, int pairs)
+{
+    Floats a, b;
+    if (pairs) {
+#if defined(__AVX512BF16__)
+        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)these, (__m512bh)those);
+#else
+        Words first = these << 16, other = those << 16;
+        memcpy(&a, &first, sizeof a);
+        memcpy(&b, &other, sizeof b);
+        sum += a * b;
+        these &= 0xffff0000, those &= 0xffff0000;
+#endif
+    }
+    memcpy(&a, &these, sizeof a);
+    memcpy(&b, &those, sizeof b);
+    return sum + a * b;
+}
+
 /* To each lane, the product of the float32 at `word` with that lane of `words`; of `pairs`, those of the two bfloat16 there with the lane's two. */
 INLINE Floats add_products(Floats sum, const void *word, Words words, int pairs)
 {
-    if (!pairs) {
-        float value;
-        Floats values;
-        memcpy(&value, word, sizeof value);
-        memcpy(&values, &words, sizeof values);
-        return sum + (value - (Floats){0}) * values; /* a sum would cost one: it turns -0 into 0 */
-    }
     uint32_t pair;
+    float value;
     memcpy(&pair, word, sizeof pair);
-#if defined(__AVX512BF16__)
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)words);
-#else
-    Words first = words << 16, second = words & 0xffff0000;
-    Floats a, b;
-    memcpy(&a, &first, sizeof a);
-    memcpy(&b, &second, sizeof b);
-    return sum + from_half((uint16_t)pair) * a + from_half((uint16_t)(pair >> 16)) * b;
-#endif
+    if (pairs)
+        return add_lanes(sum, pair + (Words){0}, words, 1);
+    Floats values;
+    memcpy(&value, word, sizeof value);
+    memcpy(&values, &words, sizeof values);
+    return sum + (value - (Floats){0}) * values; /* a sum would cost one: it turns -0 into 0 */
 }
 
 INLINE Words load_words(const uint32_t *words)
@@ -234,6 +265,13 @@ INLINE Floats maximum(Floats a, Floats b) /* b where a is no number */
 #else
     return select((Words)(a > b), a, b);
 #endif
+}
+
+INLINE Floats between(Floats x, float low, float high) /* what is no number is low */
+{
+    Floats least = (Floats){0} + low, most = (Floats){0} + high;
+    x = maximum(x, least);
+    return select((Words)(x > most), most, x);
 }
 
 INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */
@@ -308,7 +346,7 @@ INLINE Floats totals(Floats *rows)
     return sum;
 }
 
-enum { COLORS = 3 }; /* of a frame */
+enum { COLORS = 3, STRIDE = 4 }; /* of a frame; of its features */
 
 INLINE long whole(long channels) /* to the next multiple of 16 */
 {
@@ -318,6 +356,11 @@ INLINE long whole(long channels) /* to the next multiple of 16 */
 INLINE long remaining(long first, long size, long most) /* how many of `most` from `first` on */
 {
     return size - first < most ? size - first : most;
+}
+
+INLINE long largest(long a, long b)
+{
+    return a > b ? a : b;
 }
 
 INLINE long clamp(long value, long last)
@@ -346,6 +389,97 @@ INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floa
     }
 }
 
+/* --- along a flow -------------------------------------------------------------------------------------------------- */
+
+/* Of LANES places on a line: samples, and their shares. */
+typedef struct {
+    int32_t at[4][LANES];
+    float weight[4][LANES];
+} Taps;
+
+/* Samples of a line of `size` from `first` on, the border repeated, and their weights. */
+INLINE void take(Taps *taps, Integers first, const Floats *weights, long count, long size)
+{
+    Integers last = (Integers){0} + (int)(size - 1);
+    for (long n = 0; n < count; n++) {
+        Integers at = first + (int)n, before = at < 0, behind = at > last;
+        at = (at & ~before & ~behind) | (last & behind);
+        memcpy(taps->at[n], &at, sizeof at);
+        memcpy(taps->weight[n], &weights[n], sizeof *weights);
+    }
+}
+
+INLINE void bilinear(Taps *taps, Floats place, long size)
+{
+    place = between(place, 0, (float)(size - 1));
+    Integers left = __builtin_convertvector(place, Integers);
+    Floats t = place - __builtin_convertvector(left, Floats);
+    take(taps, left, (Floats[]){1 - t, t}, 2, size);
+}
+
+INLINE void bicubic(Taps *taps, Floats place, long size) /* Keys's kernel */
+{
+    const float a = -0.5f;
+    place = between(place, -2, (float)size + 1); /* further out all is border */
+    Integers left = __builtin_convertvector(place + 2, Integers) - 2;
+    Floats t = place - __builtin_convertvector(left, Floats), s = 1 - t;
+    Floats outer = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a, other = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
+    take(taps, left - 1, (Floats[]){outer, ((a + 2) * t - (a + 3)) * t * t + 1, ((a + 2) * s - (a + 3)) * s * s + 1, other}, 4, size);
+}
+
+/* Where LANES pixels of a row lead to. */
+typedef struct {
+    Taps rows, columns;
+} Places;
+
+/* Of row y from `first` on, by the flow (2, height, width) times `pixels`. */
+INLINE void follow_flow(Places *places, const float *flow, float pixels, long y, long first, long height, long width, int cubic)
+{
+    long start = y * width + first, count = remaining(first, width, LANES);
+    Floats x, across = load_some(flow, start, count, 0), down = load_some(flow, height * width + start, count, 0);
+    for (long n = 0; n < LANES; n++)
+        x[n] = (float)(first + n);
+    across = x + across * pixels;
+    down = (float)y + down * pixels;
+    if (cubic) {
+        bicubic(&places->columns, across, width);
+        bicubic(&places->rows, down, height);
+    } else {
+        bilinear(&places->columns, across, width);
+        bilinear(&places->rows, down, height);
+    }
+}
+
+/* One of them: its lines' and columns' first samples. */
+typedef struct {
+    long rows[4], columns[4];
+    float row_weights[4], column_weights[4];
+} Place;
+
+INLINE void place_of(Place *place, const Places *places, long n, long taps, long width, long channels)
+{
+    for (long i = 0; i < taps; i++) {
+        place->rows[i] = places->rows.at[i][n] * width * channels;
+        place->columns[i] = places->columns.at[i][n] * channels;
+        place->row_weights[i] = places->rows.weight[i][n];
+        place->column_weights[i] = places->columns.weight[i][n];
+    }
+}
+
+INLINE Floats sample(const void *source, const Place *place, long taps, long c, int half)
+{
+    Floats value = {0};
+    for (long i = 0; i < taps; i++) {
+        Floats row = {0};
+        for (long j = 0; j < taps; j++)
+            row += place->column_weights[j] * load(source, place->rows[i] + place->columns[j] + c, half);
+        value += place->row_weights[i] * row;
+    }
+    return value;
+}
+
+/* --- layers -------------------------------------------------------------------------------------------------------- */
+
 /* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is _Layer. */
 typedef struct {
     const void *weight;
@@ -355,11 +489,30 @@ typedef struct {
     int pairs, reflects;
 } Layer;
 
+/* `count` convolutions of stride 1, each of what the one before gives, and one to few outputs, of which weight and bias are `few`'s. In __init__.py
+ * it is _Chain. */
+typedef struct {
+    const Layer *layers;
+    long count;
+    const float *weight, *bias;
+    long outputs;
+} Chain;
+
+/* x (height, width, whole(inputs)) -> (outputs, height, width) float32. base: added to it; may be NULL. */
+int chain(Fork fork, int threads, const void *x, long height, long width, const void *chain, const float *base, float *out, int half);
+
 /* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
                  float *scale);
 
 int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale, int relu, const void *residual,
               void *out, long pad, int half);
+
+/* How alike two pictures are, place by place: of here and there (height, width, channels) a 1x1 convolution to as many channels, and the products of
+ * what it gives -> scores (places, places) float32: of each of here with each of there. With `squares`, of each 2x2 the mean is a place.
+ *
+ * weight: (channels / 16, channels, 16) float32; with `pairs` bfloat16, (channels / 16, channels / 2, 16, 2). bias: (channels). */
+int compare(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const void *weight,
+            const float *bias, int pairs, int squares, float *scores, int half);
 
 #endif

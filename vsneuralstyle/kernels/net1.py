@@ -1,6 +1,6 @@
 """Net1 by the kernels: the same pictures, within rounding, as `vsneuralstyle.networks.net1.Net1`, which has the weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu_net1
-from vsneuralstyle.kernels.shared import KernelNet1
-from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, LitePWCNet
-from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.networks.flow import CONTRAST, FLOW_SCALE
+from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, in_squares, pixels
+from vsneuralstyle.networks.net1 import REPEATED, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform import STRIDE, ConvBlock, RearrangedConv, ResidualBlock, UpsampledConv
@@ -49,30 +49,21 @@ def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
 
 
 class _Convolution:
-    """A 3x3 convolution by `kernels.convolve`, or by PyTorch where that is faster.
+    """A 3x3 convolution of the style network, by `kernels.convolve`, or by PyTorch where that is faster.
 
     Args:
-        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected or 0.
-        slope: what is negative is multiplied by it in the end.
-        norm: weight, bias and eps of the normalisation of what comes out.
-        reach: of `kernels.points`, for a stride of 1 in float32.
+        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected.
+        slope, norm: as `_layer` takes them.
     """
 
-    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, reach: int = 8) -> None:
-        enlarges = isinstance(convolution, UpsampledConv)
-        self.reflects = enlarges or convolution.padding_mode == "reflect"
+    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None) -> None:
         self.slope, self.norm = slope, norm
-        outputs, inputs = convolution.weight.shape[:2]
-        bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(outputs) - outputs))
-        halves, dtype = convolution.stride[0] == 2, convolution.weight.dtype
         self.kernel: kernels.Convolution | None = None
-        if enlarges or halves or not _direct_is_faster(dtype):
-            reach = kernels.ENLARGING if enlarges else kernels.HALVING if halves else 6 if kernels.pairs(dtype) else reach
-            self.kernel = kernels.Convolution(kernels.points(convolution.weight, reach), bias, reach, reflects=self.reflects, slope=slope, norm=norm)
+        if isinstance(convolution, UpsampledConv) or convolution.stride[0] == 2 or not _direct_is_faster(convolution.weight.dtype):
+            self.kernel = _layer(convolution, slope, norm)
         else:
-            spare = 0, 0, 0, 0, 0, kernels.whole(inputs) - inputs, 0, kernels.whole(outputs) - outputs
-            self.weight = F.pad(convolution.weight.detach(), spare).contiguous(memory_format=torch.channels_last)
-            self.bias = bias.to(dtype)
+            self.weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
+            self.bias = convolution.bias.detach()
 
     def __call__(
         self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
@@ -80,9 +71,7 @@ class _Convolution:
         """As `kernels.convolve`."""
         if self.kernel:
             return kernels.convolve(x, self.kernel, scale=scale, relu=relu, dtype=dtype)
-        if self.reflects:
-            x = kernels.normalise(x, scale, relu=relu, pad=1)
-        x = F.conv2d(x, self.weight, self.bias, padding=0 if self.reflects else 1)
+        x = F.conv2d(kernels.normalise(x, scale, relu=relu, pad=1), self.weight, self.bias)
         x = F.leaky_relu_(x, self.slope) if self.slope != 1 else x
         return x.to(dtype or x.dtype), kernels.statistics(x, *self.norm) if self.norm else None
 
@@ -92,9 +81,31 @@ def _direct_is_faster(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and "amx_bf16" in units()
 
 
-def _reach(halvings: int) -> int:
-    """For pictures of a frame's size, so many times halved: large tiles are slower than small ones where they are few."""
-    return 8 if halvings <= 3 else 6
+def _layer(convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2) -> kernels.Convolution:
+    """A 3x3 convolution.
+
+    Args:
+        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected or 0.
+        slope: what is negative is multiplied by it in the end.
+        norm: weight, bias and eps of the normalisation of what comes out.
+        halvings: what it takes is a frame's size so many times halved: where tiles are few, large ones are slower than small ones.
+    """
+    weight = convolution.weight
+    enlarges = isinstance(convolution, UpsampledConv)
+    if enlarges:
+        reach = kernels.ENLARGING
+    elif convolution.stride[0] == 2:
+        reach = kernels.HALVING
+    else:
+        reach = 6 if kernels.pairs(weight.dtype) or halvings > 3 else 8
+    bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(len(weight)) - len(weight)))
+    reflects = enlarges or convolution.padding_mode == "reflect"
+    return kernels.Convolution(kernels.points(weight, reach), bias, reach, reflects=reflects, slope=slope, norm=norm)
+
+
+def _leaky(layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2) -> kernels.Convolution:
+    """A convolution and its leaky ReLU."""
+    return _layer(layer[0], layer[1].negative_slope, norm, halvings)
 
 
 def _block(block: ConvBlock) -> _Convolution:
@@ -103,37 +114,16 @@ def _block(block: ConvBlock) -> _Convolution:
     return _Convolution(block[0], 1.0 if norm else 0.0, norm)
 
 
-def _together(convolutions: Sequence[_Convolution]) -> kernels.Layers | None:
-    """For a call of all of them; None where one is PyTorch's, or there is none."""
-    layers = [one.kernel for one in convolutions]
-    return kernels.Layers(layers) if layers and all(layers) else None
-
-
-class _Chain:
-    """Convolutions, each with the slope of what is negative in the end, and a last one to a channel or two, in float32."""
-
-    def __init__(self, layers: Iterable[tuple[nn.Conv2d, float]], last: nn.Conv2d, reach: int = 8) -> None:
-        self.layers = [_Convolution(*layer, reach=reach) for layer in layers]
-        self.together = _together(self.layers)
-        self.last = kernels.few_weights(last.weight), last.bias.detach().float()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.together:
-            return kernels.chain(x, self.together, *self.last)
-        for layer in self.layers:
-            x, _ = layer(x)
-        return kernels.few(x, *self.last)
-
-
 class _Blocks:
     """Residual blocks one after the other."""
 
-    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+    def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
         self.blocks = [
             (_Convolution(block.branch[0][0], norm=_arguments(block.branch[0][1])),
              _Convolution(block.branch[1], norm=_arguments(block.branch[2]))) for block in blocks
         ]
-        self.together = _together([layer for block in self.blocks for layer in block])
+        layers = [layer.kernel for block in self.blocks for layer in block]
+        self.together = kernels.Layers(layers) if layers and all(layers) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.together:
@@ -143,24 +133,6 @@ class _Blocks:
             y, scale = second(y, scale, relu=True)
             x = kernels.normalise(y, scale, residual=x)
         return x
-
-
-class _Level:
-    """A level of the flow network's pyramid: a convolution that halves, and one more, in float32 of that reach.
-
-    (1, C, H, W) -> what the next level takes, and the feature, both (1, C', ceil(H/2), ceil(W/2)).
-    """
-
-    def __init__(self, halving: nn.Sequential, second: nn.Sequential, reach: int) -> None:
-        self.halving = _Convolution(halving[0], halving[1].negative_slope)
-        self.second = _Convolution(second[0], second[1].negative_slope, (None, None, NORM_EPS), reach)
-        self.together = _together([self.halving, self.second])
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.together:
-            return kernels.level(x, self.together)
-        x, scale = self.second(self.halving(x)[0])
-        return x, kernels.normalise(x, scale)
 
 
 class _Bank:
@@ -173,31 +145,33 @@ class _Bank:
         return self.blocks(kernels.normalise(*self.convolution(x)))
 
 
-class FusedNet1(KernelNet1):
+class FusedNet1:
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a CPU, in its precision.
     """
 
-    by = kernels
+    kept = Net1.kept
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
-        style = net1.style
-        self.net1 = net1
-        self.mask = _Chain([(net1.mask[0], 0.0), (net1.mask[2], 0.0)], net1.mask[4])
-        if isinstance(self.flow, LitePWCNet):
-            # Of each level a convolution that halves, and one more; the first level's feature nobody looks at, and the first of all
-            # sees colors, 3 channels.
-            halvings, seconds = zip(*self.flow.features)
-            self.colors = kernels.colors_weight(halvings[0][0].weight), halvings[0][0].bias.detach().float(), halvings[0][1].negative_slope
-            self.second = _Convolution(seconds[0][0], seconds[0][1].negative_slope, reach=_reach(1))
-            self.levels = [_Level(*layers, _reach(n)) for n, layers in enumerate(zip(halvings[1:], seconds[1:]), 2)]
-            self.estimators = [
-                _Chain([(layer[0], layer[1].negative_slope) for layer in estimator], predict, _reach(len(CHANNELS) - n))
-                for n, (estimator, predict) in enumerate(zip(self.flow.estimators, self.flow.predicts))
+        style, flow = net1.style, net1.flow
+        self.net1, self.flow = net1, flow
+        self.mask = kernels.Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4].weight, net1.mask[4].bias)
+        if isinstance(flow, LitePWCNet):
+            (colors, second), *levels = flow.features
+            # Of each level a convolution that halves, and one more; the first level's feature nobody looks at, and the first of all sees colors.
+            layers = [_leaky(second, halvings=1)]
+            for n, (halving, second) in enumerate(levels, 2):
+                layers += [_leaky(halving), _leaky(second, (None, None, NORM_EPS), n)]
+            self.pyramid = kernels.Pyramid((colors[0].weight, colors[0].bias, colors[1].negative_slope), layers, CONTRAST)
+            estimators = [
+                (kernels.Chain([_leaky(layer, halvings=len(CHANNELS) - n) for layer in estimator], predict.weight, predict.bias),
+                 layers[2 * (len(CHANNELS) - 1 - n)].outputs, radius, pixels(n))
+                for n, (estimator, predict, radius) in enumerate(zip(flow.estimators, flow.predicts, RADII))
             ]
+            self.matcher = kernels.Motion(flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE)
         self.dtype = net1.mask[0].weight.dtype
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
@@ -236,15 +210,27 @@ class FusedNet1(KernelNet1):
         if not isinstance(self.flow, LitePWCNet):
             return self.net1.look(frame)
         height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
-        # Of the frame with its border repeated to that size; by rows first, which no number of threads can change.
-        rows = frame.sum(3) + (width - frame.shape[3]) * frame[..., -1]
-        mean = (rows.sum(2) + (height - frame.shape[2]) * rows[..., -1]).mean().item() / (height * width)
-        x, _ = self.second(kernels.colors(frame, height, width, mean, 4.0, *self.colors, self.dtype))
-        features = []
-        for level in self.levels:
-            x, feature = level(x)
-            features.append(feature)
-        return tuple(features)
+        return kernels.look(frame.contiguous(), height, width, self.pyramid, self.dtype)
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return kernels.change(frame.contiguous(), previous.contiguous(), REPEATED)
+
+    def motion(
+        self,
+        frame: Tensor,
+        previous: Tensor,
+        change: Tensor | None = None,
+        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
+    ) -> Tensor:
+        """As `Net1.motion`."""
+        looks = looks or (self.look(frame), self.look(previous))
+        still, same = self.net1.still, all(here is there for here, there in zip(*looks))  # the very same frame
+        if same or not isinstance(self.flow, LitePWCNet):
+            return self.net1.motion(frame, previous, change, looks)
+        if still >= 0 and change is None:
+            change = self.change(frame, previous)
+        return kernels.motion(*looks, self.matcher, in_squares(looks[0][-1]), change.contiguous() if still >= 0 else None, still)
 
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""
@@ -253,6 +239,24 @@ class FusedNet1(KernelNet1):
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.unexplained`."""
         return kernels.unexplained(quarter, previous, flow.contiguous())
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1 = self.net1
+        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
+        return kernels.compose(
+            feature, previous.float(), flow.contiguous(), unexplained.contiguous(),
+            change.contiguous() if change is not None and net1.still > 0 else None, self.mask, cubic=net1.warp_mode == "bicubic",
+            still=net1.still, hold=net1.hold, coherence=coherence, refresh=net1.refresh, sharpen=net1.sharpen,
+        )
 
 
 Networks = Net1 | FusedNet1 | gpu_net1.GpuNet1

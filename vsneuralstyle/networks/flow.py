@@ -10,6 +10,8 @@ FLOW_SCALE = 20.0
 """The networks predict flow / 20 in full-resolution pixels, as FlowNet does."""
 LEVELS = 5
 """Flows of the pyramid."""
+CONTRAST = 4.0
+"""Brings a photograph's samples, about their mean, to about unit variance."""
 
 
 class FlowNetwork(nn.Module):
@@ -72,10 +74,9 @@ class FlowNetwork(nn.Module):
         return self.centred(first, mean), self.centred(second, mean)
 
     def centred(self, frame: Tensor, mean: Tensor) -> Tensor:
-        """A frame about a mean, which says nothing of motion, at about unit variance (4, for photographs), in the weights'
-        precision."""
+        """A frame about a mean, which says nothing of motion, at about unit variance, in the weights' precision."""
         dtype = next(self.parameters()).dtype
-        return ((frame - mean) * 4).to(dtype).contiguous(memory_format=torch.channels_last)
+        return ((frame - mean) * CONTRAST).to(dtype).contiguous(memory_format=torch.channels_last)
 
     def initialise(self, predicts: nn.ModuleList) -> None:
         """He's start for every convolution; PyTorch's own shrinks the signal at each of ten layers, and training then

@@ -148,6 +148,17 @@ def global_match(scores: Tensor) -> Tensor:
     return (to * (sure > SURE).transpose(1, 2)).view(batch, 2, height, width)
 
 
+def in_squares(feature: Tensor) -> bool:
+    """Whether the coarsest features of a frame, (B, C, H, W), are matched in squares."""
+    return feature[0, 0].numel() > MOST_PLACES
+
+
+def _start(found: Tensor, feature: Tensor) -> Tensor:
+    """A global match as a flow of the pyramid. It is in pixels of the coarsest features, or of squares of them."""
+    factor = 1 if found.shape[2:] == feature.shape[2:] else 2
+    return found * (2 ** len(CHANNELS) * factor / FLOW_SCALE)
+
+
 class LitePWCNet(FlowNetwork):
     """Optical flow, coarse to fine: each level warps the second frame's features by the flow so far and adds to it.
 
@@ -188,11 +199,11 @@ class LitePWCNet(FlowNetwork):
         second: Sequence[Tensor],
         levels: int = LEVELS,
         found: Callable[[Tensor, Tensor], Tensor] | None = None,
-        residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
+        refined: Callable[[Tensor, Sequence[Tensor], Sequence[Tensor], int], list[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `found` and `residual` may be other ways to compute this network's own."""
+        """As `FlowNetwork.match`; `found` and `refined` may be other ways to compute this network's own."""
         start = (found or self.found)(first[-1], second[-1])
-        return self._refined(start, first, second, levels, residual or self.residual)
+        return (refined or self.refined)(_start(start, first[-1]), first, second, levels)
 
     def found(self, here: Tensor, there: Tensor) -> Tensor:
         """The flow that is started from, of the coarsest features: see `global_match`."""
@@ -208,7 +219,8 @@ class LitePWCNet(FlowNetwork):
     ) -> tuple[list[Tensor], Tensor]:
         here, there = self.extract(first), self.extract(second)
         scores = self.scores(here[-1], there[-1])
-        return self._refined(global_match(scores), here, there, levels, self.residual), self._matching_loss(scores.float(), target)
+        start = _start(global_match(scores), here[-1])
+        return self.refined(start, here, there, levels), self._matching_loss(scores.float(), target)
 
     def scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
@@ -216,28 +228,38 @@ class LitePWCNet(FlowNetwork):
 
     def products(self, here: Tensor, there: Tensor) -> Tensor:
         """`scores`, each by itself."""
-        if here[0, 0].numel() > MOST_PLACES:
+        if in_squares(here):
             here, there = (F.avg_pool2d(feature, 2, ceil_mode=True) for feature in (here, there))
-        batch, channels, *size = here.shape
-        # Products of independent features are then about 1, at the start.
-        scale = channels ** -0.25
-        weight, bias = self.matching.weight.flatten(1) * scale, self.matching.bias * scale
+        batch, _, *size = here.shape
+        weight, bias = self.matched_by()
         # As a matrix product: the start of a convolution takes longer than so little work.
         first, second = (F.linear(feature.permute(0, 2, 3, 1).flatten(1, 2), weight, bias) for feature in (here, there))
         return (first @ second.transpose(1, 2)).view(batch, *size, *size)
 
-    def _refined(
-        self, start: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
+    def matched_by(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, C) and bias of what the coarsest features go through before their products."""
+        # Products of independent features are then about 1, at the start.
+        scale = len(self.matching.bias) ** -0.25
+        return self.matching.weight.flatten(1) * scale, self.matching.bias * scale
+
+    def refined(
+        self,
+        start: Tensor,
+        first: Sequence[Tensor],
+        second: Sequence[Tensor],
+        levels: int = LEVELS,
+        residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        factor = 1 if start.shape[2:] == first[-1].shape[2:] else 2  # of squares
-        flows = [start * (2 ** len(CHANNELS) * factor / FLOW_SCALE)]
+        """The flows of the pyramid, of what is started from and the features of two frames; `residual` may be another way to compute this
+        network's own."""
+        flows = [start]
         for n, (here, there) in enumerate(zip(reversed(first), reversed(second))):
             if len(flows) == levels:
                 break
+            factor = 2 if n or start.shape[2:] != here.shape[2:] else 1  # it may be of squares
             flow = F.interpolate(flows[-1].float(), scale_factor=factor, mode="bilinear", align_corners=False)
             flow = flow[..., : here.shape[2], : here.shape[3]]
-            flows.append(flow + residual(n, here, there, flow))
-            factor = 2
+            flows.append(flow + (residual or self.residual)(n, here, there, flow))
         return flows
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:
