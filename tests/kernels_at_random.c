@@ -17,8 +17,8 @@ int draw(Fork, int, const void *, long, long, const float *, const void *, int, 
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float, float *);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
-int compose(Fork, int, const void *, const float *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
-            float, float, float, float *, float *, int);
+int compose(Fork, int, const void *, const void *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
+            float, float, float, void *, float *, int, int);
 
 /* As flow.c has them. */
 typedef struct {
@@ -144,14 +144,17 @@ int main(int count, char **arguments)
         if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points, pairs, sixteen, shown, height, width, half))
             return 1;
 
-        float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *before = samples(size, 0, 3), *unlike = samples(3 * height * width, 0, 1);
-        float *composite = samples(size, 0, 1), *blended = samples(height * width, 0, 1);
+        float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *unlike = samples(3 * height * width, 0, 1);
+        float *blended = samples(height * width, 0, 1);
+        int kept = half ? FLOAT16 : 0;
+        void *before = samples(size, kept, 3), *composite = samples(size, kept, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
         Layer masking = layer_of(channels + 3, 16, plain, pairs, 0);
         Chain mask = {&masking, 1, samples(9 * 16, 0, 1), sixteen, 1};
         if (unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
             compose(NULL, 1, x, before, flow, frame, on ? flow : NULL, height, width, channels, on, &mask, 0.5f, 0.75f, 0.5f, 0.1f,
-                    half ? 0.2f : 0, composite, blended, half))
+                    half ? 0.2f : 0, composite, blended, half, kept) ||
+            convolve(NULL, 1, composite, height, width, &layer, NULL, 0, NULL, convolved, kept, half_out))
             return 1;
 
         void *all[] = {frame, previous, means, changes, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,

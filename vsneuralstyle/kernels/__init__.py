@@ -62,7 +62,7 @@ def _fork() -> int | None:
     return ctypes.cast(openmp().GOMP_parallel, c_void_p).value if openmp() else None
 
 
-_C_TYPES = {float: c_float, bool: c_int, int: c_long}
+_C_TYPES = {float: c_float, bool: c_int, c_int: c_int, int: c_long}
 
 
 def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
@@ -119,8 +119,18 @@ def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dt
     )
 
 
-def _half(x: Tensor) -> bool:
-    return x.dtype == torch.bfloat16
+_HALVES = {torch.float32: c_int(0), torch.bfloat16: c_int(1), torch.float16: c_int(2)}
+
+
+def _half(x: Tensor) -> c_int:
+    """As kernels.h has it."""
+    return _HALVES[x.dtype]
+
+
+def kept(dtype: torch.dtype) -> torch.dtype:
+    """What `compose` keeps from frame to frame: float16 beside bfloat16, where the CPU converts it: half of what goes through memory. It rounds an
+    eighth as much."""
+    return torch.float16 if dtype == torch.bfloat16 and name() in ("kernels-v4-bf16", "kernels-v4", "kernels-v3") else torch.float32
 
 
 def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -420,7 +430,7 @@ def look(frame: Tensor, height: int, width: int, pyramid: Pyramid, dtype: torch.
         features.append(_empty(frame, channels, *size, dtype))
     addresses = (c_void_p * len(features))(*(feature.data_ptr() for feature in features))
     _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first, pyramid.layers.array, len(features), addresses,
-          dtype == torch.bfloat16)
+          _HALVES[dtype])
     pyramid.count(frame, height, width, dtype)
     return tuple(features)
 
@@ -561,17 +571,17 @@ def compose(
     refresh: float,
     sharpen: float,
 ) -> tuple[Tensor, Tensor]:
-    """`Net1.compose`: F°_t, and M, both float32.
+    """`Net1.compose`: F°_t, and M, float32.
 
     Args:
-        feature: F_t. previous: F°_{t-1}, float32.
+        feature: F_t. previous: F°_{t-1}, of the type that is `kept`, as is F°_t.
         flow, unexplained, change: contiguous float32; no change: everything changed.
         mask: of what is seen of whole(C + 3) channels, before its sigmoid.
         cubic: bicubic, else bilinear.
     """
-    composite, blended = torch.empty_like(feature, dtype=torch.float32), torch.empty((1, 1, *feature.shape[2:]))
+    composite, blended = torch.empty_like(previous), torch.empty((1, 1, *feature.shape[2:]))
     numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
     _call("compose", feature, previous, flow, unexplained, change, *feature.shape[2:], feature.shape[1], cubic, byref(mask.struct), *numbers,
-          composite, blended, _half(feature))
+          composite, blended, _half(feature), _half(previous))
     mask.count(feature)
     return composite, blended

@@ -264,47 +264,68 @@ static NOINLINE void multiply(const uint32_t *points, long channels, const uint3
     }
 }
 
+/* What is left to be summed up of a run of tiles: about the first output, so that a mean far from 0 leaves the variance its digits. */
+typedef struct {
+    Floats about, sum, square;
+} Sums;
+
+/* A tile's products, `line` of them in a line -> its outputs from channel c on, in rows `above` to `rows` and columns `beside` to `columns`; `inside`: in
+ * all. */
+INLINE void finish_tile(const Convolve *job, const float *products, Floats bias, char *out, long above, long rows, long beside, long columns, int first,
+                        Sums *sums, long reach, int half, int inside, int summing)
+{
+    long size = size_of(reach), line = products_of(reach);
+    Floats m[MOST_SIZE][MOST_REACH];
+    for (long j = 0; j < line; j++) {
+        Floats d[MOST_REACH];
+        for (long i = 0; i < line; i++)
+            d[i] = load(products, (i * line + j) * matrix_size(GROUP), 0);
+        from_points(d, reach);
+        for (long i = 0; i < size; i++)
+            m[i][j] = d[i];
+    }
+    for (long i = 0; i < size; i++) {
+        from_points(m[i], reach);
+        for (long j = 0; j < size; j++) {
+            if (!inside && (i < above || i >= rows || j < beside || j >= columns))
+                continue;
+            Floats value = m[i][j] + bias;
+            value = maximum(value, value * job->slope);
+            store(out, (i * job->full_width + j) * job->outputs, value, half);
+            if (!summing)
+                continue;
+            if (first && i == above && j == beside)
+                sums->about = value;
+            sums->sum += value - sums->about;
+            sums->square += (value - sums->about) * (value - sums->about);
+        }
+    }
+}
+
 /* Rows of the products' matrices, with GROUP columns, of `count` tiles side by side, of which `number` is the first -> their outputs from channel
  * `first` on, and these's sums. */
 INLINE void finish(const Convolve *job, long number, long count, const float *products, long first, long vectors, double *sums, long reach,
-                   int half)
+                   int half, int summing)
 {
-    long size = size_of(reach), line = products_of(reach), outputs = job->outputs;
+    long size = size_of(reach), outputs = job->outputs;
     long top = number / job->across * size - before(reach), left = number % job->across * size - before(reach);
     long above = top < 0 ? -top : 0, beside = left < 0 ? -left : 0; /* outputs beyond the picture */
     long rows = remaining(top, job->full_height, size), width = remaining(left, job->full_width, count * size);
     for (long v = 0; v < vectors; v++) {
         long c = first + v * LANES;
-        Floats bias = load(job->bias, c, 0), about = {0}, sum = {0}, square = {0};
+        Floats bias = load(job->bias, c, 0);
+        Sums own = {{0}, {0}, {0}};
         for (long n = 0; n < count; n++) {
-            Floats m[MOST_SIZE][MOST_REACH];
-            for (long j = 0; j < line; j++) {
-                Floats d[MOST_REACH];
-                for (long i = 0; i < line; i++)
-                    d[i] = load(products, (i * line + j) * matrix_size(GROUP) + n * GROUP + v * LANES, 0);
-                from_points(d, reach);
-                for (long i = 0; i < size; i++)
-                    m[i][j] = d[i];
-            }
-            for (long i = 0; i < size; i++)
-                from_points(m[i], reach);
-            long columns = remaining(n * size, width, size), from = n ? 0 : beside;
-            for (long i = 0; i < size; i++)
-                for (long j = 0; j < size; j++) {
-                    if (i < above || i >= rows || j < from || j >= columns)
-                        continue;
-                    Floats value = m[i][j] + bias;
-                    value = maximum(value, value * job->slope);
-                    store(job->out, ((top + i) * job->full_width + left + n * size + j) * outputs + c, value, half);
-                    /* About the first, so that a mean far from 0 leaves the variance its digits. */
-                    if (n == 0 && i == above && j == beside)
-                        about = value;
-                    sum += value - about;
-                    square += (value - about) * (value - about);
-                }
+            const float *from = products + n * GROUP + v * LANES;
+            long columns = remaining(n * size, width, size), skipped = n ? 0 : beside;
+            char *out = (char *)job->out + ((top * job->full_width + left + n * size) * outputs + c) * (half ? 2 : 4);
+            if (above || skipped || rows < size || columns < size)
+                finish_tile(job, from, bias, out, above, rows, skipped, columns, n == 0, &own, reach, half, 0, summing);
+            else
+                finish_tile(job, from, bias, out, 0, size, 0, size, n == 0, &own, reach, half, 1, summing);
         }
-        if (sums)
-            add_sums(sums + c, outputs, about, sum, square, (rows - above) * (width - beside));
+        if (summing)
+            add_sums(sums + c, outputs, own.about, own.sum, own.square, (rows - above) * (width - beside));
     }
 }
 
@@ -324,12 +345,16 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
     for (long n = 0, run; n < count; n += run) {
         run = run_of(job, number + n, count - n);
         uint32_t *to = points + n * channels / words;
-        switch ((job->scale ? 2 : 0) + job->half) {
-        case 0: transform(job, number + n, run, to, reach, pairs, 0, 0); break;
-        case 1: transform(job, number + n, run, to, reach, pairs, 0, 1); break;
-        case 2: transform(job, number + n, run, to, reach, pairs, 1, 0); break;
-        case 3: transform(job, number + n, run, to, reach, pairs, 1, 1); break;
-        }
+        if (job->scale && job->half)
+            transform(job, number + n, run, to, reach, pairs, 1, 1);
+        else if (job->scale)
+            transform(job, number + n, run, to, reach, pairs, 1, 0);
+        else if (job->half == FLOAT16)
+            transform(job, number + n, run, to, reach, pairs, 0, FLOAT16);
+        else if (job->half)
+            transform(job, number + n, run, to, reach, pairs, 0, 1);
+        else
+            transform(job, number + n, run, to, reach, pairs, 0, 0);
     }
     for (long point = 0; point < all && count < size; point++)
         memset(points + point * next + count * channels / words, 0, (size - count) * channels / words * sizeof *points);
@@ -344,10 +369,12 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
         }
         for (long n = 0, run; n < count; n += run) {
             run = run_of(job, number + n, count - n);
-            if (job->half_out)
-                finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 1);
-            else
-                finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 0);
+            switch ((sums ? 2 : 0) + job->half_out) {
+            case 0: finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 0, 0); break;
+            case 1: finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 1, 0); break;
+            case 2: finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 0, 1); break;
+            case 3: finish(job, number + n, run, products + n * GROUP, c, vectors, sums, reach, 1, 1); break;
+            }
         }
     }
 }
@@ -406,7 +433,7 @@ INLINE long size_after(const Layer *layer, long size) /* of what comes out, from
  * scale: x times the first whole(inputs) of these plus the others, then a ReLU where `relu` says so; NULL: x as it is.
  * norm: scales and shifts for `scale` of the next, (2 outputs), so that what comes out has mean 0 and variance 1, then norm_weight and
  *     norm_bias; NULL: they are not asked for.
- * half, half_out: of x and out. */
+ * half, half_out: of x, with no scale FLOAT16 too, and of out. */
 EXPORT int convolve(Fork fork, int threads, const void *x, long height, long width, const void *layer, const float *scale, int relu, float *norm,
                     void *out, int half, int half_out)
 {

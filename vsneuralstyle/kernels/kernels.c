@@ -284,15 +284,14 @@ EXPORT int unexplained(Fork fork, int threads, const float *quarter, const float
 }
 
 typedef struct {
-    const float *previous, *flow, *unexplained;
-    const void *feature;
-    float *warped;
-    void *difference;
+    const float *flow, *unexplained;
+    const void *previous, *feature;
+    void *warped, *difference;
     long height, width, channels;
-    int cubic, half;
+    int cubic, half, kept;
 } Follow;
 
-INLINE void follow_row(const Follow *job, long y, int cubic, int half)
+INLINE void follow_row(const Follow *job, long y, int cubic, int half, int kept)
 {
     long width = job->width, channels = job->channels, all = channels + 16, plane = job->height * width;
     for (long first = 0; first < width; first += LANES) {
@@ -303,9 +302,9 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
             Place place;
             place_of(&place, &places, n, cubic ? 4 : 2, width, channels);
             for (long c = 0; c < channels; c += LANES) {
-                Floats warped = sample(job->previous, &place, cubic ? 4 : 2, c, 0);
+                Floats warped = sample(job->previous, &place, cubic ? 4 : 2, c, kept);
                 Floats apart = load(job->feature, at * channels + c, half) - warped;
-                store(job->warped, at * channels + c, warped, 0);
+                store(job->warped, at * channels + c, warped, kept);
                 store(job->difference, at * all + c, select((Words)(apart < 0), -apart, apart), half);
             }
             Floats unexplained = {0};
@@ -320,31 +319,33 @@ INLINE void follow_row(const Follow *job, long y, int cubic, int half)
 static void follow_part(const void *data, long y)
 {
     const Follow copy = *(const Follow *)data, *job = &copy;
-    if (job->cubic && job->half)
-        follow_row(job, y, 1, 1);
+    if (job->cubic && job->kept)
+        follow_row(job, y, 1, 1, FLOAT16);
     else if (job->cubic)
-        follow_row(job, y, 1, 0);
+        follow_row(job, y, 1, job->half, 0);
     else
-        follow_row(job, y, 0, job->half);
+        follow_row(job, y, 0, job->half, job->kept);
 }
 
-/* The previous feature (height, width, channels) float32, sampled along flow (2, height, width) float32 in pixels of the frame ->
- * warped, like it, and difference (height, width, whole(channels + 3)): |feature - warped|, 10 unexplained (3, height, width) float32, and 0. */
-int follow(Fork fork, int threads, const float *previous, const float *flow, const void *feature, const float *unexplained, long height,
-           long width, long channels, int cubic, float *warped, void *difference, int half)
+/* The previous feature (height, width, channels), sampled along flow (2, height, width) float32 in pixels of the frame -> warped, like it, and
+ * difference (height, width, channels + 16): |feature - warped|, 10 unexplained (3, height, width) float32, and 0. kept: what half is, of the first two,
+ * float32 or, beside bfloat16, FLOAT16. */
+static int follow(Fork fork, int threads, const void *previous, const float *flow, const void *feature, const float *unexplained, long height,
+                  long width, long channels, int cubic, void *warped, void *difference, int half, int kept)
 {
-    Follow job = {previous, flow, unexplained, feature, warped, difference, height, width, channels, cubic, half};
+    Follow job = {flow, unexplained, previous, feature, warped, difference, height, width, channels, cubic, half, kept};
     share(fork, threads, follow_part, &job, height);
     return 0;
 }
 
 typedef struct {
-    const void *feature;
-    const float *warped, *mask, *flow, *change;
-    float *composite, *blended, *most;
+    const void *feature, *warped;
+    const float *mask, *flow, *change;
+    void *composite;
+    float *blended, *most;
     long height, width, channels;
     float still, hold, coherence, refresh, sharpen;
-    int half;
+    int half, kept;
 } Blend;
 
 static const float SETTLED = 0.25f; /* as in net1.py */
@@ -356,9 +357,8 @@ static float beyond(float at, long size)
     return at < 0 ? -at : at > last ? at - last : 0;
 }
 
-static void blend_part(const void *data, long y)
+INLINE void blend_row(const Blend *job, long y, int half, int kept)
 {
-    const Blend copy = *(const Blend *)data, *job = &copy;
     const float *across = job->flow, *down = across + job->height * job->width;
     for (long first = 0; first < job->width; first += LANES) {
         long count = remaining(first, job->width, LANES), start = y * job->width + first;
@@ -376,32 +376,44 @@ static void blend_part(const void *data, long y)
             job->blended[at] = mask;
             job->most[at] = mask * (change < SETTLED ? change / SETTLED : 1) * job->sharpen;
             for (long c = at * job->channels; c < (at + 1) * job->channels; c += LANES) {
-                Floats feature = load(job->feature, c, job->half), composite = feature + mask * (load(job->warped, c, 0) - feature);
-                store(job->composite, c, composite, 0);
+                Floats feature = load(job->feature, c, half), composite = feature + mask * (load(job->warped, c, kept) - feature);
+                store(job->composite, c, composite, kept);
             }
         }
     }
 }
 
+static void blend_part(const void *data, long y)
+{
+    const Blend copy = *(const Blend *)data, *job = &copy;
+    if (job->kept)
+        blend_row(job, y, 1, FLOAT16);
+    else if (job->half)
+        blend_row(job, y, 1, 0);
+    else
+        blend_row(job, y, 0, 0);
+}
+
 /* Eq. 3: feature and warped (height, width, channels), mask (height, width) float32, before its sigmoid, change (height, width) float32
- * or NULL -> composite (height, width, channels), which may be `warped`, the mask as it was blended, and by how much detail may be raised, (height, width) each, all
- * float32. */
-int blend(Fork fork, int threads, const void *feature, const float *warped, const float *mask, const float *flow, const float *change, long height,
-          long width, long channels, float still, float hold, float coherence, float refresh, float sharpen, float *composite, float *blended,
-          float *most, int half)
+ * or NULL -> composite (height, width, channels), which may be `warped`, the mask as it was blended, and by how much detail may be raised, (height,
+ * width) float32 each. kept: what half is, of warped and the composite. */
+static int blend(Fork fork, int threads, const void *feature, const void *warped, const float *mask, const float *flow, const float *change,
+                 long height, long width, long channels, float still, float hold, float coherence, float refresh, float sharpen, void *composite,
+                 float *blended, float *most, int half, int kept)
 {
     Blend job = {feature, warped, mask, flow, change, composite, blended, most,
-                 height, width, channels, still, hold, coherence, refresh, sharpen, half};
+                 height, width, channels, still, hold, coherence, refresh, sharpen, half, kept};
     share(fork, threads, blend_part, &job, height);
     return 0;
 }
 
 typedef struct {
-    const float *composite, *most;
-    const void *feature;
-    float *energy, *out; /* energy: of the composite's detail, then of the feature's, each summed over 9 in a row */
+    const void *composite, *feature;
+    const float *most;
+    float *energy; /* of the composite's detail, then of the feature's, each summed over 9 in a row */
+    void *out;
     long height, width, channels;
-    int half;
+    int half, kept;
 } Sharpen;
 
 enum { FAR = 4, STRETCH = 32 };
@@ -473,16 +485,19 @@ INLINE void energy_row(const Sharpen *job, long y, const void *picture, float *o
 static void energy_part(const void *data, long y, float *room)
 {
     const Sharpen copy = *(const Sharpen *)data, *job = &copy;
-    energy_row(job, y, job->composite, job->energy, room, 0);
-    if (job->half)
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, room, 1);
+    float *theirs = job->energy + job->height * job->width;
+    if (job->kept)
+        energy_row(job, y, job->composite, job->energy, room, FLOAT16);
     else
-        energy_row(job, y, job->feature, job->energy + job->height * job->width, room, 0);
+        energy_row(job, y, job->composite, job->energy, room, 0);
+    if (job->half)
+        energy_row(job, y, job->feature, theirs, room, 1);
+    else
+        energy_row(job, y, job->feature, theirs, room, 0);
 }
 
-static void sharpen_part(const void *data, long y, float *room)
+INLINE void sharpen_row(const Sharpen *job, long y, float *room, int kept)
 {
-    const Sharpen copy = *(const Sharpen *)data, *job = &copy;
     long width = job->width, plane = job->height * width, channels = job->channels;
     for (long first = 0; first < width; first += STRETCH) {
         long count = remaining(first, width, STRETCH);
@@ -501,30 +516,40 @@ static void sharpen_part(const void *data, long y, float *room)
         }
         long at = (y * width + first) * channels;
         if (largest == 0) {
-            memcpy(job->out + at, job->composite + at, count * channels * sizeof *job->out);
+            long size = kept ? 2 : 4;
+            memcpy((char *)job->out + at * size, (const char *)job->composite + at * size, count * channels * size);
             continue;
         }
         float *columns[3];
-        begin_columns(job, job->composite, y, first, room, columns, 0);
+        begin_columns(job, job->composite, y, first, room, columns, kept);
         for (long x = 0; x < count; x++) {
-            next_column(job, job->composite, y, first + x, columns, 0);
+            next_column(job, job->composite, y, first + x, columns, kept);
             for (long c = 0; c < channels; c += LANES, at += LANES) {
-                Floats pixel = load(job->composite, at, 0);
-                store(job->out, at, pixel + gain[x] * detail_of(pixel, columns, c), 0);
+                Floats pixel = load(job->composite, at, kept);
+                store(job->out, at, pixel + gain[x] * detail_of(pixel, columns, c), kept);
             }
         }
     }
 }
 
-/* `Net1.sharpened`: composite (height, width, channels) and most (height, width) float32, feature like the composite -> out, like the
- * composite. */
-int sharpened(Fork fork, int threads, const float *composite, const void *feature, const float *most, long height, long width, long channels,
-              float *out, int half)
+static void sharpen_part(const void *data, long y, float *room)
+{
+    const Sharpen copy = *(const Sharpen *)data, *job = &copy;
+    if (job->kept)
+        sharpen_row(job, y, room, FLOAT16);
+    else
+        sharpen_row(job, y, room, 0);
+}
+
+/* `Net1.sharpened`: composite (height, width, channels), most (height, width) float32, feature like the composite -> out, like the composite. kept:
+ * what half is, of composite and out. */
+static int sharpened(Fork fork, int threads, const void *composite, const void *feature, const float *most, long height, long width, long channels,
+                     void *out, int half, int kept)
 {
     float *energy = malloc(2 * height * width * sizeof *energy);
     if (!energy)
         return -1;
-    Sharpen job = {composite, most, feature, energy, out, height, width, channels, half};
+    Sharpen job = {composite, feature, most, energy, out, height, width, channels, half, kept};
     int result = share_in_room(fork, threads, energy_part, &job, height, 3 * channels + FAR + whole(width) + FAR);
     if (!result)
         result = share_in_room(fork, threads, sharpen_part, &job, height, 3 * channels);
@@ -533,24 +558,25 @@ int sharpened(Fork fork, int threads, const float *composite, const void *featur
 }
 
 /* `Net1.compose`: what `follow`, the mask network and `blend` make of their pictures, and `sharpened` where there is something to raise -> composite
- * and blended. mask: the network, a Chain to one output. */
-EXPORT int compose(Fork fork, int threads, const void *feature, const float *previous, const float *flow, const float *unexplained,
+ * and blended. mask: the network, a Chain to one output. kept: what half is, of previous and the composite: 0, or beside bfloat16 FLOAT16. */
+EXPORT int compose(Fork fork, int threads, const void *feature, const void *previous, const float *flow, const float *unexplained,
                    const float *change, long height, long width, long channels, int cubic, const void *mask, float still, float hold,
-                   float coherence, float refresh, float sharpen, float *composite, float *blended, int half)
+                   float coherence, float refresh, float sharpen, void *composite, float *blended, int half, int kept)
 {
-    long pixels = floats_for(height * width, 0), samples = floats_for(height * width * channels, 0);
-    float *seen = room_for(samples + floats_for(height * width * (channels + 16), half) + pixels);
-    if (!seen)
+    long pixels = floats_for(height * width, 0), samples = floats_for(height * width * channels, kept);
+    float *most = room_for(pixels + samples + floats_for(height * width * (channels + 16), half));
+    if (!most)
         return -1;
-    float *most = seen + samples, *difference = most + pixels, *warped = sharpen > 0 ? seen : composite;
-    int result = follow(fork, threads, previous, flow, feature, unexplained, height, width, channels, cubic, warped, difference, half);
+    float *seen = most + pixels, *difference = seen + samples;
+    void *warped = sharpen > 0 ? seen : composite;
+    int result = follow(fork, threads, previous, flow, feature, unexplained, height, width, channels, cubic, warped, difference, half, kept);
     if (!result)
         result = chain(fork, threads, difference, height, width, mask, NULL, most, half);
     if (!result)
         result = blend(fork, threads, feature, warped, most, flow, change, height, width, channels, still, hold, coherence, refresh, sharpen,
-                       warped, blended, most, half);
+                       warped, blended, most, half, kept);
     if (!result && sharpen > 0)
-        result = sharpened(fork, threads, warped, feature, most, height, width, channels, composite, half);
-    free(seen);
+        result = sharpened(fork, threads, warped, feature, most, height, width, channels, composite, half, kept);
+    free(most);
     return result;
 }

@@ -158,13 +158,38 @@ INLINE void set(void *samples, long at, float value, int half)
         ((float *)samples)[at] = value;
 }
 
+INLINE Words widened(Halves halves) /* GCC 12 does it in two parts, and puts these together */
+{
+#if defined(__AVX512F__)
+    return (Words)_mm512_cvtepu16_epi32((__m256i)halves);
+#elif defined(__AVX2__)
+    return (Words)_mm256_cvtepu16_epi32((__m128i)halves);
+#else
+    return __builtin_convertvector(halves, Words);
+#endif
+}
+
+/* "half" of what `compose` keeps, where the CPU has F16C. */
+enum { FLOAT16 = 2 };
+
 INLINE Floats load(const void *samples, long at, int half)
 {
     Floats values;
+#if defined(__F16C__)
+    if (half == FLOAT16) {
+        Halves halves;
+        memcpy(&halves, (const uint16_t *)samples + at, sizeof halves);
+#if defined(__AVX512F__)
+        return (Floats)_mm512_cvtph_ps((__m256i)halves);
+#else
+        return (Floats)_mm256_cvtph_ps((__m128i)halves);
+#endif
+    }
+#endif
     if (half) {
         Halves halves;
         memcpy(&halves, (const uint16_t *)samples + at, sizeof halves);
-        Words words = __builtin_convertvector(halves, Words) << 16;
+        Words words = widened(halves) << 16;
         memcpy(&values, &words, sizeof values);
     } else {
         memcpy(&values, (const float *)samples + at, sizeof values);
@@ -184,6 +209,17 @@ INLINE Floats load_some(const void *samples, long at, long count, int half) /* b
 
 INLINE void store(void *samples, long at, Floats values, int half)
 {
+#if defined(__F16C__)
+    if (half == FLOAT16) {
+#if defined(__AVX512F__)
+        Halves halves = (Halves)_mm512_cvtps_ph((__m512)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+        Halves halves = (Halves)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#endif
+        memcpy((uint16_t *)samples + at, &halves, sizeof halves);
+        return;
+    }
+#endif
     if (half) {
 #if defined(__AVX512BF16__)
         __m256bh halves = _mm512_cvtneps_pbh((__m512)values);
@@ -333,7 +369,7 @@ INLINE Words pair_up(Floats a, Floats b)
     Halves first, second;
     store(&first, 0, a, 1);
     store(&second, 0, b, 1);
-    return __builtin_convertvector(first, Words) | __builtin_convertvector(second, Words) << 16;
+    return widened(first) | widened(second) << 16;
 }
 
 /* Of LANES vectors, each one's sum of its lanes. */

@@ -152,7 +152,6 @@ class FusedNet1:
         net1: on a CPU, in its precision.
     """
 
-    kept = Net1.kept
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
@@ -173,6 +172,7 @@ class FusedNet1:
             ]
             self.matcher = kernels.Motion(flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE)
         self.dtype = net1.mask[0].weight.dtype
+        self.kept = kernels.kept(self.dtype)
         first, *halving = style.down
         self.first = kernels.nine_points(first[0].weight), first[0].bias.detach().float(), _arguments(first[1])
         self.down = [_block(block) for block in halving]
@@ -251,9 +251,9 @@ class FusedNet1:
     ) -> tuple[Tensor, Tensor]:
         """As `Net1.compose`."""
         net1 = self.net1
-        feature, previous = (x.contiguous(memory_format=torch.channels_last) for x in (feature, previous))
+        feature, previous = (x.to(dtype, memory_format=torch.channels_last) for x, dtype in ((feature, self.dtype), (previous, self.kept)))
         return kernels.compose(
-            feature, previous.float(), flow.contiguous(), unexplained.contiguous(),
+            feature, previous, flow.contiguous(), unexplained.contiguous(),
             change.contiguous() if change is not None and net1.still > 0 else None, self.mask, cubic=net1.warp_mode == "bicubic",
             still=net1.still, hold=net1.hold, coherence=coherence, refresh=net1.refresh, sharpen=net1.sharpen,
         )

@@ -108,16 +108,12 @@ class Session:
         """
         if not self._stylizer.works_ahead:
             return None
+        # Copied by the caller's thread: the planes aren't kept; and on a GPU that takes longer than the rest, which one thread does for all.
+        with self._stylizer.aside():
+            frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
         if self._on_gpu:
-            # Copied and uploaded by the caller's thread, since that takes longer than the rest, which one thread does for all.
-            with self._stylizer.aside():
-                frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
             return self._worker.submit(self._prepare_aside, frame)
-        samples = np.stack([np.asarray(plane) for plane in source])
-        return teams.submit(self._stylizer.threads, self._prepare, samples)
-
-    def _prepare(self, source: Sequence) -> Prepared:
-        return self._stylizer.prepare(pixels.planes_to_rgb(source, self._bits, self._stylizer.device))
+        return teams.submit(self._stylizer.threads, self._stylizer.prepare, frame)
 
     def _prepare_aside(self, frame: Tensor) -> Prepared:
         with self._stylizer.aside():  # the worker's own stream may wait for the frame that is in `process`
@@ -147,7 +143,8 @@ class Session:
         return self._stylizer.scene_starts[0], begun
 
     def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
-        return self._finish(starts_scene, self._prepare(source), dtype)
+        frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
+        return self._finish(starts_scene, self._stylizer.prepare(frame), dtype)
 
     def _finish(self, starts_scene: bool | None, prepared: Prepared, dtype: np.dtype) -> Begun:
         # Converted with the networks' work: by the threads that compute, and to what takes the least memory until it is fetched.
