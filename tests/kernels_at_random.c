@@ -16,6 +16,7 @@ int enter(Fork, int, const float *, long, long, long, long, const void *, const 
 int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float, float *);
+int glimpse(Fork, int, const float *, long, long, float *);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
 int compose(Fork, int, const void *, const void *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
             float, float, float, void *, float *, int, int);
@@ -78,6 +79,9 @@ int main(int count, char **arguments)
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
         quarter(NULL, 1, frame, height, width, means);
         change(NULL, 1, frame, previous, height, width, on ? 1 : 0, changes);
+        float *glanced = samples(3 * (18 * 32 + 16 + 36 * 64) + 2, 0, 1);
+        if (glimpse(NULL, 1, frame, height, width, glanced))
+            return 1;
 
         void *x = samples(size, half, 50), *out = samples((height + 2 * pad) * (width + 2 * pad) * channels, half, 1);
         void *residual = samples(size, half, 1);
@@ -157,7 +161,7 @@ int main(int count, char **arguments)
             convolve(NULL, 1, composite, height, width, &layer, NULL, 0, NULL, convolved, kept, half_out))
             return 1;
 
-        void *all[] = {frame, previous, means, changes, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
+        void *all[] = {frame, previous, means, changes, glanced, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
                        drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, sixteen,
                        both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

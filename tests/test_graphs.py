@@ -53,7 +53,7 @@ def steps(one: Stylizer, height: int, width: int) -> None:
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
             quarter = one.net1.quarter(frame)
-            glimpse = stylizer._glimpse(quarter)
+            glimpse = one.net1.glimpse(quarter)
             picture = one._follow(one._prepared(frame, quarter, glimpse), glimpse, starts, 1.0)
             assert picture.shape == frame.shape and picture.dtype == torch.float32
     assert bool(one.state.look) == (one.coherence > 0)

@@ -310,6 +310,8 @@ def test_frames_at_quarter_resolution(height, width):
         change = kernels.change(frame, before, REPEATED)
         torch.testing.assert_close(change, net.change(frame, before), rtol=0, atol=0)
     quarters = kernels.quarter(frame), kernels.quarter(previous)
+    for quarter in (*quarters, 0.3 + 0 * quarters[0]):
+        torch.testing.assert_close(kernels.glimpse(quarter), net.glimpse(quarter), rtol=1e-4, atol=2e-4)
     flow = 30 * torch.randn(1, 2, *quarters[0].shape[2:])
     flow[..., 0, 0] = 1000.0  # far outside
     torch.testing.assert_close(kernels.unexplained(*quarters, flow), net.unexplained(*quarters, flow), rtol=1e-4, atol=1e-4)

@@ -25,7 +25,9 @@ _CHANCE = 0.3
 the median."""
 _BINS = 16
 _HISTOGRAMS = slice(3 * prod(_COARSE), 3 * (prod(_COARSE) + _BINS))
-_PICTURE = slice(_HISTOGRAMS.stop + 1, None)
+_PICTURE = slice(_HISTOGRAMS.stop + 1, _HISTOGRAMS.stop + 1 + 3 * prod(THUMBNAIL))
+GLIMPSE = _PICTURE.stop + 1
+"""Numbers of a `glimpse`."""
 
 
 def change(previous: Tensor, current: Tensor) -> float:
@@ -39,7 +41,7 @@ def change(previous: Tensor, current: Tensor) -> float:
 
 
 def starts(previous: Tensor, current: Tensor, threshold: float) -> bool:
-    """Whether `change` is above a threshold, of what was `seen` of two frames, in host memory."""
+    """Whether `change` is above a threshold, of what was `seen` of two frames, or a `glimpse` of each, in host memory."""
     # Only where the first is above it is the other one worth its milliseconds.
     return distance(previous, current) > threshold and unfound(previous, current) > threshold
 
@@ -58,6 +60,20 @@ def seen(thumbnail: Tensor) -> Tensor:
     bins = torch.arange(_BINS, device=colors.device, dtype=colors.dtype).view(1, -1, 1)
     histograms = (1 - (colors.clamp(0, 1)[:, None] * (_BINS - 1) - bins).abs()).clamp(min=0).mean(2)
     return torch.cat((structure.flatten(), histograms.flatten(), structure.square().sum().view(1), thumbnail.flatten()))
+
+
+def glimpse(quarter: Tensor) -> Tensor:
+    """Of a frame at quarter resolution (1, 3, H, W) what is `seen`, and last the frame's contrast, by which it shows of the style: the standard
+    deviation of its quarter, in which fine noise is averaged away.
+
+    Instance normalisation brings whatever there is to full contrast: the noise of a black leader, and of a frame of one color its
+    own rounding. In a fade, the style comes with the picture.
+    """
+    thumbnails = thumbnail(torch.cat((quarter, quarter.square()), 1))
+    # By way of thumbnails: sums of so few numbers don't depend on the number of threads.
+    mean, squares = thumbnails.mean((2, 3)).chunk(2, 1)
+    contrast = (squares - mean.square()).mean().clamp(min=0).sqrt()
+    return torch.cat((seen(thumbnails[:, :3]), contrast.view(1)))
 
 
 def distance(previous: Tensor, current: Tensor) -> float:

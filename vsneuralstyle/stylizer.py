@@ -26,7 +26,7 @@ from vsneuralstyle.weights import Model, load_model
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
 FLAT, SHOWN = 0.5 / 255, 3 / 255
-"""Contrasts of a frame (`_glimpse`) up to which nothing of the style is shown, and from which on all of it is."""
+"""Contrasts of a frame (`scenecut.glimpse`) up to which nothing of the style is shown, and from which on all of it is."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,7 +34,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `_glimpse` made of that, in host
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `Net1.glimpse` made of that, in host
     memory. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of
     the frame; None: not looked at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color;
     after one that showed nothing, the next is drawn as a scene's first.
@@ -257,8 +257,8 @@ class Stylizer:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
         quarters = (self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame))
-        looks = [scenecut.seen(scenecut.thumbnail(quarter)) for quarter in quarters]
-        return self.scene_cut > 0 and scenecut.starts(*looks, self.scene_cut)
+        glimpses = (self.net1.glimpse(quarter).cpu() for quarter in quarters)
+        return self.scene_cut > 0 and scenecut.starts(*glimpses, self.scene_cut)
 
     def _judged(self, before: Tensor | None, glimpse: Tensor, told: bool | None) -> tuple[bool, float]:
         """Whether a frame starts a scene, and how much of the style it shows.
@@ -271,7 +271,7 @@ class Stylizer:
         if before is None or told is not None:
             starts = before is None or bool(told)
         else:
-            starts = self.scene_cut > 0 and scenecut.starts(before[:-1], glimpse[:-1], self.scene_cut)
+            starts = self.scene_cut > 0 and scenecut.starts(before, glimpse, self.scene_cut)
         contrast = glimpse[-1].item()
         return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
@@ -489,7 +489,7 @@ class Steps(NamedTuple):
 def _glance(net1: Networks, frame: Tensor) -> tuple[Tensor, Tensor]:
     """A frame's quarter and glimpse, as `State` has them."""
     quarter = net1.quarter(frame)
-    return quarter, _glimpse(quarter)
+    return quarter, net1.glimpse(quarter)
 
 
 def _encode(net1: Networks, frame: Tensor) -> tuple[Tensor]:
@@ -537,20 +537,6 @@ def _coherent(
     unexplained = net1.unexplained(quarter, previous_quarter, flow)
     composite, _ = net1.compose(feature, previous_feature, flow, unexplained, change, coherence)
     return composite, net1.decode(composite, *frame.shape[-2:])
-
-
-def _glimpse(quarter: Tensor) -> Tensor:
-    """Of what `Net1.quarter` gives, what the cut detector has seen of it, and last the frame's contrast, by which it shows of the style: the
-    standard deviation of its quarter, in which fine noise is averaged away.
-
-    Instance normalisation brings whatever there is to full contrast: the noise of a black leader, and of a frame of one color its
-    own rounding. In a fade, the style comes with the picture.
-    """
-    thumbnail = scenecut.thumbnail(torch.cat((quarter, quarter.square()), 1))
-    # By way of thumbnails: sums of so few numbers don't depend on the number of threads.
-    mean, squares = thumbnail.mean((2, 3)).chunk(2, 1)
-    contrast = (squares - mean.square()).mean().clamp(min=0).sqrt()
-    return torch.cat((scenecut.seen(thumbnail[:, :3]), contrast.view(1)))
 
 
 def _check(frames: Tensor, state: State | None, count: int | None = None) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsneuralstyle import scenecut
 from vsneuralstyle.cpu import openmp, units
 
 _V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
@@ -538,6 +539,13 @@ def quarter(frame: Tensor) -> Tensor:
     """(1, 3, H, W) float32, contiguous -> the mean of each 4x4 square, (1, 3, ceil(H/4), ceil(W/4))."""
     out = torch.empty((1, 3, *(-(-size // 4) for size in frame.shape[2:])))
     _call("quarter", frame, *frame.shape[2:], out)
+    return out
+
+
+def glimpse(quarter: Tensor) -> Tensor:
+    """`scenecut.glimpse` of (1, 3, H, W) float32, contiguous."""
+    out = torch.empty(scenecut.GLIMPSE)
+    _call("glimpse", quarter, *quarter.shape[2:], out)
     return out
 
 

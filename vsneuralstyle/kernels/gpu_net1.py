@@ -122,6 +122,7 @@ class GpuNet1:
     """
 
     kept = torch.float16
+    glimpse = Net1.glimpse
     motion = Net1.motion  # by this `look` and `change`, and `matching`
 
     @torch.inference_mode()

@@ -152,7 +152,6 @@ class FusedNet1:
         net1: on a CPU, in its precision.
     """
 
-
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
@@ -235,6 +234,10 @@ class FusedNet1:
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""
         return kernels.quarter(frame)
+
+    def glimpse(self, quarter: Tensor) -> Tensor:
+        """As `Net1.glimpse`."""
+        return kernels.glimpse(quarter)
 
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.unexplained`."""

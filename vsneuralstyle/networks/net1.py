@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsneuralstyle import scenecut
 from vsneuralstyle.networks.flow import brightness
 from vsneuralstyle.networks.flownet import FlowNetSimple
 from vsneuralstyle.networks.litepwcnet import LitePWCNet
@@ -134,6 +135,10 @@ class Net1(nn.Module):
     def quarter(self, frame: Tensor) -> Tensor:
         """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of each square of 4x4."""
         return F.avg_pool2d(frame, STRIDE, ceil_mode=True)
+
+    def glimpse(self, quarter: Tensor) -> Tensor:
+        """What the cut detector sees of what `quarter` gives, and the frame's contrast: `scenecut.glimpse`."""
+        return scenecut.glimpse(quarter)
 
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.
