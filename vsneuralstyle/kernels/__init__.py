@@ -464,8 +464,13 @@ class Motion:
         self.chains = [chain for chain, *_ in estimators]
         self.array = (_Estimator * len(estimators))(*(_Estimator(chain.struct, *numbers) for chain, *numbers in estimators))
 
-    def count(self, features: Sequence[Tensor]) -> None:
-        """As `Convolution.count`, for all convolutions."""
+    def count(self, features: Sequence[Tensor], squares: bool) -> None:
+        """As `Convolution.count`, for all of them, and the products of places."""
+        if _counted is not None:
+            channels, *size = features[-1].shape[1:]
+            places = prod(-(-side // 2) if squares else side for side in size)
+            scores = _like(self.matching[1], 1, places, places)
+            count_product(places * channels * (2 * channels + places), self.matching[0], features[-1], scores)
         for chain, feature in zip(self.chains, reversed(features)):
             chain.count(feature)
 
@@ -496,7 +501,7 @@ def motion(
     addresses = ((c_void_p * len(each))(*(feature.data_ptr() for feature in reversed(each))) for each in (here, there))
     _call("motion", *addresses, byref(motion.start), squares, motion.array, len(here), motion.pixels, *out.shape[2:], change, float(still), out,
           _half(here[0]))
-    motion.count(here)
+    motion.count(here, squares)
     return out
 
 
