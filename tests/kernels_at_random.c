@@ -21,20 +21,6 @@ int unexplained(Fork, int, const float *, const float *, const float *, long, lo
 int compose(Fork, int, const void *, const void *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
             float, float, float, void *, float *, int, int);
 
-/* As flow.c has them. */
-typedef struct {
-    const void *weight;
-    const float *bias;
-    int pairs;
-    float sure;
-} Start;
-
-typedef struct {
-    Chain chain;
-    long channels, radius;
-    float pixels;
-} Estimator;
-
 static long from_to(long first, long last)
 {
     return first + rand() % (last - first + 1);

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vsneuralstyle.networks.flow import FLOW_SCALE, pooled
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.litepwcnet import SUPPORT, LitePWCNet, _start, cost_volume, global_match, supported
+from vsneuralstyle.networks.litepwcnet import SUPPORT, LitePWCNet, cost_volume, global_match, supported
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
 from vsneuralstyle.networks.transform import SquaredConv, TransformNet, UpsampledConv
@@ -135,7 +135,7 @@ def test_levels_whose_sizes_are_rounded_up_lie_over_each_other():
     assert [tuple(feature.shape[2:]) for feature in look] == [(266, 325), (133, 163), (67, 82), (34, 41)]
     y, x = (torch.arange(size) + 0.5 for size in (34, 41))
     start = torch.stack(torch.broadcast_tensors(x, y[:, None]))[None]
-    flow = net.refined(_start(start, look[-1]), look, look, 5, lambda n, here, there, flow: torch.zeros_like(flow))[-1][0] * FLOW_SCALE
+    flow = net._refined(start, look, look, 5, lambda n, here, there, flow: torch.zeros_like(flow))[-1][0] * FLOW_SCALE
     y, x = (4 * (torch.arange(size) + 0.5) for size in (266, 325))
     inside = flow[:, 16:-16, 16:-16]  # at the border the outermost value is repeated
     torch.testing.assert_close(inside, torch.stack(torch.broadcast_tensors(x, y[:, None]))[:, 16:-16, 16:-16])

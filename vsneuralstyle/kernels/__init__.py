@@ -407,7 +407,6 @@ class Pyramid:
         # (3 rows, 3 colors, 3 columns, 16)
         self.first = weight.detach().float().permute(2, 1, 3, 0).contiguous(), bias.detach().float(), float(slope)
         self.layers, self.factor = Layers(layers), float(factor)
-        self.channels = [layer.outputs for layer in layers[2::2]]
 
     def count(self, frame: Tensor, height: int, width: int, dtype: torch.dtype) -> None:
         """As `Convolution.count`, for all of them."""
@@ -425,10 +424,10 @@ def look(frame: Tensor, height: int, width: int, pyramid: Pyramid, dtype: torch.
         frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width.
         dtype: of what comes out.
     """
-    features, size = [], (-(-height // 2), -(-width // 2))
-    for channels in pyramid.channels:
-        size = tuple(-(-side // 2) for side in size)
-        features.append(_empty(frame, channels, *size, dtype))
+    features, size, layers = [], (-(-height // 2), -(-width // 2)), pyramid.layers.convolutions
+    for halving, second in zip(layers[1::2], layers[2::2]):
+        size = halving.size(*size)
+        features.append(_empty(frame, second.outputs, *size, dtype))
     addresses = (c_void_p * len(features))(*(feature.data_ptr() for feature in features))
     _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first, pyramid.layers.array, len(features), addresses,
           _HALVES[dtype])
@@ -476,13 +475,13 @@ class Motion:
 
 
 class _Start(ctypes.Structure):
-    """As flow.c has it."""
+    """As kernels.h has it."""
 
     _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("pairs", c_int), ("sure", c_float)]
 
 
 class _Estimator(ctypes.Structure):
-    """As flow.c has it."""
+    """As kernels.h has it."""
 
     _fields_ = [("chain", _Chain), ("channels", c_long), ("radius", c_long), ("pixels", c_float)]
 

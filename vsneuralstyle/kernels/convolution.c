@@ -253,6 +253,17 @@ INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32
             store(products, row * GROUP + v * LANES, sums[row][v], 0);
 }
 
+/* The weights of what begins with output c, of a product that has so many inputs. */
+INLINE const uint32_t *weights_from(const uint32_t *weight, long c, long inputs)
+{
+    return weight + c / OUTPUTS * OUTPUTS * inputs + c % OUTPUTS;
+}
+
+INLINE long vectors_of(long outputs) /* of those at once */
+{
+    return (remaining(0, outputs, GROUP) + LANES - 1) / LANES;
+}
+
 /* A function of its own, so that all registers are the sums': with one of them in memory it takes twice as long. */
 static NOINLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
 {
@@ -359,10 +370,10 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
     for (long point = 0; point < all && count < size; point++)
         memset(points + point * next + count * channels / words, 0, (size - count) * channels / words * sizeof *points);
     for (long c = 0; c < job->outputs; c += GROUP) {
-        long vectors = job->outputs - c < GROUP ? (job->outputs - c) / LANES : VECTORS;
+        long vectors = vectors_of(job->outputs - c);
         for (long product = 0; product < line * line; product++) {
             const uint32_t *from = points + (point_of(product / line, reach) * reach + point_of(product % line, reach)) * next;
-            const uint32_t *weight = job->weight + (product * job->outputs + c / OUTPUTS * OUTPUTS) * inputs + c % OUTPUTS;
+            const uint32_t *weight = weights_from(job->weight + product * job->outputs * inputs, c, inputs);
             float *to = products + product * matrix_size(GROUP);
             for (long n = 0; n < count; n += TILES)
                 multiply(from + n * channels / words, channels / words, weight, inputs, to + n * GROUP, vectors, pairs);
@@ -417,7 +428,7 @@ static void convolve_part(const void *data, long part, float *room)
 
 INLINE long size_after(const Layer *layer, long size) /* of what comes out, from x's */
 {
-    return layer->reach == ENLARGING ? 2 * size : layer->reach == HALVING ? (size + 1) / 2 : size;
+    return layer->reach == ENLARGING ? 2 * size : layer->reach == HALVING ? half_of(size) : size;
 }
 
 /* x (height, width, whole(inputs)), of whose channels those behind the first `inputs` are 0 -> out, of that size, of twice of it (reach 4) or
@@ -466,15 +477,15 @@ typedef struct {
     int pairs, squares, half;
 } Compare;
 
-INLINE long half_of(long size, int squares)
+INLINE long places_of(long size, int squares) /* in a line */
 {
-    return squares ? (size + 1) / 2 : size;
+    return squares ? half_of(size) : size;
 }
 
 /* A place's channels from c on. */
 INLINE Floats channels_at(const Compare *job, long place, long c, int half)
 {
-    long columns = half_of(job->width, job->squares), step = job->squares ? 2 : 1;
+    long columns = places_of(job->width, job->squares), step = job->squares ? 2 : 1;
     long top = place / columns * step, left = place % columns * step;
     long rows = remaining(top, job->height, step), across = remaining(left, job->width, step);
     Floats sum = {0};
@@ -494,8 +505,8 @@ INLINE void transform_places(const Compare *job, long part, float *room, int hal
         for (long c = 0; c < channels; c += LANES)
             store(room, n * channels + c, channels_at(job, first + n, c, half), pairs);
     for (long c = 0; c < channels; c += GROUP) {
-        long vectors = channels - c < GROUP ? (channels - c) / LANES : VECTORS;
-        multiply((uint32_t *)room, words, (const uint32_t *)job->weight + c / OUTPUTS * OUTPUTS * words + c % OUTPUTS, words, products, vectors, pairs);
+        long vectors = vectors_of(channels - c);
+        multiply((uint32_t *)room, words, weights_from(job->weight, c, words), words, products, vectors, pairs);
         for (long n = 0; n < TILES; n++)
             for (long v = 0; v < vectors; v++) {
                 long at = c + v * LANES;
@@ -525,8 +536,8 @@ static void score_part(const void *data, long part, float *room)
     const Compare copy = *(const Compare *)data, *job = &copy;
     long first = part * TILES, count = remaining(first, job->places, TILES), words = job->pairs ? job->channels / 2 : job->channels;
     for (long c = 0; c < job->places; c += GROUP) {
-        long columns = remaining(c, job->places, GROUP), vectors = columns > LANES ? VECTORS : 1;
-        multiply(job->rows + first * words, words, job->others + c / OUTPUTS * OUTPUTS * words + c % OUTPUTS, words, room, vectors, job->pairs);
+        long columns = remaining(c, job->places, GROUP);
+        multiply(job->rows + first * words, words, weights_from(job->others, c, words), words, room, vectors_of(columns), job->pairs);
         for (long n = 0; n < count; n++)
             memcpy(job->scores + (first + n) * job->places + c, room + n * GROUP, columns * sizeof *room);
     }
@@ -535,7 +546,7 @@ static void score_part(const void *data, long part, float *room)
 int compare(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const void *weight,
             const float *bias, int pairs, int squares, float *scores, int half)
 {
-    long places = half_of(height, squares) * half_of(width, squares), parts = (places + TILES - 1) / TILES;
+    long places = places_of(height, squares) * places_of(width, squares), parts = (places + TILES - 1) / TILES;
     long rows = floats_for((parts * TILES + OUTPUTS + GROUP) * channels, pairs); /* turned they come in groups */
     uint32_t *room = (uint32_t *)room_for(2 * rows);
     if (!room)
@@ -614,7 +625,7 @@ INLINE void few_row(const Few *job, long y, long outputs, int half)
             long at = n * plane + y * width + first;
             Floats sum = totals(sums[n]) + job->bias[n];
             if (job->base)
-                sum += load_some(job->base, at, count, 0);
+                sum += load_some(job->base + at, count);
             memcpy(job->out + at, &sum, count * sizeof *job->out);
         }
     }
@@ -634,8 +645,8 @@ static void few_part(const void *data, long y)
 /* A 3x3 convolution of stride 1 to 1 or 2 channels, 0 about the border: x (height, width, channels) -> (outputs, height, width) float32.
  *
  * weight: (3, 3, outputs, channels). bias: (outputs). base: added to it; may be NULL. */
-int few(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight, const float *bias, long outputs,
-        const float *base, float *out, int half)
+static int few(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight, const float *bias,
+               long outputs, const float *base, float *out, int half)
 {
     Few job = {x, weight, bias, base, out, height, width, channels, outputs, half};
     share(fork, threads, few_part, &job, height);
@@ -825,10 +836,10 @@ EXPORT int look(Fork fork, int threads, const float *frame, long height, long wi
                 const void *weight, const float *bias, float slope, const void *layers, long levels, void *const *features, int half)
 {
     const Layer *layer = layers;
-    long rows = (full_height + 1) / 2, columns = (full_width + 1) / 2, channels = OUTPUTS, samples = rows * columns * OUTPUTS;
+    long rows = half_of(full_height), columns = half_of(full_width), channels = OUTPUTS, samples = rows * columns * OUTPUTS;
     for (long n = 0, y = rows, x = columns; n <= 2 * levels; n++) {
         if (n % 2)
-            y = (y + 1) / 2, x = (x + 1) / 2;
+            y = half_of(y), x = half_of(x);
         channels = largest(channels, layer[n].outputs);
         samples = largest(samples, y * x * layer[n].outputs);
     }
@@ -843,7 +854,7 @@ EXPORT int look(Fork fork, int threads, const float *frame, long height, long wi
         result = convolve(fork, threads, between, rows, columns, layer, NULL, 0, NULL, raw, half, half);
     for (long n = 0; n < levels && !result; n++) {
         result = level(fork, threads, raw, rows, columns, layer + 1 + 2 * n, between, scale, next, features[n], half);
-        rows = (rows + 1) / 2, columns = (columns + 1) / 2;
+        rows = half_of(rows), columns = half_of(columns);
         float *last = raw;
         raw = next, next = last;
     }

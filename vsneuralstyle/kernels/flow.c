@@ -166,7 +166,7 @@ static void row_part(const void *data, long y, float *room)
 /* What a level's estimator sees: here and there (height, width, channels), flow (2, height, width) float32, of which 1 is
  * `pixels` pixels of this level -> known (height, width, known_channels): the cost volume of here with there sampled along
  * the flow, through a leaky ReLU, here, the flow, and 0. radius: 2 or 3. */
-int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width, long channels,
+static int match(Fork fork, int threads, const void *here, const void *there, const float *flow, float pixels, long height, long width, long channels,
           long radius, void *known, int half)
 {
     Match job = {here, there, flow, known, height, width, channels, radius, pixels, half};
@@ -202,7 +202,7 @@ INLINE Floats scores_at(const Supported *job, long at, long count)
     Words lane;
     for (int n = 0; n < LANES; n++)
         lane[n] = (uint32_t)n;
-    return select((Words)(lane < (uint32_t)count), load_some(job->scores, at, behind, 0), (Floats){0});
+    return select((Words)(lane < (uint32_t)count), load_some(job->scores + at, behind), (Floats){0});
 }
 
 /* A place of the first frame with all of the second: down the columns of both -> sums (height, summed(width)). */
@@ -273,13 +273,13 @@ static void column_part(const void *data, long part)
     const Global *job = data;
     long first = part * LANES;
     long places = job->height * job->width, count = remaining(first, places, LANES);
-    Floats most = load_some(job->scores, first, count, 0), sum = {0};
+    Floats most = load_some(job->scores + first, count), sum = {0};
     for (long n = 1; n < places; n++) {
-        Floats score = load_some(job->scores, n * places + first, count, 0);
+        Floats score = load_some(job->scores + n * places + first, count);
         most = select((Words)(score > most), score, most);
     }
     for (long n = 0; n < places; n++)
-        sum += exponential(load_some(job->scores, n * places + first, count, 0) - most);
+        sum += exponential(load_some(job->scores + n * places + first, count) - most);
     memcpy(job->most + first, &most, count * sizeof *job->most);
     memcpy(job->sum + first, &sum, count * sizeof *job->sum);
 }
@@ -287,10 +287,10 @@ static void column_part(const void *data, long part)
 INLINE void match_place(const Global *job, long place)
 {
     long width = job->width, places = job->height * width, start = place * places;
-    Floats largest = load_some(job->scores, start, places, 0), sums = {0};
+    Floats largest = load_some(job->scores + start, places), sums = {0};
     Words block = {0}; /* in which each lane has its largest */
     for (uint32_t first = LANES; first < places; first += LANES) {
-        Floats score = load_some(job->scores, start + first, places - first, 0);
+        Floats score = load_some(job->scores + start + first, places - first);
         Words more = (Words)(score > largest);
         largest = select(more, score, largest);
         block = (more & first) | (~more & block);
@@ -305,7 +305,7 @@ INLINE void match_place(const Global *job, long place)
         }
     }
     for (long first = 0; first < places; first += LANES)
-        sums += exponential(load_some(job->scores, start + first, places - first, 0) - most);
+        sums += exponential(load_some(job->scores + start + first, places - first) - most);
     for (long lane = 0; lane < LANES; lane++)
         total += sums[lane];
     float sure = exponential((Floats){0} + (most - job->most[best]))[0] / (total * job->sum[best]), x = 0, y = 0, weights = 0;
@@ -375,20 +375,12 @@ static int enlarge(Fork fork, int threads, const float *flow, long rows, long co
     return share_in_room(fork, threads, enlarge_part, &job, 2 * height, columns + 2);
 }
 
-/* The start of LitePWCNet: the flow to what matches best. In __init__.py it is _Start. */
-typedef struct {
-    const void *weight; /* and bias, pairs: of `compare` */
-    const float *bias;
-    int pairs;
-    float sure;
-} Start;
-
 /* `LitePWCNet.found`: of features here and there (height, width, channels) -> (2, height, width) float32, or with `squares` half of that size. */
 static int found(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const Start *start,
                  int squares, float *out, int half)
 {
     const Start own = *start;
-    long rows = squares ? (height + 1) / 2 : height, columns = squares ? (width + 1) / 2 : width, places = rows * columns;
+    long rows = squares ? half_of(height) : height, columns = squares ? half_of(width) : width, places = rows * columns;
     float *scores = room_for(2 * floats_for(places * places, 0)), *means = scores + floats_for(places * places, 0);
     int result = scores ? 0 : -1;
     if (!result)
@@ -401,24 +393,16 @@ static int found(Fork fork, int threads, const void *here, const void *there, lo
     return result;
 }
 
-/* A level's. In __init__.py it is _Estimator. */
-typedef struct {
-    Chain chain;
-    long channels, radius;
-    float pixels;
-} Estimator;
-
-/* `LitePWCNet.refined`: from start (2, rows, columns), which is of the coarsest level's size or half of that, rounded up, by each of the
- * estimators, one for each of the levels, the coarsest first, whose features are here and there -> flow (2, height, width), the finest's size. */
+/* `LitePWCNet._refined`: from start (2, rows, columns), which is of the coarsest level's size or half of that, rounded up, by each of the
+ * estimators, one for each of the levels, the coarsest first, whose features are here and there -> flow (2, height, width), the finest's
+ * size. heights, widths: of the levels. */
 static int refine(Fork fork, int threads, const float *start, long rows, long columns, const void *const *here, const void *const *there,
-                  const Estimator *estimator, long levels, long height, long width, float *flow, int half)
+                  const Estimator *estimator, long levels, const long *heights, const long *widths, float *flow, int half)
 {
-    long heights[MOST_LEVELS], widths[MOST_LEVELS], known = 0;
-    for (long n = levels - 1, y = height, x = width; n >= 0; n--, y = (y + 1) / 2, x = (x + 1) / 2) {
-        heights[n] = y, widths[n] = x;
-        known = largest(known, y * x * known_channels(estimator[n].channels, estimator[n].radius));
-    }
-    long planes = floats_for(2 * height * width, 0);
+    long known = 0;
+    for (long n = 0; n < levels; n++)
+        known = largest(known, heights[n] * widths[n] * known_channels(estimator[n].channels, estimator[n].radius));
+    long planes = floats_for(2 * heights[levels - 1] * widths[levels - 1], 0);
     float *room = room_for(2 * planes + floats_for(known, half)), *enlarged = room, *last = room + planes, *seen = last + planes;
     int result = room ? 0 : -1;
     for (long n = 0; n < levels && !result; n++) {
@@ -445,19 +429,18 @@ EXPORT int motion(Fork fork, int threads, const void *const *here, const void *c
                   int half)
 {
     const Estimator *estimator = estimators;
-    long rows = height, columns = width, plane = height * width;
-    for (long n = 1; n < levels; n++)
-        rows = (rows + 1) / 2, columns = (columns + 1) / 2;
-    long started_rows = squares ? (rows + 1) / 2 : rows, started_columns = squares ? (columns + 1) / 2 : columns;
-    long started = 2 * started_rows * started_columns;
+    long heights[MOST_LEVELS], widths[MOST_LEVELS], plane = height * width;
+    for (long n = levels - 1, y = height, x = width; n >= 0; n--, y = half_of(y), x = half_of(x))
+        heights[n] = y, widths[n] = x;
+    long rows = squares ? half_of(heights[0]) : heights[0], columns = squares ? half_of(widths[0]) : widths[0], started = 2 * rows * columns;
     float *first = room_for(floats_for(started, 0));
     int result = first ? 0 : -1;
     if (!result)
-        result = found(fork, threads, here[0], there[0], rows, columns, estimator->channels, start, squares, first, half);
+        result = found(fork, threads, here[0], there[0], heights[0], widths[0], estimator->channels, start, squares, first, half);
     for (long n = 0; n < started && !result; n++)
         first[n] *= (squares ? 2 : 1) / estimator->pixels;
     if (!result)
-        result = refine(fork, threads, first, started_rows, started_columns, here, there, estimator, levels, height, width, flow, half);
+        result = refine(fork, threads, first, rows, columns, here, there, estimator, levels, heights, widths, flow, half);
     for (long n = 0; n < 2 * plane && !result; n++)
         flow[n] = change && !(change[n % plane] > still) ? 0 : flow[n] * pixels;
     free(first);

@@ -2,7 +2,6 @@
 `vsneuralstyle.networks.net1.Net1`, which has the weights."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -123,13 +122,14 @@ class GpuNet1:
 
     kept = torch.float16
     glimpse = Net1.glimpse
-    motion = Net1.motion  # by this `look` and `change`, and `matching`
+    motion = Net1.motion  # by this `look`, `change` and `moved`
+    moved = Net1.moved  # by `matching`
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
         self.net1, self.flow, self.still = net1, flow, net1.still
-        self.matching = {"found": self._found, "refined": partial(flow.refined, residual=self._residual)}
+        self.matching = {"found": self._found, "residual": self._residual}
         first, *halving = style.down
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]

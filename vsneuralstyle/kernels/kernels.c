@@ -239,8 +239,9 @@ EXPORT int change(Fork fork, int threads, const float *frame, const float *previ
     double sum = 0;
     for (long n = 0; n < rows * columns; n++)
         sum += out[n];
-    for (long n = 0; n < rows * columns && sum / (double)(rows * columns) < repeats; n++)
-        out[n] /= 8;
+    if (sum / (double)(rows * columns) < repeats)
+        for (long n = 0; n < rows * columns; n++)
+            out[n] /= 8;
     return result;
 }
 

@@ -130,24 +130,11 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 /* Hides what is known of a pointer: GCC would keep what one step of a loop has loaded for the next one, and sums in memory for it. */
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
-INLINE float from_half(uint16_t half)
-{
-    uint32_t word = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
 INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
 {
     uint32_t word;
     memcpy(&word, &value, sizeof word);
     return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
-}
-
-INLINE float get(const void *samples, long at, int half)
-{
-    return half ? from_half(((const uint16_t *)samples)[at]) : ((const float *)samples)[at];
 }
 
 INLINE void set(void *samples, long at, float value, int half)
@@ -197,13 +184,13 @@ INLINE Floats load(const void *samples, long at, int half)
     return values;
 }
 
-INLINE Floats load_some(const void *samples, long at, long count, int half) /* beyond `count` what is less than all */
+INLINE Floats load_some(const float *samples, long count) /* beyond `count` what is less than all */
 {
     if (count >= LANES)
-        return load(samples, at, half);
+        return load(samples, 0, 0);
     Floats values = (Floats){0} - __builtin_inff();
     for (long n = 0; n < count; n++)
-        values[n] = get(samples, at + n, half);
+        values[n] = samples[n];
     return values;
 }
 
@@ -394,6 +381,11 @@ INLINE long remaining(long first, long size, long most) /* how many of `most` fr
     return size - first < most ? size - first : most;
 }
 
+INLINE long half_of(long size) /* rounded up */
+{
+    return (size + 1) / 2;
+}
+
 INLINE long largest(long a, long b)
 {
     return a > b ? a : b;
@@ -472,7 +464,7 @@ typedef struct {
 INLINE void follow_flow(Places *places, const float *flow, float pixels, long y, long first, long height, long width, int cubic)
 {
     long start = y * width + first, count = remaining(first, width, LANES);
-    Floats x, across = load_some(flow, start, count, 0), down = load_some(flow, height * width + start, count, 0);
+    Floats x, across = load_some(flow + start, count), down = load_some(flow + height * width + start, count);
     for (long n = 0; n < LANES; n++)
         x[n] = (float)(first + n);
     across = x + across * pixels;
@@ -536,6 +528,21 @@ typedef struct {
 
 /* x (height, width, whole(inputs)) -> (outputs, height, width) float32. base: added to it; may be NULL. */
 int chain(Fork fork, int threads, const void *x, long height, long width, const void *chain, const float *base, float *out, int half);
+
+/* The start of LitePWCNet: the flow to what matches best. In __init__.py it is _Start. */
+typedef struct {
+    const void *weight; /* and bias, pairs: of `compare` */
+    const float *bias;
+    int pairs;
+    float sure;
+} Start;
+
+/* A level's estimator, the channels of its features, the radius of its cost volume, and of its pixels what 1 of a flow is. In __init__.py it is _Estimator. */
+typedef struct {
+    Chain chain;
+    long channels, radius;
+    float pixels;
+} Estimator;
 
 /* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,

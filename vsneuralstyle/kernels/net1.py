@@ -49,31 +49,20 @@ def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
 
 
 class _Convolution:
-    """A 3x3 convolution of the style network, by `kernels.convolve`, or by PyTorch where that is faster.
+    """A 3x3 convolution of stride 1 of the style network, its border reflected, by `kernels.convolve`, or by PyTorch where that is faster."""
 
-    Args:
-        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected.
-        slope, norm: as `_layer` takes them.
-    """
+    def __init__(self, convolution: nn.Conv2d, norm: tuple | None) -> None:
+        self.norm = norm
+        self.kernel = None if _direct_is_faster(convolution.weight.dtype) else _layer(convolution, norm=norm)
+        self.weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.bias = convolution.bias.detach()
 
-    def __init__(self, convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None) -> None:
-        self.slope, self.norm = slope, norm
-        self.kernel: kernels.Convolution | None = None
-        if isinstance(convolution, UpsampledConv) or convolution.stride[0] == 2 or not _direct_is_faster(convolution.weight.dtype):
-            self.kernel = _layer(convolution, slope, norm)
-        else:
-            self.weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
-            self.bias = convolution.bias.detach()
-
-    def __call__(
-        self, x: Tensor, scale: Tensor | None = None, relu: bool = False, dtype: torch.dtype | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, scale: Tensor | None = None, relu: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `kernels.convolve`."""
         if self.kernel:
-            return kernels.convolve(x, self.kernel, scale=scale, relu=relu, dtype=dtype)
+            return kernels.convolve(x, self.kernel, scale=scale, relu=relu)
         x = F.conv2d(kernels.normalise(x, scale, relu=relu, pad=1), self.weight, self.bias)
-        x = F.leaky_relu_(x, self.slope) if self.slope != 1 else x
-        return x.to(dtype or x.dtype), kernels.statistics(x, *self.norm) if self.norm else None
+        return x, kernels.statistics(x, *self.norm) if self.norm else None
 
 
 def _direct_is_faster(dtype: torch.dtype) -> bool:
@@ -108,10 +97,10 @@ def _leaky(layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2) -
     return _layer(layer[0], layer[1].negative_slope, norm, halvings)
 
 
-def _block(block: ConvBlock) -> _Convolution:
-    """A `ConvBlock`, whose ReLU, where it normalises, is left to who takes the scale."""
+def _block(block: ConvBlock) -> kernels.Convolution:
+    """A `ConvBlock` that halves or enlarges, whose ReLU, where it normalises, is left to who takes the scale."""
     norm = _arguments(block[1])
-    return _Convolution(block[0], 1.0 if norm else 0.0, norm)
+    return _layer(block[0], 1.0 if norm else 0.0, norm)
 
 
 class _Blocks:
@@ -119,8 +108,8 @@ class _Blocks:
 
     def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
         self.blocks = [
-            (_Convolution(block.branch[0][0], norm=_arguments(block.branch[0][1])),
-             _Convolution(block.branch[1], norm=_arguments(block.branch[2]))) for block in blocks
+            (_Convolution(block.branch[0][0], _arguments(block.branch[0][1])),
+             _Convolution(block.branch[1], _arguments(block.branch[2]))) for block in blocks
         ]
         layers = [layer.kernel for block in self.blocks for layer in block]
         self.together = kernels.Layers(layers) if layers and all(layers) else None
@@ -139,7 +128,7 @@ class _Bank:
     """A `Bank`."""
 
     def __init__(self, bank: Bank) -> None:
-        self.convolution, self.blocks = _Convolution(bank[0], norm=_arguments(bank[1])), _Blocks([bank[2]])
+        self.convolution, self.blocks = _Convolution(bank[0], _arguments(bank[1])), _Blocks([bank[2]])
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.blocks(kernels.normalise(*self.convolution(x)))
@@ -152,10 +141,12 @@ class FusedNet1:
         net1: on a CPU, in its precision.
     """
 
+    motion = Net1.motion  # by this `look`, `change` and `moved`
+
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
-        self.net1, self.flow = net1, flow
+        self.net1, self.flow, self.still = net1, flow, net1.still
         self.mask = kernels.Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4].weight, net1.mask[4].bias)
         if isinstance(flow, LitePWCNet):
             (colors, second), *levels = flow.features
@@ -187,7 +178,7 @@ class FusedNet1:
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
         x, scale = kernels.enter(frame, height, width, *self.first, self.dtype)
         for block in self.down:
-            x, scale = block(x, scale, relu=True)
+            x, scale = kernels.convolve(x, block, scale=scale, relu=True)
         x = self.before(kernels.normalise(x, scale, relu=True))
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
@@ -201,7 +192,7 @@ class FusedNet1:
         if self.rest.blocks:
             x = self.rest(x.to(self.dtype))
         for block in self.ups:
-            x, scale = block(x, scale, relu=True, dtype=self.dtype)
+            x, scale = kernels.convolve(x, block, scale=scale, relu=True, dtype=self.dtype)
         return kernels.draw(x, scale, height, width, *self.last)
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
@@ -215,21 +206,14 @@ class FusedNet1:
         """As `Net1.change`."""
         return kernels.change(frame.contiguous(), previous.contiguous(), REPEATED)
 
-    def motion(
-        self,
-        frame: Tensor,
-        previous: Tensor,
-        change: Tensor | None = None,
-        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
+    def moved(
+        self, first: tuple[Tensor, ...], second: tuple[Tensor, ...], height: int, width: int, change: Tensor | None
     ) -> Tensor:
-        """As `Net1.motion`."""
-        looks = looks or (self.look(frame), self.look(previous))
-        still, same = self.net1.still, all(here is there for here, there in zip(*looks))  # the very same frame
-        if same or not isinstance(self.flow, LitePWCNet):
-            return self.net1.motion(frame, previous, change, looks)
-        if still >= 0 and change is None:
-            change = self.change(frame, previous)
-        return kernels.motion(*looks, self.matcher, in_squares(looks[0][-1]), change.contiguous() if still >= 0 else None, still)
+        """As `Net1.moved`."""
+        if not isinstance(self.flow, LitePWCNet):
+            return self.net1.moved(first, second, height, width, change)
+        change = change if change is None else change.contiguous()
+        return kernels.motion(first, second, self.matcher, in_squares(first[-1]), change, self.still)
 
     def quarter(self, frame: Tensor) -> Tensor:
         """As `Net1.quarter`."""

@@ -153,12 +153,6 @@ def in_squares(feature: Tensor) -> bool:
     return feature[0, 0].numel() > MOST_PLACES
 
 
-def _start(found: Tensor, feature: Tensor) -> Tensor:
-    """A global match as a flow of the pyramid. It is in pixels of the coarsest features, or of squares of them."""
-    factor = 1 if found.shape[2:] == feature.shape[2:] else 2
-    return found * (2 ** len(CHANNELS) * factor / FLOW_SCALE)
-
-
 class LitePWCNet(FlowNetwork):
     """Optical flow, coarse to fine: each level warps the second frame's features by the flow so far and adds to it.
 
@@ -199,11 +193,11 @@ class LitePWCNet(FlowNetwork):
         second: Sequence[Tensor],
         levels: int = LEVELS,
         found: Callable[[Tensor, Tensor], Tensor] | None = None,
-        refined: Callable[[Tensor, Sequence[Tensor], Sequence[Tensor], int], list[Tensor]] | None = None,
+        residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """As `FlowNetwork.match`; `found` and `refined` may be other ways to compute this network's own."""
+        """As `FlowNetwork.match`; `found` and `residual` may be other ways to compute this network's own."""
         start = (found or self.found)(first[-1], second[-1])
-        return (refined or self.refined)(_start(start, first[-1]), first, second, levels)
+        return self._refined(start, first, second, levels, residual or self.residual)
 
     def found(self, here: Tensor, there: Tensor) -> Tensor:
         """The flow that is started from, of the coarsest features: see `global_match`."""
@@ -219,8 +213,7 @@ class LitePWCNet(FlowNetwork):
     ) -> tuple[list[Tensor], Tensor]:
         here, there = self.extract(first), self.extract(second)
         scores = self.scores(here[-1], there[-1])
-        start = _start(global_match(scores), here[-1])
-        return self.refined(start, here, there, levels), self._matching_loss(scores.float(), target)
+        return self._refined(global_match(scores), here, there, levels, self.residual), self._matching_loss(scores.float(), target)
 
     def scores(self, here: Tensor, there: Tensor) -> Tensor:
         """Of the coarsest features, or squares of them, as `global_match` takes them."""
@@ -242,24 +235,18 @@ class LitePWCNet(FlowNetwork):
         scale = len(self.matching.bias) ** -0.25
         return self.matching.weight.flatten(1) * scale, self.matching.bias * scale
 
-    def refined(
-        self,
-        start: Tensor,
-        first: Sequence[Tensor],
-        second: Sequence[Tensor],
-        levels: int = LEVELS,
-        residual: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
+    def _refined(
+        self, start: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], levels: int, residual: Callable[..., Tensor]
     ) -> list[Tensor]:
-        """The flows of the pyramid, of what is started from and the features of two frames; `residual` may be another way to compute this
-        network's own."""
-        flows = [start]
+        factor = 1 if start.shape[2:] == first[-1].shape[2:] else 2  # of squares
+        flows = [start * (2 ** len(CHANNELS) * factor / FLOW_SCALE)]
         for n, (here, there) in enumerate(zip(reversed(first), reversed(second))):
             if len(flows) == levels:
                 break
-            factor = 2 if n or start.shape[2:] != here.shape[2:] else 1  # it may be of squares
             flow = F.interpolate(flows[-1].float(), scale_factor=factor, mode="bilinear", align_corners=False)
             flow = flow[..., : here.shape[2], : here.shape[3]]
-            flows.append(flow + (residual or self.residual)(n, here, there, flow))
+            flows.append(flow + residual(n, here, there, flow))
+            factor = 2
         return flows
 
     def _matching_loss(self, scores: Tensor, flow: Tensor) -> Tensor:

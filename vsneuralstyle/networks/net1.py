@@ -127,10 +127,18 @@ class Net1(nn.Module):
         looks = looks or (self.look(frame), self.look(previous))
         if self.still >= 0 and all(here is there for here, there in zip(*looks)):  # the very same frame
             return frame.new_zeros(len(frame), 2, *(-(-size // STRIDE) for size in frame.shape[2:]))
-        flow = self.flow.between(*looks, *frame.shape[-2:], **self.matching)
         if self.still < 0:
-            return flow
-        return flow * ((self.change(frame, previous) if change is None else change) > self.still)
+            change = None
+        elif change is None:
+            change = self.change(frame, previous)
+        return self.moved(*looks, *frame.shape[-2:], change)
+
+    def moved(
+        self, first: tuple[Tensor, ...], second: tuple[Tensor, ...], height: int, width: int, change: Tensor | None
+    ) -> Tensor:
+        """`motion` of two frames of that size, of what `look` gave for them; where a change is given and isn't above `still`, none."""
+        flow = self.flow.between(first, second, height, width, **self.matching)
+        return flow if change is None else flow * (change > self.still)
 
     def quarter(self, frame: Tensor) -> Tensor:
         """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of each square of 4x4."""

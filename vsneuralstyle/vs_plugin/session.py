@@ -110,10 +110,13 @@ class Session:
             return None
         # Copied by the caller's thread: the planes aren't kept; and on a GPU that takes longer than the rest, which one thread does for all.
         with self._stylizer.aside():
-            frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
+            frame = self._frame(source)
         if self._on_gpu:
             return self._worker.submit(self._prepare_aside, frame)
         return teams.submit(self._stylizer.threads, self._stylizer.prepare, frame)
+
+    def _frame(self, source: Sequence) -> Tensor:
+        return pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
 
     def _prepare_aside(self, frame: Tensor) -> Prepared:
         with self._stylizer.aside():  # the worker's own stream may wait for the frame that is in `process`
@@ -143,8 +146,7 @@ class Session:
         return self._stylizer.scene_starts[0], begun
 
     def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
-        frame = pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
-        return self._finish(starts_scene, self._stylizer.prepare(frame), dtype)
+        return self._finish(starts_scene, self._stylizer.prepare(self._frame(source)), dtype)
 
     def _finish(self, starts_scene: bool | None, prepared: Prepared, dtype: np.dtype) -> Begun:
         # Converted with the networks' work: by the threads that compute, and to what takes the least memory until it is fetched.
@@ -168,7 +170,7 @@ class Session:
         return self._worker.submit(self._cuts, run).result()
 
     def _cuts(self, run: Sequence[Sequence]) -> list[bool]:
-        frames = (pixels.planes_to_rgb(planes, self._bits, self._stylizer.device) for planes in run)  # two at a time in memory
+        frames = (self._frame(planes) for planes in run)  # two at a time in memory
         return [self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)]
 
     def checkpoint(self) -> State:
