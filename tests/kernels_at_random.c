@@ -18,6 +18,8 @@ int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float, float *);
 int glimpse(Fork, int, const float *, long, long, float *);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
+int from_components(Fork, int, const void *, long, long, long, long, long, int, int, const void *, float *);
+int to_components(Fork, int, const float *, long, long, const void *, long, long, long, int, int, const void *, long, long);
 int compose(Fork, int, const void *, const void *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
             float, float, float, void *, float *, int, int);
 
@@ -147,9 +149,27 @@ int main(int count, char **arguments)
             convolve(NULL, 1, composite, height, width, &layer, NULL, 0, NULL, convolved, kept, half_out))
             return 1;
 
+        /* Pictures that are planar or packed, some of them bottom up, and none of which ends with what lies between its samples. */
+        long bytes = from_to(1, 2), chroma_rows = n >> 6 & 1 ? height : half_of(height), chroma_columns = n >> 7 & 1 ? width : half_of(width);
+        const float map[12] = {1, 0, 2, -1, 1, -1, -0.5f, 0, 0.3f, 0.6f, 0.1f, 0.2f};
+        Component components[3];
+        void *hosts[3];
+        for (long i = 0; i < 3; i++) {
+            long rows_of = i ? chroma_rows : height, columns_of = i ? chroma_columns : width, step = bytes * from_to(1, 3), row = columns_of * step;
+            hosts[i] = malloc((rows_of - 1) * row + (columns_of - 1) * step + bytes);
+            memset(hosts[i], 77, (rows_of - 1) * row + (columns_of - 1) * step + bytes);
+            components[i] = on ? (Component){(char *)hosts[i] + (rows_of - 1) * row, -row, step} : (Component){hosts[i], row, step};
+        }
+        float *colors = samples(3 * height * width, 0, 1);
+        if (from_components(NULL, 1, components, bytes, height, width, chroma_rows, chroma_columns, half, on, map, colors))
+            return 1;
+        colors[0] = flow[0];
+        if (to_components(NULL, 1, colors, height, width, components, bytes, chroma_rows, chroma_columns, half, on, map, 255, 1))
+            return 1;
+
         void *all[] = {frame, previous, means, changes, glanced, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
                        drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, sixteen,
-                       both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight};
+                       both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight, hosts[0], hosts[1], hosts[2], colors};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
         forget(layer), forget(masking), forget(seen[0]);

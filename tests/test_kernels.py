@@ -749,6 +749,21 @@ def converting(where, monkeypatch):
     return converting
 
 
+@pytest.fixture
+def calling(monkeypatch):
+    """A context in which `pixels` converts by a CPU's kernels, in one call; it gives the device."""
+
+    @contextmanager
+    def calling():
+        called, call = [], kernels._call
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "_call", lambda kernel, *arguments: called.append(kernel) or call(kernel, *arguments))
+            yield "cpu"
+        assert len(called) == 1
+
+    return calling
+
+
 def strided(plane: np.ndarray, step: int) -> np.ndarray:
     """The same samples in rows that are longer than the picture is wide, `step` samples from one to the next."""
     height, width = plane.shape
@@ -763,17 +778,48 @@ CODINGS = [
     Coding(16, 0, 9, False), Coding(), Coding(full_range=False), Coding(10, 6), Coding(12, 0, 0, False), Coding(16)]
 
 
+@pytest.fixture
+def by_operators(monkeypatch):
+    """A context in which `pixels` converts by PyTorch's operators."""
+
+    @contextmanager
+    def by_operators():
+        with monkeypatch.context() as patch:
+            patch.setattr(pixels, "_served", lambda dtype, device: False)
+            patch.setattr(pixels, "_near", lambda dtype, device: False)
+            yield
+
+    return by_operators
+
+
+PICTURES = [(1, 1), (1, 6), (2, 2), (3, 1), (5, 7), (6, 8), (33, 258), (16, 256)]
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("height, width", [(1, 1), (1, 6), (2, 2), (3, 1), (5, 7), (6, 8), (33, 258), (16, 256)])
+@pytest.mark.parametrize("height, width", PICTURES)
 @pytest.mark.parametrize("coding", CODINGS, ids=str)
-def test_a_gpus_components_are_pytorchs(converting, coding, height, width):
+def test_a_gpus_components_are_pytorchs(converting, by_operators, coding, height, width):
+    compare_components(converting, by_operators, coding, height, width)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("height, width", PICTURES)
+@pytest.mark.parametrize("coding", [coding for coding in CODINGS if coding.matrix != yuv.IDENTITY], ids=str)
+def test_components_are_pytorchs(calling, by_operators, coding, height, width):
+    compare_components(calling, by_operators, coding, height, width)
+
+
+def compare_components(converting, by_operators, coding: Coding, height: int, width: int) -> None:
+    """That what `converting` does is what PyTorch's operators do."""
     kind, unit, levels = np.uint16 if coding.bits > 8 else np.uint8, 1 << coding.shift, (1 << coding.bits) - 1
     is_rgb = coding.matrix == yuv.IDENTITY
     random, close = np.random.default_rng(0), levels * 2**-21  # what is as near to a half, a float32's last digits may round either way
     for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
         shapes = [(height, width), chroma, chroma]
         planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
-        expected = components_to_rgb(planes, coding)
+        with by_operators():
+            expected = components_to_rgb(planes, coding)
         with converting() as device:
             made = components_to_rgb(planes, coding, device)
         assert made.shape == (1, 3, height, width) and made.is_contiguous()
@@ -782,7 +828,8 @@ def test_a_gpus_components_are_pytorchs(converting, coding, height, width):
         two = torch.rand(2, 3, height, width) * 1.4 - 0.2
         rgb = two[1:]  # which may start anywhere
         theirs, ours = ([strided(np.full(shape, 5, kind), 2) for shape in shapes] for _ in range(2))
-        rgb_to_components(rgb, theirs, coding)
+        with by_operators():
+            rgb_to_components(rgb, theirs, coding)
         with converting() as device:
             rgb_to_components(two.to(device)[1:], ours, coding)
         linear, offset = yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits)
@@ -821,6 +868,32 @@ def test_a_gpu_refuses_chroma_of_another_size(converting):
         with pytest.raises(AssertionError), converting() as device:  # nothing is launched
             with pytest.raises(ValueError, match="chroma of"):
                 convert(planes, Coding(matrix=1), device)
+
+
+@needs_library
+def test_kernels_refuse_chroma_of_another_size_and_what_is_read_only():
+    planes, rgb = [np.zeros(shape, np.uint8) for shape in [(8, 8), (2, 4), (2, 4)]], torch.zeros(1, 3, 8, 8)
+    for convert in (lambda: components_to_rgb(planes, Coding(matrix=1)), lambda: rgb_to_components(rgb, planes, Coding(matrix=1))):
+        with pytest.raises(ValueError, match=r"planes of .*\(2, 4\).* for a picture of \(8, 8\)"):
+            convert()
+    planes[0].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        rgb_to_components(rgb, planes, Coding(matrix=1))
+
+
+@needs_library
+@torch.inference_mode()
+def test_components_lie_anywhere():
+    """Bottom up, and all in one packed picture."""
+    packed = np.random.default_rng(0).integers(0, 256, (18, 40, 4), np.uint8)
+    planes, coding = [packed[::-1, :, n] for n in (2, 0, 3)], Coding(matrix=6)
+    rgb = components_to_rgb(planes, coding)
+    assert torch.equal(rgb, components_to_rgb([plane.copy() for plane in planes], coding))
+    target = np.full_like(packed, 7)
+    rgb_to_components(rgb, [target[::-1, :, n] for n in (2, 0, 3)], coding)
+    expected = [np.zeros_like(packed[..., 0]) for _ in planes]
+    rgb_to_components(rgb, expected, coding)
+    assert all(np.array_equal(target[::-1, :, n], plane) for n, plane in zip((2, 0, 3), expected)) and (target[..., 1] == 7).all()
 
 
 @pytest.mark.parametrize(("capability", "start"), [

@@ -5,7 +5,8 @@ half-packed layout is its components' views: R, G and B of BGRx are `view[..., 2
 Where the host's memory is a GPU's, tensors over it stand for the arrays.
 
 Between integers in host memory and a GPU, `kernels.gpu` converts, where it can: one launch each way. PyTorch's operators,
-which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them.
+which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them. On a CPU Y, Cb and Cr are
+`kernels`' where it has a library: one pass over memory, not ten.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsneuralstyle import yuv
+from vsneuralstyle import kernels, yuv
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.kernels import gpu
 
@@ -111,6 +112,8 @@ def components_to_rgb(
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
         return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
+    if _near(components[0].dtype, device):
+        return kernels.from_components(components, _rows_to_rgb(coding), coding.cosited)
     luma, chroma = _load([components[:1], components[1:]], device)
     white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
@@ -159,8 +162,11 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
             picture = yuv.rgb_to_yuv(picture[None], coding.matrix, False, coding.bits)[0]
         _store([picture * levels], [components], levels, unit)
         return
-    luma, chroma = components[:1], components[1:]
     rows_of_map = _rows_of_map(coding)
+    if _near(components[0].dtype, rgb.device):
+        kernels.to_components(rgb.float().contiguous(), components, rows_of_map, coding.cosited, levels, unit)
+        return
+    luma, chroma = components[:1], components[1:]
     # A channels-last picture plane by plane: sums of planes are several times faster than of every third sample, and
     # than a product of so small a matrix.
     picture = picture.contiguous()
@@ -247,6 +253,11 @@ def _served(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
     """Whether `gpu` converts between samples of that type in host memory, and not of a tensor, and a picture on a device."""
     device = torch.device(device)
     return device.type == "cuda" and isinstance(dtype, np.dtype) and dtype in _INTEGERS and gpu.available(device)
+
+
+def _near(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
+    """Whether `kernels` converts between samples of that type and a picture on that device."""
+    return torch.device(device).type == "cpu" and isinstance(dtype, np.dtype) and dtype in _INTEGERS and kernels.library() is not None
 
 
 def _upload(planes: Sequence[np.ndarray], device: torch.device | str) -> Tensor:

@@ -1,4 +1,5 @@
-"""Convolutions of Net1, and what lies between them, in C, for a CPU: bindings of `kernels.c`, `convolution.c`, `nine.c` and `flow.c`.
+"""Convolutions of Net1, what lies between them, and hosts' pictures to RGB and back, in C, for a CPU: bindings of `kernels.c`, `convolution.c`,
+`nine.c`, `flow.c` and `components.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than half of a frame's time where
 convolutions are fast (docs/performance.md). The wheel has the library where it was built with a C compiler; without it,
@@ -17,6 +18,7 @@ from functools import cache
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -597,3 +599,55 @@ def compose(
           composite, blended, _half(feature), _half(previous))
     mask.count(feature)
     return composite, blended
+
+
+class _Component(ctypes.Structure):
+    """As components.c has it."""
+
+    _fields_ = [("samples", c_void_p), ("row", c_long), ("step", c_long)]
+
+
+def _components(planes: Sequence[np.ndarray], luma: Sequence[int]) -> tuple[ctypes.Array, int, int, int]:
+    """As components.c takes them, with the bytes of a sample, and chroma's rows and columns."""
+    sizes = [(size, -(-size // 2)) for size in luma]
+    rows, columns = planes[1].shape
+    if planes[0].shape != tuple(luma) or planes[2].shape != (rows, columns) or rows not in sizes[0] or columns not in sizes[1]:
+        raise ValueError(f"planes of {[plane.shape for plane in planes]} for a picture of {tuple(luma)}")
+    found = (_Component(plane.__array_interface__["data"][0], *plane.strides) for plane in planes)
+    return (_Component * 3)(*found), planes[0].itemsize, rows, columns
+
+
+def _rows(rows: Sequence[Sequence[float]]) -> ctypes.Array:
+    return (c_float * 12)(*(number for row in rows for number in row))
+
+
+def from_components(planes: Sequence[np.ndarray], rows: Sequence[Sequence[float]], cosited: tuple[bool, bool]) -> Tensor:
+    """(1, 3, H, W) float32, contiguous, RGB limited to 0..1.
+
+    Args:
+        planes: Y, Cb and Cr, all uint8 or all uint16: (H, W), and twice (h, w), as many rows and as many columns or half as many, rounded up;
+            of any strides.
+        rows: of each of R, G and B: what samples of Y, Cb and Cr weigh, and what is added.
+        cosited: as `yuv.upsample` has it.
+    """
+    height, width = planes[0].shape
+    out = torch.empty((1, 3, height, width))
+    components, size, *chroma = _components(planes, (height, width))
+    _call("from_components", components, size, height, width, *chroma, *cosited, _rows(rows), out)
+    return out
+
+
+def to_components(
+    rgb: Tensor, planes: Sequence[np.ndarray], rows: Sequence[Sequence[float]], cosited: tuple[bool, bool], levels: int, unit: int
+) -> None:
+    """The way back: (1, 3, H, W) float32, contiguous, to planes that are written to.
+
+    Args:
+        rows: of each of Y, Cb and Cr, in code values: what R, G and B weigh, and what is added.
+        levels, unit: codes are rounded to nearest, limited to 0..levels, times unit.
+    """
+    if not all(plane.flags.writeable for plane in planes):
+        raise ValueError("planes that are read-only; expected some to write to")
+    height, width = rgb.shape[2:]
+    components, size, *chroma = _components(planes, (height, width))
+    _call("to_components", rgb, height, width, components, size, *chroma, *cosited, _rows(rows), levels, unit)

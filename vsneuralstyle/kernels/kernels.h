@@ -558,4 +558,12 @@ int normalise(Fork fork, int threads, const void *x, long height, long width, lo
 int compare(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const void *weight,
             const float *bias, int pairs, int squares, float *scores, int half);
 
+/* --- hosts' pictures ----------------------------------------------------------------------------------------------- */
+
+/* A component's samples: the first one, and bytes to the next row and to the next sample. In __init__.py it is _Component. */
+typedef struct {
+    char *samples;
+    long row, step;
+} Component;
+
 #endif
