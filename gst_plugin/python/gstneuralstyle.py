@@ -487,7 +487,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     def _follow_settings(self, pts):
         """Hand on what was set since the frame before, or what a GstController sets for this one. Frames that are held
         are pushed with what was set for them; returns the flow of that."""
-        stream_time = self.segment.to_stream_time(Gst.Format.TIME, pts)
+        stream_time, _ = self._times(pts)
         if stream_time != Gst.CLOCK_TIME_NONE:
             self.sync_values(stream_time)
         changes = {name: self._settings[name] for name, spec in SETTINGS.items()
@@ -537,11 +537,18 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._stylizer.reset()
             self._log(Gst.DebugLevel.DEBUG, f"reset: {why}")
 
+    def _times(self, pts):
+        """Stream time and running time; none where the segment is of bytes, as a source of files has it."""
+        if self.segment.format != Gst.Format.TIME:
+            return Gst.CLOCK_TIME_NONE, Gst.CLOCK_TIME_NONE
+        return self.segment.to_stream_time(Gst.Format.TIME, pts), self.segment.to_running_time(Gst.Format.TIME, pts)
+
     def _post_cut(self, pts):
+        stream_time, running_time = self._times(pts)
         structure = Gst.Structure.new_from_string(
             f"neuralstyle-scene-cut, timestamp=(guint64){pts}, "
-            f"stream-time=(guint64){self.segment.to_stream_time(Gst.Format.TIME, pts)}, "
-            f"running-time=(guint64){self.segment.to_running_time(Gst.Format.TIME, pts)}, "
+            f"stream-time=(guint64){stream_time}, "
+            f"running-time=(guint64){running_time}, "
             f"frame=(guint64){self._frames}"
         )
         self.post_message(Gst.Message.new_element(self, structure))

@@ -88,6 +88,18 @@ def test_a_scene_cut_starts_afresh_and_is_posted(launch, stylize, clip, tmp_path
     assert posted == [("200000000", "200000000", "200000000", "5")]
 
 
+def test_a_source_of_files_has_no_times_in_its_segment(launch, clip, stylize, tmp_path):
+    frames = clip[3:7]  # of which the third is a cut
+    for n, frame in enumerate(frames):
+        (tmp_path / f"{n}.rgb").write_bytes(frame.tobytes())
+    done = launch(f'multifilesrc location={tmp_path}/%d.rgb stop-index=3 '
+                  f'caps="video/x-raw,format=RGB,width=64,height=48,framerate=25/1" ! {ELEMENT} ! filesink location={tmp_path}/out')
+    assert done.returncode == 0 and "gst_segment" not in done.stderr, done.stderr
+    out = np.frombuffer((tmp_path / "out").read_bytes(), np.uint8).reshape(-1, 48, 64, 3)
+    np.testing.assert_array_equal(out, np.concatenate([stylize(frames[:2]), stylize(frames[2:])]))
+    assert re.search(r"neuralstyle-scene-cut, timestamp=\(guint64\)\d+, stream-time=\(guint64\)18446744073709551615, ", done.stdout)
+
+
 def test_properties_reach_the_stylizer(launch, stylize, clip, tmp_path):
     (tmp_path / "in").write_bytes(clip.tobytes())
     done = launch(f"{raw(tmp_path / 'in', 'RGB', 64, 48)} ! {ELEMENT} strength=0.5 coherence=0.25 preserve-color=true "
