@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from vsneuralstyle import yuv
 from vsneuralstyle.errors import ArgumentError, MediaError
-from vsneuralstyle.pixels import planes_to_rgb, rgb_to_planes
+from vsneuralstyle.pixels import Coding, components_to_rgb, rgb_to_components
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
 
@@ -355,7 +355,7 @@ class _Converter:
     """Decoded frames -> RGB tensors -> frames for the encoder, with the timestamps of the decoded ones.
 
     FFmpeg's scaler does what depends on the pixel format (planes, chroma resampling). Matrix and range are applied in
-    float by `yuv`: the scaler's own deep RGB is up to one 8-bit code value too dark.
+    float by `pixels`: the scaler's own deep RGB is up to one 8-bit code value too dark.
     """
 
     def __init__(self, frame: av.VideoFrame, encoder: VideoStream, source: Path) -> None:
@@ -390,19 +390,13 @@ class _Converter:
             raise MediaError(f"{self.source}: the frame at {_time(frame)} is {frame.width}x{frame.height}, the first "
                              f"was {self.size[0]}x{self.size[1]}; scale the source to one size first")
         planar = self._reformat(self._reader, frame, _planar(frame.format))
-        bits = _bits(planar.format)
-        samples = planes_to_rgb(_planes(planar), bits, device)
-        if not planar.format.is_rgb:
-            samples = yuv.yuv_to_rgb(samples, self.matrix, self.full, bits)
-        return samples.clamp(0, 1)
+        return components_to_rgb(_planes(planar), self._coding(planar.format), device)
 
     def to_frame(self, stylized: Future[tuple[Tensor, bool]], original: av.VideoFrame) -> av.VideoFrame:
         """What `Stylizer.begin` gave, in the encoder's pixel format, shown when and as long as original."""
         rgb, _ = stylized.result()
         planar = av.VideoFrame(*self.size, _planar(self.pixels))
-        bits = _bits(planar.format)
-        samples = rgb if planar.format.is_rgb else yuv.rgb_to_yuv(rgb, self.matrix, self.full, bits)
-        rgb_to_planes(samples, _planes(planar), bits)
+        rgb_to_components(rgb, _planes(planar), self._coding(planar.format))
         frame = self._reformat(self._writer, planar, self.pixels.name)
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
@@ -413,6 +407,9 @@ class _Converter:
         frame.duration = original.duration or self._interval  # without one, .mp4 would not show the last frame
         self.count += 1
         return frame
+
+    def _coding(self, planar: av.VideoFormat) -> Coding:
+        return Coding(_bits(planar)) if planar.is_rgb else Coding(_bits(planar), 0, self.matrix, self.full)
 
     def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str) -> av.VideoFrame:
         kept = FULL if self.full else LIMITED  # the same on both sides: the scaler must leave the range alone
