@@ -18,7 +18,7 @@ int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float, float *);
 int glimpse(Fork, int, const float *, long, long, float *);
 int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
-int from_components(Fork, int, const void *, long, long, long, long, long, int, int, const void *, float *);
+int from_components(Fork, int, const void *, long, long, long, long, long, int, int, long, const void *, float *);
 int to_components(Fork, int, const float *, long, long, const void *, long, long, long, int, int, const void *, long, long);
 int compose(Fork, int, const void *, const void *, const float *, const float *, const float *, long, long, long, int, const void *, float, float,
             float, float, float, void *, float *, int, int);
@@ -155,13 +155,13 @@ int main(int count, char **arguments)
         Component components[3];
         void *hosts[3];
         for (long i = 0; i < 3; i++) {
-            long rows_of = i ? chroma_rows : height, columns_of = i ? chroma_columns : width, step = bytes * from_to(1, 3), row = columns_of * step;
+            long rows_of = i ? chroma_rows : height, columns_of = i ? chroma_columns : width, step = bytes * from_to(1, 4), row = columns_of * step;
             hosts[i] = malloc((rows_of - 1) * row + (columns_of - 1) * step + bytes);
             memset(hosts[i], 77, (rows_of - 1) * row + (columns_of - 1) * step + bytes);
             components[i] = on ? (Component){(char *)hosts[i] + (rows_of - 1) * row, -row, step} : (Component){hosts[i], row, step};
         }
         float *colors = samples(3 * height * width, 0, 1);
-        if (from_components(NULL, 1, components, bytes, height, width, chroma_rows, chroma_columns, half, on, map, colors))
+        if (from_components(NULL, 1, components, bytes, height, width, chroma_rows, chroma_columns, half, on, on ? 255 : 1, map, colors))
             return 1;
         colors[0] = flow[0];
         if (to_components(NULL, 1, colors, height, width, components, bytes, chroma_rows, chroma_columns, half, on, map, 255, 1))

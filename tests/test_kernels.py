@@ -805,7 +805,7 @@ def test_a_gpus_components_are_pytorchs(converting, by_operators, coding, height
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("height, width", PICTURES)
-@pytest.mark.parametrize("coding", [coding for coding in CODINGS if coding.matrix != yuv.IDENTITY], ids=str)
+@pytest.mark.parametrize("coding", CODINGS, ids=str)
 def test_components_are_pytorchs(calling, by_operators, coding, height, width):
     compare_components(calling, by_operators, coding, height, width)
 
@@ -841,21 +841,40 @@ def compare_components(converting, by_operators, coding: Coding, height: int, wi
             assert not our.base[:, 0].any() and not our.base[:, 2::2].any()  # what lies between
 
 
+KINDS = [(np.uint8, None), (np.uint8, 5), (np.uint16, None), (np.uint16, 10)]
+SQUARES = [(256, 256), (5, 7), (1, 1)]
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize(("kind", "bits"), [(np.uint8, None), (np.uint8, 5), (np.uint16, None), (np.uint16, 10)])
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (5, 7), (1, 1)])
-def test_a_gpus_planes_are_pytorchs(converting, kind, bits, height, width):
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+@pytest.mark.parametrize(("height", "width"), SQUARES)
+def test_a_gpus_planes_are_pytorchs(converting, by_operators, kind, bits, height, width):
+    compare_planes(converting, by_operators, kind, bits, height, width)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+@pytest.mark.parametrize(("height", "width"), SQUARES)
+def test_planes_are_pytorchs(calling, by_operators, kind, bits, height, width):
+    compare_planes(calling, by_operators, kind, bits, height, width)
+
+
+def compare_planes(converting, by_operators, kind: type, bits: int | None, height: int, width: int) -> None:
+    """As `compare_components`, to the bit."""
     levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
     samples = np.arange(height * width) % (levels + 1)
     planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
-    expected = planes_to_rgb(planes, bits)
+    with by_operators():
+        expected = planes_to_rgb(planes, bits)
     with converting() as device:
         made = planes_to_rgb(planes, bits, device)
     assert torch.equal(made.cpu(), expected)
     rgb = (torch.cat((expected[..., :1] - 1, expected, expected + torch.rand(expected.shape)), 3) - 0.5 / levels)  # halves, and beyond
     for picture in (rgb, rgb.contiguous(memory_format=torch.channels_last), rgb.half()):
         ours, theirs = np.zeros((2, 3, *rgb.shape[2:]), kind)
-        rgb_to_planes(picture, theirs, bits)
+        with by_operators():
+            rgb_to_planes(picture, theirs, bits)
         with converting() as device:
             rgb_to_planes(picture.to(device), ours, bits)
         np.testing.assert_array_equal(ours, theirs)

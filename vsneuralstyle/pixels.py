@@ -5,8 +5,8 @@ half-packed layout is its components' views: R, G and B of BGRx are `view[..., 2
 Where the host's memory is a GPU's, tensors over it stand for the arrays.
 
 Between integers in host memory and a GPU, `kernels.gpu` converts, where it can: one launch each way. PyTorch's operators,
-which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them. On a CPU Y, Cb and Cr are
-`kernels`' where it has a library: one pass over memory, not ten.
+which do the rest, are some thirty a frame, and what a frame then waits for is Python, which launches them. Between integers and a picture
+on a CPU `kernels` does, where it has a library: in one pass over memory, not ten.
 """
 
 from collections import deque
@@ -108,12 +108,13 @@ def components_to_rgb(
         if coding.matrix == yuv.IDENTITY:
             return gpu.from_samples(samples.view(1, 3, *shape), coding.top, *_range(coding), limited=not coding.full_range)
         return gpu.from_components(samples, shape, components[1].shape, _rows_to_rgb(coding), coding.cosited)
+    if _near(components[0].dtype, device):
+        top = coding.top if coding.matrix == yuv.IDENTITY else 1
+        return kernels.from_components(components, top, _rows_to_rgb(coding), coding.cosited)
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
         return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
-    if _near(components[0].dtype, device):
-        return kernels.from_components(components, _rows_to_rgb(coding), coding.cosited)
     luma, chroma = _load([components[:1], components[1:]], device)
     white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
@@ -133,9 +134,9 @@ def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor
 
 @cache
 def _rows_to_rgb(coding: Coding) -> list[list[float]]:
-    """Of each of R, G and B: what samples of Y, Cb and Cr weigh, and what is added."""
+    """Of each of R, G and B: what samples of Y, Cb and Cr weigh, or R, G and B as shares of the highest code value, and what is added."""
     linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
-    return torch.cat((linear / coding.top, offset), 1).tolist()
+    return torch.cat((linear if coding.matrix == yuv.IDENTITY else linear / coding.top, offset), 1).tolist()
 
 
 @cache
@@ -156,15 +157,15 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
             samples = gpu.to_components(rgb, components[1].shape, rows, coding.cosited, dtype, levels, unit)
         _deliver(samples, components)
         return
+    rows_of_map = _rows_of_map(coding)
+    if _near(components[0].dtype, rgb.device):
+        kernels.to_components(rgb.float().contiguous(), components, levels, unit, rows_of_map, coding.cosited)
+        return
     picture = rgb[0].float()
     if coding.matrix == yuv.IDENTITY:
         if not coding.full_range:
             picture = yuv.rgb_to_yuv(picture[None], coding.matrix, False, coding.bits)[0]
         _store([picture * levels], [components], levels, unit)
-        return
-    rows_of_map = _rows_of_map(coding)
-    if _near(components[0].dtype, rgb.device):
-        kernels.to_components(rgb.float().contiguous(), components, rows_of_map, coding.cosited, levels, unit)
         return
     luma, chroma = components[:1], components[1:]
     # A channels-last picture plane by plane: sums of planes are several times faster than of every third sample, and
@@ -207,6 +208,8 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     levels = _levels(planes[0].dtype, bits)
     if _served(planes[0].dtype, device):
         return gpu.from_samples(_upload(planes, device).view(1, 3, *planes[0].shape), levels)
+    if _near(planes[0].dtype, device):
+        return kernels.from_components(planes, levels, _diagonal(1))
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
     # there would be another than one that came as RGB.
@@ -227,6 +230,10 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
     levels = _levels(dtype, bits)
     if _served(dtype, rgb.device):
         return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(rgb.shape[1:])
+    if _near(dtype, rgb.device):
+        samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype])
+        kernels.to_components(rgb.float().contiguous(), list(samples.numpy()), levels, 1, _diagonal(levels))
+        return samples
     samples = rgb[0].float()
     return _coded(samples if levels is None else samples * levels, dtype, levels, 1)
 
@@ -234,6 +241,11 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
 def samples_to_planes(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
     """The other half: (3, H, W) samples, on any device -> three writable (H, W) arrays of their type."""
     _deliver(samples.flatten(), [np.asarray(plane) for plane in planes])
+
+
+def _diagonal(weight: float) -> list[list[float]]:
+    """What `kernels` takes for components that are R, G and B times a weight."""
+    return [[weight * (n == m) for m in range(4)] for n in range(3)]
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:

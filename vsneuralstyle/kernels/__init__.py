@@ -621,29 +621,32 @@ def _rows(rows: Sequence[Sequence[float]]) -> ctypes.Array:
     return (c_float * 12)(*(number for row in rows for number in row))
 
 
-def from_components(planes: Sequence[np.ndarray], rows: Sequence[Sequence[float]], cosited: tuple[bool, bool]) -> Tensor:
+def from_components(
+    planes: Sequence[np.ndarray], top: int, rows: Sequence[Sequence[float]], cosited: tuple[bool, bool] = (False, False)
+) -> Tensor:
     """(1, 3, H, W) float32, contiguous, RGB limited to 0..1.
 
     Args:
-        planes: Y, Cb and Cr, all uint8 or all uint16: (H, W), and twice (h, w), as many rows and as many columns or half as many, rounded up;
-            of any strides.
-        rows: of each of R, G and B: what samples of Y, Cb and Cr weigh, and what is added.
+        planes: Y, Cb and Cr, or R, G and B, all uint8 or all uint16: (H, W), and twice (h, w), as many rows and as many columns or half as many,
+            rounded up; of any strides.
+        top: samples are divided by it.
+        rows: of each of R, G and B: what the planes' samples weigh then, and what is added.
         cosited: as `yuv.upsample` has it.
     """
     height, width = planes[0].shape
     out = torch.empty((1, 3, height, width))
     components, size, *chroma = _components(planes, (height, width))
-    _call("from_components", components, size, height, width, *chroma, *cosited, _rows(rows), out)
+    _call("from_components", components, size, height, width, *chroma, *cosited, top, _rows(rows), out)
     return out
 
 
 def to_components(
-    rgb: Tensor, planes: Sequence[np.ndarray], rows: Sequence[Sequence[float]], cosited: tuple[bool, bool], levels: int, unit: int
+    rgb: Tensor, planes: Sequence[np.ndarray], levels: int, unit: int, rows: Sequence[Sequence[float]], cosited: tuple[bool, bool] = (False, False)
 ) -> None:
     """The way back: (1, 3, H, W) float32, contiguous, to planes that are written to.
 
     Args:
-        rows: of each of Y, Cb and Cr, in code values: what R, G and B weigh, and what is added.
+        rows: of each of the planes, in code values: what R, G and B weigh, and what is added.
         levels, unit: codes are rounded to nearest, limited to 0..levels, times unit.
     """
     if not all(plane.flags.writeable for plane in planes):

@@ -1,4 +1,4 @@
-/* Hosts' pictures of Y, Cb and Cr to RGB and back: pixels.py says what their samples mean, yuv.py where chroma lies.
+/* Hosts' pictures, of Y, Cb and Cr or of R, G and B, to RGB and back: pixels.py says what their samples mean, yuv.py where chroma lies.
  *
  * Samples are integers of one byte or two, wherever they are in the host's memory. A picture's rows are shared out among the team.
  */
@@ -10,7 +10,7 @@ typedef struct {
     float *rgb;                  /* (3, height, width) */
     long bytes, height, width, rows, columns, cosited_rows, cosited_columns;
     const float (*map)[COLORS + 1]; /* weights, and what is added */
-    float levels, unit;
+    float top, levels, unit;
 } Picture;
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
@@ -26,11 +26,20 @@ INLINE Floats from_bytes(const void *samples)
 #endif
 }
 
-INLINE Floats from_shorts(const void *samples)
+/* LANES samples, of `bytes` each, that lie `step` bytes apart; up to the next one's place all is read. */
+INLINE Floats samples_at(const char *samples, long step, long bytes)
 {
     Halves shorts;
-    memcpy(&shorts, samples, sizeof shorts);
-    return __builtin_convertvector((Integers)widened(shorts), Floats);
+    Words words;
+    if (step == 1)
+        return from_bytes(samples);
+    if (step == 2) {
+        memcpy(&shorts, samples, sizeof shorts);
+        words = widened(shorts);
+    } else {
+        memcpy(&words, samples, sizeof words);
+    }
+    return __builtin_convertvector((Integers)(words & (bytes == 1 ? 0xff : 0xffff)), Floats);
 }
 
 /* A row's samples -> line. */
@@ -38,9 +47,11 @@ static void read_row(const Component *from, long row, long count, long bytes, fl
 {
     const char *samples = from->samples + row * from->row;
     long x = 0;
-    if (from->step == bytes)
-        for (; x + LANES <= count; x += LANES)
-            store(line, x, bytes == 1 ? from_bytes(samples + x) : from_shorts(samples + 2 * x), 0);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (from->step == 1 || from->step == 2 || from->step == 4)
+        for (; x + LANES + (from->step > bytes) <= count; x += LANES)
+            store(line, x, samples_at(samples + x * from->step, from->step, bytes), 0);
+#endif
     for (; x < count; x++) {
         uint16_t sample; /* which may lie anywhere */
         if (bytes == 1)
@@ -197,7 +208,10 @@ static void from_part(const void *data, long part, float *room)
         for (long i = 0; i < COLORS; i++) {
             float *to = job->rgb + (i * job->height + y) * job->width;
             for (long x = 0; x < job->width; x += LANES) {
-                Floats value = between(apply(job->map[i], load(luma, x, 0), load(color[0], x, 0), load(color[1], x, 0)), 0, 1);
+                Floats first = load(luma, x, 0), second = load(color[0], x, 0), third = load(color[1], x, 0);
+                if (job->top != 1)
+                    first /= job->top, second /= job->top, third /= job->top;
+                Floats value = between(apply(job->map[i], first, second, third), 0, 1);
                 long count = remaining(x, job->width, LANES);
                 if (count == LANES)
                     store(to, x, value, 0);
@@ -211,11 +225,12 @@ static void from_part(const void *data, long part, float *room)
 /* components[3]: of Y (height, width), of Cb and Cr (rows, columns), as many or half as many, rounded up, of `bytes` a sample -> rgb (3, height,
  * width) float32, limited to 0..1.
  *
- * cosited: whether a sample of chroma lies on the first of its two of luma, else midway. map: of R, G and B by samples. */
+ * cosited: whether a sample of chroma lies on the first of its two of luma, else midway. top: samples are divided by it. map: of R, G and B by what that
+ * gives. */
 EXPORT int from_components(Fork fork, int threads, const void *components, long bytes, long height, long width, long rows, long columns,
-                           int cosited_rows, int cosited_columns, const void *map, float *rgb)
+                           int cosited_rows, int cosited_columns, long top, const void *map, float *rgb)
 {
-    Picture job = {components, rgb, bytes, height, width, rows, columns, cosited_rows, cosited_columns, map, 0, 0};
+    Picture job = {components, rgb, bytes, height, width, rows, columns, cosited_rows, cosited_columns, map, (float)top, 0, 0};
     return share_in_room(fork, threads, from_part, &job, (height + PART - 1) / PART, 6 * line_room(width));
 }
 
@@ -278,6 +293,7 @@ static void to_part(const void *data, long part, float *room)
 EXPORT int to_components(Fork fork, int threads, const float *rgb, long height, long width, const void *components, long bytes, long rows,
                          long columns, int cosited_rows, int cosited_columns, const void *map, long levels, long unit)
 {
-    Picture job = {components, (float *)rgb, bytes, height, width, rows, columns, cosited_rows, cosited_columns, map, (float)levels, (float)unit};
+    Picture job = {components, (float *)rgb, bytes, height, width, rows, columns, cosited_rows, cosited_columns, map,
+                   1, (float)levels, (float)unit};
     return share_in_room(fork, threads, to_part, &job, (rows + PART - 1) / PART, 5 * line_room(width));
 }
