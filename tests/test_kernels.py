@@ -890,14 +890,22 @@ def test_a_gpu_refuses_chroma_of_another_size(converting):
 
 
 @needs_library
-def test_kernels_refuse_chroma_of_another_size_and_what_is_read_only():
-    planes, rgb = [np.zeros(shape, np.uint8) for shape in [(8, 8), (2, 4), (2, 4)]], torch.zeros(1, 3, 8, 8)
-    for convert in (lambda: components_to_rgb(planes, Coding(matrix=1)), lambda: rgb_to_components(rgb, planes, Coding(matrix=1))):
-        with pytest.raises(ValueError, match=r"planes of .*\(2, 4\).* for a picture of \(8, 8\)"):
+@pytest.mark.parametrize(("matrix", "chroma", "kind"), [(1, (2, 4), "uint8"), (1, (4, 4), "uint16"), (yuv.IDENTITY, (4, 4), "uint8")])
+def test_kernels_refuse_planes_of_another_size_or_type(matrix, chroma, kind):
+    planes, rgb = [np.zeros((8, 8), np.uint8), *np.zeros((2, *chroma), kind)], torch.zeros(1, 3, 8, 8)
+    for convert in (lambda: components_to_rgb(planes, Coding(matrix=matrix)), lambda: rgb_to_components(rgb, planes, Coding(matrix=matrix))):
+        with pytest.raises(ValueError, match=rf"planes of .*\({chroma[0]}, 4\) {kind} for a picture of \(8, 8\)"):
             convert()
-    planes[0].flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
-        rgb_to_components(rgb, planes, Coding(matrix=1))
+
+
+@needs_library
+def test_kernels_refuse_to_write_to_what_is_read_only():
+    planes = list(np.zeros((3, 8, 8), np.uint8))
+    planes[1].flags.writeable = False
+    for coding in (Coding(), Coding(matrix=1)):
+        with pytest.raises(ValueError, match="read-only"):
+            rgb_to_components(torch.ones(1, 3, 8, 8), planes, coding)
+    assert not np.any(planes)
 
 
 @needs_library

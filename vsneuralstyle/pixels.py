@@ -109,8 +109,8 @@ def components_to_rgb(
             return gpu.from_samples(samples.view(1, 3, *shape), coding.top, *_range(coding), limited=not coding.full_range)
         return gpu.from_components(samples, shape, components[1].shape, _rows_to_rgb(coding), coding.cosited)
     if _near(components[0].dtype, device):
-        top = coding.top if coding.matrix == yuv.IDENTITY else 1
-        return kernels.from_components(components, top, _rows_to_rgb(coding), coding.cosited)
+        is_rgb = coding.matrix == yuv.IDENTITY
+        return kernels.from_components(components, coding.top if is_rgb else 1, _rows_to_rgb(coding), None if is_rgb else coding.cosited)
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
@@ -159,7 +159,8 @@ def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], co
         return
     rows_of_map = _rows_of_map(coding)
     if _near(components[0].dtype, rgb.device):
-        kernels.to_components(rgb.float().contiguous(), components, levels, unit, rows_of_map, coding.cosited)
+        cosited = None if coding.matrix == yuv.IDENTITY else coding.cosited
+        kernels.to_components(rgb.float().contiguous(), components, levels, unit, rows_of_map, cosited)
         return
     picture = rgb[0].float()
     if coding.matrix == yuv.IDENTITY:

@@ -607,14 +607,16 @@ class _Component(ctypes.Structure):
     _fields_ = [("samples", c_void_p), ("row", c_long), ("step", c_long)]
 
 
-def _components(planes: Sequence[np.ndarray], luma: Sequence[int]) -> tuple[ctypes.Array, int, int, int]:
+def _components(planes: Sequence[np.ndarray], size: Sequence[int], cosited: tuple[bool, bool] | None) -> tuple[ctypes.Array, int, int, int]:
     """As components.c takes them, with the bytes of a sample, and chroma's rows and columns."""
-    sizes = [(size, -(-size // 2)) for size in luma]
-    rows, columns = planes[1].shape
-    if planes[0].shape != tuple(luma) or planes[2].shape != (rows, columns) or rows not in sizes[0] or columns not in sizes[1]:
-        raise ValueError(f"planes of {[plane.shape for plane in planes]} for a picture of {tuple(luma)}")
+    first, second, third = planes
+    rows, columns = ({full} if cosited is None else {full, -(-full // 2)} for full in size)
+    if first.shape != tuple(size) or third.shape != second.shape or second.shape[0] not in rows or second.shape[1] not in columns or (
+        len({plane.dtype for plane in planes}) > 1
+    ):
+        raise ValueError(f"planes of {', '.join(f'{plane.shape} {plane.dtype}' for plane in planes)} for a picture of {tuple(size)}")
     found = (_Component(plane.__array_interface__["data"][0], *plane.strides) for plane in planes)
-    return (_Component * 3)(*found), planes[0].itemsize, rows, columns
+    return (_Component * 3)(*found), first.itemsize, *second.shape
 
 
 def _rows(rows: Sequence[Sequence[float]]) -> ctypes.Array:
@@ -622,35 +624,42 @@ def _rows(rows: Sequence[Sequence[float]]) -> ctypes.Array:
 
 
 def from_components(
-    planes: Sequence[np.ndarray], top: int, rows: Sequence[Sequence[float]], cosited: tuple[bool, bool] = (False, False)
+    planes: Sequence[np.ndarray], top: int, rows: Sequence[Sequence[float]], cosited: tuple[bool, bool] | None = None
 ) -> Tensor:
     """(1, 3, H, W) float32, contiguous, RGB limited to 0..1.
 
     Args:
-        planes: Y, Cb and Cr, or R, G and B, all uint8 or all uint16: (H, W), and twice (h, w), as many rows and as many columns or half as many,
+        planes: Y, Cb and Cr, or R, G and B, all uint8 or all uint16: (H, W), and twice the same, or as many or half as many rows and columns,
             rounded up; of any strides.
         top: samples are divided by it.
         rows: of each of R, G and B: what the planes' samples weigh then, and what is added.
-        cosited: as `yuv.upsample` has it.
+        cosited: as `yuv.upsample` has it; None: all planes are of one size.
+
+    Raises:
+        ValueError: planes of other sizes, or of different types.
     """
     height, width = planes[0].shape
     out = torch.empty((1, 3, height, width))
-    components, size, *chroma = _components(planes, (height, width))
-    _call("from_components", components, size, height, width, *chroma, *cosited, top, _rows(rows), out)
+    components, size, *chroma = _components(planes, (height, width), cosited)
+    _call("from_components", components, size, height, width, *chroma, *(cosited or (False, False)), top, _rows(rows), out)
     return out
 
 
 def to_components(
-    rgb: Tensor, planes: Sequence[np.ndarray], levels: int, unit: int, rows: Sequence[Sequence[float]], cosited: tuple[bool, bool] = (False, False)
+    rgb: Tensor, planes: Sequence[np.ndarray], levels: int, unit: int, rows: Sequence[Sequence[float]],
+    cosited: tuple[bool, bool] | None = None,
 ) -> None:
     """The way back: (1, 3, H, W) float32, contiguous, to planes that are written to.
 
     Args:
         rows: of each of the planes, in code values: what R, G and B weigh, and what is added.
         levels, unit: codes are rounded to nearest, limited to 0..levels, times unit.
+
+    Raises:
+        ValueError: as `from_components` does, or planes that are read-only.
     """
     if not all(plane.flags.writeable for plane in planes):
         raise ValueError("planes that are read-only; expected some to write to")
     height, width = rgb.shape[2:]
-    components, size, *chroma = _components(planes, (height, width))
-    _call("to_components", rgb, height, width, components, size, *chroma, *cosited, _rows(rows), levels, unit)
+    components, size, *chroma = _components(planes, (height, width), cosited)
+    _call("to_components", rgb, height, width, components, size, *chroma, *(cosited or (False, False)), _rows(rows), levels, unit)
