@@ -297,6 +297,7 @@ def test_motion_is_the_flow_networks(precision, height, width):
     apart = relative(ours, theirs)
     assert torch.equal(ours == 0, theirs == 0)
     assert (apart.max() < 1e-3 and apart.mean() < 1e-5) if precision == torch.float32 else apart.mean() < 0.04, (apart.max(), apart.mean())
+    assert not kernels.motion(here, there, FusedNet1(net).matcher, False, change, 1.0).any()  # nothing changed by more
 
 
 @needs_library

@@ -422,14 +422,21 @@ static int refine(Fork fork, int threads, const float *start, long rows, long co
     return result;
 }
 
-/* LitePWCNet's flow between the features of two frames, in pixels of the frame, and 0 where the change, (height, width), is not above `still`. The
- * features are of each of the levels, the coarsest first; height and width are the finest's. change: may be NULL. flow: (2, height, width) float32. */
+/* LitePWCNet's flow between the features of two frames, in pixels of the frame, and 0 where the change, (height, width), is not above `still`; where it
+ * is so everywhere, as between frames that a codec's noise alone tells apart, nothing is computed. The features are of each of the levels, the coarsest
+ * first; height and width are the finest's. change: may be NULL. flow: (2, height, width) float32. */
 EXPORT int motion(Fork fork, int threads, const void *const *here, const void *const *there, const void *start, int squares,
                   const void *estimators, long levels, float pixels, long height, long width, const float *change, float still, float *flow,
                   int half)
 {
     const Estimator *estimator = estimators;
-    long heights[MOST_LEVELS], widths[MOST_LEVELS], plane = height * width;
+    long heights[MOST_LEVELS], widths[MOST_LEVELS], plane = height * width, changed = !change;
+    for (long n = 0; n < plane && !changed; n++)
+        changed = change[n] > still;
+    if (!changed) {
+        memset(flow, 0, 2 * plane * sizeof *flow);
+        return 0;
+    }
     for (long n = levels - 1, y = height, x = width; n >= 0; n--, y = half_of(y), x = half_of(x))
         heights[n] = y, widths[n] = x;
     long rows = squares ? half_of(heights[0]) : heights[0], columns = squares ? half_of(widths[0]) : widths[0], started = 2 * rows * columns;
