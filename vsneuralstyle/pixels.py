@@ -104,10 +104,10 @@ def components_to_rgb(
         device: samples are taken there as they are, and converted there.
     """
     if _served(components[0].dtype, device):
-        shape, samples = components[0].shape, _upload(components, device)
+        shape, samples, rows = components[0].shape, _upload(components, device), _rows_to_rgb(coding)
         if coding.matrix == yuv.IDENTITY:
-            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, *_range(coding), limited=not coding.full_range)
-        return gpu.from_components(samples, shape, components[1].shape, _rows_to_rgb(coding), coding.cosited)
+            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3], limited=not coding.full_range)
+        return gpu.from_components(samples, shape, components[1].shape, rows, coding.cosited)
     if _near(components[0].dtype, device):
         is_rgb = coding.matrix == yuv.IDENTITY
         return kernels.from_components(components, coding.top if is_rgb else 1, _rows_to_rgb(coding), None if is_rgb else coding.cosited)
@@ -137,13 +137,6 @@ def _rows_to_rgb(coding: Coding) -> list[list[float]]:
     """Of each of R, G and B: what samples of Y, Cb and Cr weigh, or R, G and B as shares of the highest code value, and what is added."""
     linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
     return torch.cat((linear if coding.matrix == yuv.IDENTITY else linear / coding.top, offset), 1).tolist()
-
-
-@cache
-def _range(coding: Coding) -> tuple[float, float]:
-    """What R, G and B as shares of the highest code value are multiplied with, and what is added."""
-    linear, offset = yuv.to_rgb_map(coding.matrix, coding.full_range, coding.bits)
-    return linear[0, 0].item(), offset[0, 0].item()
 
 
 def rgb_to_components(rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding) -> None:
@@ -210,7 +203,7 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     if _served(planes[0].dtype, device):
         return gpu.from_samples(_upload(planes, device).view(1, 3, *planes[0].shape), levels)
     if _near(planes[0].dtype, device):
-        return kernels.from_components(planes, levels, _diagonal(1))
+        return components_to_rgb(planes, Coding(levels.bit_length()), device)
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
     # there would be another than one that came as RGB.
@@ -233,7 +226,7 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
         return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(rgb.shape[1:])
     if _near(dtype, rgb.device):
         samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype])
-        kernels.to_components(rgb.float().contiguous(), list(samples.numpy()), levels, 1, _diagonal(levels))
+        rgb_to_components(rgb, list(samples.numpy()), Coding(levels.bit_length()))
         return samples
     samples = rgb[0].float()
     return _coded(samples if levels is None else samples * levels, dtype, levels, 1)
@@ -242,11 +235,6 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
 def samples_to_planes(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
     """The other half: (3, H, W) samples, on any device -> three writable (H, W) arrays of their type."""
     _deliver(samples.flatten(), [np.asarray(plane) for plane in planes])
-
-
-def _diagonal(weight: float) -> list[list[float]]:
-    """What `kernels` takes for components that are R, G and B times a weight."""
-    return [[weight * (n == m) for m in range(4)] for n in range(3)]
 
 
 def _levels(dtype: np.dtype, bits: int | None) -> int | None:

@@ -67,9 +67,8 @@ static void write_row(const Picture *job, long component, long row, long count, 
 {
     const Component *to = &job->components[component];
     char *samples = to->samples + row * to->row;
-    const Floats round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
     for (long x = 0; x < count; x += LANES) {
-        Floats code = (between(load(line, x, 0), 0, job->levels) + round) - round;
+        Floats code = rounded(between(load(line, x, 0), 0, job->levels));
         Integers integers = __builtin_convertvector(code * job->unit, Integers);
         if (to->step == job->bytes && x + LANES <= count) {
             Bytes narrow = __builtin_convertvector(integers, Bytes);
@@ -94,11 +93,6 @@ static void write_row(const Picture *job, long component, long row, long count, 
 INLINE Floats apply(const float *row, Floats first, Floats second, Floats third)
 {
     return row[0] * first + row[1] * second + row[2] * third + row[3];
-}
-
-INLINE long padded(long count) /* to whole vectors */
-{
-    return (count + LANES - 1) / LANES * LANES;
 }
 
 enum { BESIDE = LANES }; /* room before a line, of which the last sample repeats the line's first one */
@@ -147,6 +141,12 @@ INLINE void mix(float *line, const float *other, float weight, long count)
     }
 }
 
+INLINE void divide(float *line, float top, long count)
+{
+    for (long x = 0; x < count && top != 1; x += LANES)
+        store(line, x, load(line, x, 0) / top, 0);
+}
+
 /* A row of chroma at row y of luma -> line. spare: for another row. */
 static void chroma_at(const Picture *job, long component, long y, float *line, float *spare)
 {
@@ -185,7 +185,7 @@ enum { PART = 8 }; /* rows */
 
 INLINE long line_room(long width) /* of a line, what is beside it, and what a vector may read beyond */
 {
-    return BESIDE + padded(width) + 2 * LANES;
+    return BESIDE + lanes(width) + 2 * LANES;
 }
 
 static void from_part(const void *data, long part, float *room)
@@ -196,8 +196,10 @@ static void from_part(const void *data, long part, float *room)
     for (long y = part * PART; y < part * PART + remaining(part * PART, job->height, PART); y++) {
         const float *color[2];
         read_row(&job->components[0], y, job->width, job->bytes, luma);
+        divide(luma, job->top, job->width);
         for (long c = 0; c < 2; c++) {
             chroma_at(job, 1 + c, y, chroma[c], spare);
+            divide(chroma[c], job->top, job->columns);
             color[c] = chroma[c];
             if (job->columns != job->width) {
                 float *wide = room + (4 + c) * line;
@@ -208,10 +210,7 @@ static void from_part(const void *data, long part, float *room)
         for (long i = 0; i < COLORS; i++) {
             float *to = job->rgb + (i * job->height + y) * job->width;
             for (long x = 0; x < job->width; x += LANES) {
-                Floats first = load(luma, x, 0), second = load(color[0], x, 0), third = load(color[1], x, 0);
-                if (job->top != 1)
-                    first /= job->top, second /= job->top, third /= job->top;
-                Floats value = between(apply(job->map[i], first, second, third), 0, 1);
+                Floats value = between(apply(job->map[i], load(luma, x, 0), load(color[0], x, 0), load(color[1], x, 0)), 0, 1);
                 long count = remaining(x, job->width, LANES);
                 if (count == LANES)
                     store(to, x, value, 0);

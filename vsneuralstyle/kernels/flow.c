@@ -23,11 +23,6 @@ INLINE long known_channels(long channels, long radius) /* of what an estimator s
     return whole((2 * radius + 1) * (2 * radius + 1) + channels + 2);
 }
 
-INLINE long lanes(long width)
-{
-    return (width + LANES - 1) / LANES * LANES;
-}
-
 INLINE long line_of(long width, long radius) /* samples of a warped row's channel, with what is beside the picture */
 {
     return lanes(width) + lanes(2 * radius);

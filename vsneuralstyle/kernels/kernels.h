@@ -297,13 +297,18 @@ INLINE Floats between(Floats x, float low, float high) /* what is no number is l
     return select((Words)(x > most), most, x);
 }
 
+INLINE Floats rounded(Floats x) /* to the nearest integer, ties to even; of -2^22 to 2^22 */
+{
+    Floats round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
+    return (x + round) - round;
+}
+
 INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */
 {
     Floats limit = (Floats){0} + 87;
     x = select((Words)(x > limit), limit, select((Words)(x < -limit), -limit, x));
     /* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
-    Floats t = x * 1.44269504f, round = (Floats){0} + 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
-    Floats n = (t + round) - round, r = (t - n) * 0.693147181f;
+    Floats t = x * 1.44269504f, n = rounded(t), r = (t - n) * 0.693147181f;
     Floats e = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
     Words power;
     Floats shifted = n + (12582912.0f + 127), scale;
@@ -374,6 +379,11 @@ enum { COLORS = 3, STRIDE = 4 }; /* of a frame; of its features */
 INLINE long whole(long channels) /* to the next multiple of 16 */
 {
     return (channels + 15) / 16 * 16;
+}
+
+INLINE long lanes(long count) /* to whole vectors */
+{
+    return (count + LANES - 1) / LANES * LANES;
 }
 
 INLINE long remaining(long first, long size, long most) /* how many of `most` from `first` on */
