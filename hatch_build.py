@@ -19,7 +19,9 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIMITED_API = "0x030C0000"  # Python 3.12
-LEVELS = {"-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16"], "-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"], "-v2": ["-march=x86-64-v2"]}
+_V4_BF16 = ["-march=x86-64-v4", "-mavx512bf16"]
+LEVELS = {"-v4-amx": [*_V4_BF16, "-mamx-tile", "-mamx-bf16"], "-v4-bf16": _V4_BF16, "-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"],
+          "-v2": ["-march=x86-64-v2"]}
 """Of x86-64: the ends of the libraries' names, and what the compiler is told. Elsewhere there is one library, "kernels.so"."""
 
 
@@ -41,19 +43,25 @@ class Libraries(BuildHookInterface):
     def add_kernels(self, beside_source: bool) -> None:
         if sys.platform != "linux":
             return
-        folder = Path(self.root, "vsneuralstyle", "kernels")
-        for level, machine in LEVELS.items() if platform.machine() == "x86_64" else [("", [])]:
+        folder, failed = Path(self.root, "vsneuralstyle", "kernels"), {}
+        levels = LEVELS if platform.machine() == "x86_64" else {"": []}
+        for level, machine in levels.items():
             library = (folder if beside_source else self.build) / f"kernels{level}.so"
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
                 self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",
                         *sorted(folder.glob("*.c")))
             except (OSError, subprocess.CalledProcessError) as error:
-                self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {error}. "
-                                         "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")
-                return
+                failed[level] = error
+                continue
             if not beside_source:
                 self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
+        if len(failed) == len(levels):
+            self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {next(iter(failed.values()))}. "
+                                     "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")
+        elif failed:  # GCC before 11 knows nothing of AMX
+            self.app.display_warning(f"This wheel is built without kernels{', kernels'.join(failed)}, which this C compiler doesn't know: CPUs that "
+                                     "could use them will use others, which are slower there. GCC 11 and newer build all of them.")
 
     def add_plugin(self) -> None:
         if sys.version_info < (3, 12) or sys.platform != "linux":

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 
+int permitted(void);
 int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *, int, int);
 int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
@@ -13,6 +14,9 @@ int motion(Fork, int, const void *const *, const void *const *, const void *, in
            float *, int);
 int enter(Fork, int, const float *, long, long, long, long, const void *, const float *, const float *, const float *, float, float *,
           void *, int);
+int enter_tiled(Fork, int, const float *, long, long, long, long, const void *, const float *, const float *, const float *, float, float *,
+                void *, int);
+int draw_tiled(Fork, int, const void *, long, long, const float *, const void *, const float *, float *, long, long, int);
 int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *, float *, long, long, int);
 int quarter(Fork, int, const float *, long, long, float *);
 int change(Fork, int, const float *, const float *, long, long, float, float *);
@@ -42,10 +46,15 @@ static void *samples(long count, int half, float most)
     return memory;
 }
 
-static Layer layer_of(long inputs, long outputs, long reach, int pairs, int reflects)
+enum { IN_FLOAT32, IN_PAIRS, IN_TILES };
+
+static Layer layer_of(long inputs, long outputs, long reach, int how, int reflects)
 {
-    long each = (reach == 4 ? 49 : reach * reach) * (pairs ? (inputs + 1) / 2 * 2 : inputs) * outputs;
-    return (Layer){samples(each, pairs, 1), samples(outputs, 0, 1), NULL, NULL, inputs, outputs, reach, 0.1f, 1e-4f, pairs, reflects};
+    long each = (reach == 4 ? 49 : reach * reach) * (how == IN_PAIRS ? (inputs + 1) / 2 * 2 : inputs) * outputs;
+    if (how == IN_TILES)
+        each = outputs / 16 * (reach == 4 ? 4 * 2 * (whole(inputs) / 16) : 3 * ((3 * whole(inputs) + 31) / 32)) * 512;
+    return (Layer){samples(each, how != IN_FLOAT32, 1), samples(outputs, 0, 1), NULL, NULL, inputs, outputs, reach, 0.1f, 1e-4f, how == IN_PAIRS,
+                   how == IN_TILES, reflects};
 }
 
 static void forget(Layer layer)
@@ -57,6 +66,8 @@ static void forget(Layer layer)
 int main(int count, char **arguments)
 {
     long rounds = count > 1 ? atol(arguments[1]) : 1;
+    if (!permitted())
+        return 2;
     for (long n = 0; n < rounds; n++) {
         int half = n & 1, on = n >> 1 & 1;
         long height = from_to(1, 20), width = from_to(1, 40), channels = 16 * from_to(1, 3), size = height * width * channels;
@@ -80,8 +91,8 @@ int main(int count, char **arguments)
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
         const long reaches[] = {6, 8, 4, 7};
         long reach = reaches[n >> 2 & 3];
-        int pairs = reach != 8 && n >> 4 & 1;
-        Layer layer = layer_of(inputs, outputs, reach, pairs, on);
+        int how = reach == 8 ? IN_FLOAT32 : n % 3, pairs = how == IN_PAIRS;
+        Layer layer = layer_of(inputs, outputs, reach, how, on);
         void *convolved = samples((reach == 4 ? 4 * height * width : reach == 7 ? (height + 1) / 2 * ((width + 1) / 2) : height * width) * outputs,
                                   half_out, 1);
         float *norm = samples(2 * outputs, 0, 1);
@@ -89,9 +100,9 @@ int main(int count, char **arguments)
             return 1;
 
         /* Two for a block, of which the second goes on to others. */
-        long plain = pairs || on ? 6 : 8, planes = from_to(1, 2);
-        Layer layers[] = {layer_of(channels, channels, plain, pairs, on), layer_of(channels, channels, plain, pairs, 0),
-                          layer_of(channels, outputs, plain, pairs, 0)};
+        long plain = how || on ? 6 : 8, planes = from_to(1, 2);
+        Layer layers[] = {layer_of(channels, channels, plain, how, on), layer_of(channels, channels, plain, how, 0),
+                          layer_of(channels, outputs, plain, how, 0)};
         Chain chained = {layers, 3, samples(9 * planes * outputs, 0, 1), layer.bias, planes};
         void *blocked = samples(size, half, 1);
         float *drawn_planes = samples(planes * height * width, 0, 1), *base = samples(planes * height * width, 0, 1);
@@ -106,15 +117,15 @@ int main(int count, char **arguments)
         Layer seen[1 + 2 * MOST], estimating[MOST];
         Estimator estimators[MOST];
         void *features[MOST], *here[MOST], *there[MOST];
-        seen[0] = layer_of(16, 16 * from_to(1, 2), plain, pairs, 0);
+        seen[0] = layer_of(16, 16 * from_to(1, 2), plain, how, 0);
         for (long level = 0; level < levels; level++) {
             long coarse = levels - 1 - level, radius = from_to(2, 3), wide = 16 * from_to(1, 3), known = (2 * radius + 1) * (2 * radius + 1) + wide + 2;
             rows = (rows + 1) / 2, columns = (columns + 1) / 2;
-            seen[2 * level + 1] = layer_of(seen[2 * level].outputs, 16 * from_to(1, 3), 7, pairs, 0);
-            seen[2 * level + 2] = layer_of(seen[2 * level + 1].outputs, wide, plain, pairs, 0);
+            seen[2 * level + 1] = layer_of(seen[2 * level].outputs, 16 * from_to(1, 3), 7, how, 0);
+            seen[2 * level + 2] = layer_of(seen[2 * level + 1].outputs, wide, plain, how, 0);
             features[level] = samples(rows * columns * wide, half, 1);
             here[coarse] = samples(rows * columns * wide, half, on ? 1e10f : 2), there[coarse] = samples(rows * columns * wide, half, 2);
-            estimating[coarse] = layer_of(known, outputs, plain, pairs, 0);
+            estimating[coarse] = layer_of(known, outputs, plain, how, 0);
             estimators[coarse] = (Estimator){{&estimating[coarse], 1, samples(9 * 2 * outputs, 0, 1), samples(2, 0, 1), 2}, wide, radius, 0.6f};
         }
         if (look(NULL, 1, frame, height, width, full_height, full_width, 4, first, shift, 0.1f, seen, levels, features, half))
@@ -135,13 +146,18 @@ int main(int count, char **arguments)
         float *shown = samples(3 * height * width, 0, 1);
         if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points, pairs, sixteen, shown, height, width, half))
             return 1;
+        void *first_tiles = samples(2 * 9 * 512, 1, 1), *last_tiles = samples(9 * 4 * 5 * 512, 1, 1);
+        if (enter_tiled(NULL, 1, frame, height, width, full_height, full_width, first_tiles, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered,
+                        half) ||
+            draw_tiled(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_tiles, sixteen, shown, height, width, half))
+            return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30), *unlike = samples(3 * height * width, 0, 1);
         float *blended = samples(height * width, 0, 1);
         int kept = half ? FLOAT16 : 0;
         void *before = samples(size, kept, 3), *composite = samples(size, kept, 1);
         flow[0] = 0.0f / (float)(height - height); /* not a number */
-        Layer masking = layer_of(channels + 3, 16, plain, pairs, 0);
+        Layer masking = layer_of(channels + 3, 16, plain, how, 0);
         Chain mask = {&masking, 1, samples(9 * 16, 0, 1), sixteen, 1};
         if (unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
             compose(NULL, 1, x, before, flow, frame, on ? flow : NULL, height, width, channels, on, &mask, 0.5f, 0.75f, 0.5f, 0.1f,
@@ -168,8 +184,8 @@ int main(int count, char **arguments)
             return 1;
 
         void *all[] = {frame, previous, means, changes, glanced, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
-                       drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, sixteen,
-                       both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight, hosts[0], hosts[1], hosts[2], colors};
+                       drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, first_tiles,
+                       last_tiles, sixteen, both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight, hosts[0], hosts[1], hosts[2], colors};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
         forget(layer), forget(masking), forget(seen[0]);

@@ -144,13 +144,34 @@ def test_operations_and_bytes_of_kernels(precision, size):
     """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 5x5, 324 for each."""
     x = torch.rand(1, 16, 9, 12).to(precision).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        convolution = kernels.Convolution(kernels.points(torch.rand(32, 16, 3, 3)), torch.rand(32), 6)
+        convolution = kernels.Convolution(torch.rand(32, 16, 3, 3), torch.rand(32), 6)
         counted = count(lambda x: kernels.convolve(x, convolution)[0], (x,))
         assert counted.layers == (Layer(2 * 3 * 3 * 36 * 16 * 32, 36 * 16 * 32 * 4, 16 * 9 * 12 * size, 32 * 9 * 12 * size, True),)
         x = torch.rand(1, 16, 10, 12).to(precision).contiguous(memory_format=torch.channels_last)
         weight = kernels.nine_points(torch.rand(3, 16, 9, 9))
         counted = count(lambda x: kernels.draw(x, torch.rand(2, 16), 10, 12, weight, torch.rand(3)), (x,))
         assert counted.layers == (Layer(2 * 2 * 3 * 324 * 16 * 3, 324 * 16 * 3 * 4, 16 * 10 * 12 * size, 3 * 10 * 12 * 4, True),)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+def test_operations_of_tiles(monkeypatch):
+    """With the zeros that fill them: two chunks of 32 samples for 3 pixels of 16 channels, of what is enlarged one for 2; of the first layer twice 9 for two pixels,
+    of the last one 20 of 512 products for two."""
+    monkeypatch.setattr(kernels, "tiled", lambda dtype: True)
+    x = torch.rand(1, 16, 8, 12).bfloat16().contiguous(memory_format=torch.channels_last)
+
+    def operations(function) -> int:
+        (layer,) = count(function, (x,)).layers
+        return layer.operations
+
+    with torch.inference_mode():
+        for reach, places, each in (6, 8 * 12, 3 * 2), (kernels.HALVING, 4 * 6, 3 * 2), (kernels.ENLARGING, 8 * 12, 4 * 2 * 1):
+            convolution = kernels.Convolution(torch.rand(32, 16, 3, 3).bfloat16(), torch.rand(32), reach)
+            assert operations(lambda x: kernels.convolve(x, convolution)[0]) == 2 * places * each * 32 * 32
+        first, last = (kernels.nine_points(torch.rand(*size, 9, 9).bfloat16()) for size in ((16, 3), (3, 16)))
+        frame, norm = torch.rand(1, 3, 8, 12), (None, None, 1e-5)
+        assert operations(lambda x: kernels.enter(frame, 8, 12, first, torch.rand(16), norm, torch.bfloat16)[0]) == 2 * 48 * 2 * 2 * 9 * 512
+        assert operations(lambda x: kernels.draw(x, None, 8, 12, last, torch.rand(3))) == 2 * 48 * 20 * 512
 
 
 def test_peak_is_finite():

@@ -1,5 +1,5 @@
 """Convolutions of Net1, what lies between them, and hosts' pictures to RGB and back, in C, for a CPU: bindings of `kernels.c`, `convolution.c`,
-`nine.c`, `flow.c` and `components.c`.
+`nine.c`, `tiles.c`, `flow.c` and `components.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than half of a frame's time where
 convolutions are fast (docs/performance.md). The wheel has the library where it was built with a C compiler; without it,
@@ -27,10 +27,12 @@ from vsneuralstyle import scenecut
 from vsneuralstyle.cpu import openmp, units
 
 _V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-LEVELS = {"v4-bf16": _V4 | {"avx512_bf16"}, "v4": _V4, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
+_V4_BF16 = _V4 | {"avx512_bf16"}
+LEVELS = {"v4-amx": _V4_BF16 | {"amx_tile", "amx_bf16"}, "v4-bf16": _V4_BF16, "v4": _V4, "v3": {"avx2", "bmi2", "f16c", "fma"}, "v2": {"sse4_2"}}
 """Of x86-64: what /proc/cpuinfo says of a CPU that can do each, from the best down."""
 MULTIPLE = 16
 """Channels come in multiples of this."""
+COLORS = 3
 ENLARGING, HALVING = 4, 7
 """`reach` of `points` for a convolution of what is enlarged to twice its size by nearest neighbours, and for one of stride 2."""
 
@@ -47,6 +49,8 @@ def library() -> ctypes.CDLL | None:
         path = Path(__file__).with_name(file)
         if path.is_file():
             found = ctypes.CDLL(str(path))
+            if not found.permitted():
+                continue
             if openmp():
                 found.count_workers(openmp().omp_get_thread_num)
             return found
@@ -133,7 +137,7 @@ def _half(x: Tensor) -> c_int:
 def kept(dtype: torch.dtype) -> torch.dtype:
     """What `compose` keeps from frame to frame: float16 beside bfloat16, where the CPU converts it: half of what goes through memory. It rounds an
     eighth as much."""
-    return torch.float16 if dtype == torch.bfloat16 and name() in ("kernels-v4-bf16", "kernels-v4", "kernels-v3") else torch.float32
+    return torch.float16 if dtype == torch.bfloat16 and name() not in (None, "kernels", "kernels-v2") else torch.float32
 
 
 def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -195,6 +199,11 @@ def pairs(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and "avx512_bf16" in units()
 
 
+def tiled(dtype: torch.dtype) -> bool:
+    """Whether convolutions multiply tiles of bfloat16 (`tiles.c`): where the CPU has AMX units for it, and the system lets us."""
+    return dtype == torch.bfloat16 and name() == "kernels-v4-amx"
+
+
 _FILTERS = {
     ENLARGING: ([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, -1], [1, -1, -1], [0, 0, 1], [0, 1, 1]], [1, 1, 2, 2, 2, 1, 1]),
     HALVING: ([[0, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 0, -1], [0, 0, 1]], [1, 1, 1, 1, 2, 2, 1]),
@@ -225,17 +234,55 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
     return transformed.unflatten(2, (-1, 2)).transpose(3, 4).bfloat16().contiguous()
 
 
+_DEPTH = 32
+"""Samples that a tile multiplies at a time."""
+
+
+def _as_tiles(weight: Tensor) -> Tensor:
+    """(..., outputs, samples), a line of what is multiplied -> (..., whole(outputs) / 16, samples / 32 rounded up, 16, 16, 2) bfloat16."""
+    outputs, samples = weight.shape[-2:]
+    weight = F.pad(weight.detach().float(), (0, -samples % _DEPTH, 0, whole(outputs) - outputs))
+    return weight.unflatten(-1, (-1, _DEPTH // 2, 2)).unflatten(-4, (-1, MULTIPLE)).movedim(-4, -2).bfloat16()
+
+
+def tiles(weight: Tensor, reach: int = 6) -> Tensor:
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it where it is `tiled`, bfloat16: (whole(outputs) / 16, 3, chunks, 16, 16, 2), where
+    chunks are of 32 of the 3 whole(inputs) samples that a row of the kernel meets; for `ENLARGING` (2, 2, whole(outputs) / 16, 2, chunks, 16, 16, 2): for
+    even and odd rows, and columns, two rows of 2 whole(inputs).
+
+    Args:
+        reach: as `points` has it.
+    """
+    weight = F.pad(weight.detach().float(), (0, 0, 0, 0, 0, whole(weight.shape[1]) - weight.shape[1])).permute(2, 0, 3, 1)  # (3, outputs, 3, inputs)
+    if reach != ENLARGING:
+        return _as_tiles(weight.flatten(2)).transpose(0, 1).contiguous()
+    first, middle, last = weight  # of two rows an even one meets the first with the kernel's first, an odd one the second with its last
+    rows = torch.stack((torch.stack((first, middle + last)), torch.stack((first + middle, last))))  # (2, 2 rows, outputs, 3, inputs)
+    first, middle, last = rows.unbind(3)
+    both = torch.stack((torch.stack((first, middle + last), 3), torch.stack((first + middle, last), 3)), 1)  # (2, 2, 2 rows, outputs, 2 columns, inputs)
+    return _as_tiles(both.flatten(4)).transpose(2, 3).contiguous()
+
+
 _NINE = [sign * point for point in (1 / 4, 5 / 8, 9 / 8, 5 / 2) for sign in (1, -1)]
 """Where F(5x5, 5x5) has its points, and one at infinity."""
 
 
 def nine_points(weight: Tensor) -> Tensor:
     """A 9x9 convolution's weight (outputs, inputs, 9, 9) as `enter` and `draw` take it: (81, 2, 2, inputs, outputs) float32, or, of
-    `pairs`, bfloat16, (25, 3, 3, inputs / 2, outputs, 2). Colors, of which there is no even number, are multiplied in float32.
+    `pairs`, bfloat16, (25, 3, 3, inputs / 2, outputs, 2). Colors, of which there is no even number, are multiplied in float32. Where it is `tiled`, bfloat16,
+    of colors (2, 9, 16, 16, 2), for even and odd columns, and to colors (9, 4, 5, 16, 16, 2), as tiles.c has them.
 
     Source: as `points`, F(5x5, 5x5) of the four 5x5 kernels in it, one line and column of them 0; of `pairs` F(3x3, 3x3) of the nine 3x3
     ones, at points that bear rounding.
     """
+    if tiled(weight.dtype) and weight.shape[1] == COLORS:
+        weight = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (9, outputs, 9 columns of colors)
+        return _as_tiles(torch.stack((F.pad(weight, (0, COLORS)), F.pad(weight, (COLORS, 0))))).flatten(1, 3).contiguous()
+    if tiled(weight.dtype):
+        rows = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (9, colors, 9 columns of channels)
+        rows = torch.cat((F.pad(rows, (0, MULTIPLE)), F.pad(rows, (MULTIPLE, 0))), 1)  # of both columns (9, 6, 10 columns of channels)
+        turns = (torch.arange(9)[:, None] + 4 - torch.arange(9)) % 9  # of row r, the kernel's row that a row of the picture, modulo 9, meets there
+        return _as_tiles(F.pad(rows[turns].flatten(1, 2), (0, 0, 0, 10))).contiguous()
     if weight.shape[1] % 2 or not pairs(weight.dtype):
         lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
         divisors = [prod(point - other for other in _NINE if other != point) for point in _NINE] + [1]
@@ -252,16 +299,25 @@ def _kernels(weight: Tensor, lines: list[list[float]], divisors: list[float]) ->
     return _filtered(kernels, lines, divisors).flatten(0, 1).permute(0, 3, 4, 2, 1)
 
 
-def _nine_step(weight: Tensor) -> int:
-    """Outputs in a line of a tile of what `nine_points` made."""
-    return 3 if weight.dtype == torch.bfloat16 else 5
+def _is_tiled(weight: Tensor) -> bool:
+    return weight.shape[-3:] == (MULTIPLE, MULTIPLE, 2)
+
+
+def _count_nine(weight: Tensor, height: int, width: int, *tensors: Tensor) -> None:
+    """As `count_product`, of so many pixels and what `nine_points` made."""
+    if _is_tiled(weight):
+        # For two pixels; of colors twice; to colors a ninth of the weight at a time.
+        count_product(height * width * weight.numel() // (1 if len(weight) == 2 else 2 * 9), weight, *tensors)
+    else:
+        count_product(_tiles(height, width, 3 if weight.dtype == torch.bfloat16 else 5) * weight.numel(), weight, *tensors)
 
 
 class Convolution:
     """A 3x3 convolution of stride 1, of stride 2, or of what is enlarged to twice its size.
 
     Args:
-        weight: as `points` makes it, for that reach. bias: (whole(outputs),) float32.
+        weight: (outputs, inputs, 3, 3). bias: (outputs,).
+        reach: as `points` has it; where all is `tiled`, what kind of convolution it is.
         reflects: the border is the picture reflected (or enlarged and reflected), else 0.
         slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
         norm: weight, bias and eps of what comes next, as `statistics` has them; None: nothing is asked for.
@@ -277,12 +333,14 @@ class Convolution:
         slope: float = 1.0,
         norm: tuple[Tensor | None, Tensor | None, float] | None = None,
     ) -> None:
-        self.weight, self.reach, self.outputs, self.norms = weight, reach, weight.shape[1] * MULTIPLE, norm is not None
-        self.inputs = weight[0].numel() // self.outputs
+        self.reach, self.outputs, self.inputs, self.norms = reach, whole(len(weight)), weight.shape[1], norm is not None
+        self.tiled = tiled(weight.dtype)
+        self.weight = tiles(weight, reach) if self.tiled else points(weight, reach)
+        bias = F.pad(bias.detach().float(), (0, self.outputs - len(bias)))
         *affine, eps = norm or (None, None, 0.0)
-        self.kept = weight, bias, *affine  # the layer has no more than their addresses
+        self.kept = self.weight, bias, *affine  # the layer has no more than their addresses
         addresses = (None if tensor is None else tensor.data_ptr() for tensor in self.kept)
-        self.layer = _Layer(*addresses, self.inputs, self.outputs, reach, slope, eps, weight.dtype == torch.bfloat16, reflects)
+        self.layer = _Layer(*addresses, self.inputs, self.outputs, reach, slope, eps, self.weight.dtype == torch.bfloat16, self.tiled, reflects)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Of what comes out, from the picture's."""
@@ -293,8 +351,11 @@ class Convolution:
     def count(self, read: Tensor, written: Tensor) -> None:
         """As `count_product`."""
         size = written.shape[2:]
-        tiles = _tiles(*(n + 1 for n in size), 6) if self.reach == ENLARGING else _tiles(*size, 3 if self.reach == HALVING else self.reach - 2)
-        count_product(tiles * self.weight.numel(), self.weight, read, written)
+        if self.tiled:
+            places = _tiles(*size, 2 if self.reach == ENLARGING else 1)
+        else:
+            places = _tiles(*(n + 1 for n in size), 6) if self.reach == ENLARGING else _tiles(*size, 3 if self.reach == HALVING else self.reach - 2)
+        count_product(places * self.weight.numel(), self.weight, read, written)
 
 
 class _Layer(ctypes.Structure):
@@ -304,7 +365,7 @@ class _Layer(ctypes.Structure):
         *((name, c_void_p) for name in ("weight", "bias", "norm_weight", "norm_bias")),
         *((name, c_long) for name in ("inputs", "outputs", "reach")),
         *((name, c_float) for name in ("slope", "eps")),
-        *((name, c_int) for name in ("pairs", "reflects")),
+        *((name, c_int) for name in ("pairs", "tiled", "reflects")),
     ]
 
 
@@ -522,8 +583,9 @@ def enter(
     """
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm
-    _call("enter", frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
-    count_product(_tiles(height, width, _nine_step(weight)) * weight.numel(), weight, frame, out)
+    kernel = "enter_tiled" if _is_tiled(weight) else "enter"
+    _call(kernel, frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    _count_nine(weight, height, width, frame, out)
     return out, scale
 
 
@@ -536,8 +598,11 @@ def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tenso
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
     out = torch.empty((1, 3, height, width))
-    _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
-    count_product(_tiles(*x.shape[2:], _nine_step(weight)) * weight.numel(), weight, x, out)
+    if _is_tiled(weight):
+        _call("draw_tiled", x, *x.shape[2:], scale, weight, bias, out, height, width, _half(x))
+    else:
+        _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
+    _count_nine(weight, *x.shape[2:], x, out)
     return out
 
 

@@ -20,7 +20,7 @@
 
 #include "kernels.h"
 
-enum { ENLARGING = 4, HALVING = 7, MOST_REACH = 6 + 2, MOST_SIZE = 6 };
+enum { MOST_REACH = 6 + 2, MOST_SIZE = 6 };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
 enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES, OUTPUTS = 16 };
@@ -158,19 +158,11 @@ INLINE void from_points(Floats *m, long reach)
     }
 }
 
-/* Where a line of x is that is `place`; -1: beyond a border of 0. */
-INLINE long line_at(const Convolve *job, long place, long size, long reach)
-{
-    if (job->reflects) /* of what is enlarged, the reflection is the edge repeated */
-        return reach == ENLARGING ? clamp(place, size - 1) : reflect(place, size - 1);
-    return place >= 0 && place < size ? place : -1;
-}
-
 /* A column of x from channel c on, in the rows that begin there (NULL: of a border of 0) -> the points down it. `inside`: no border is met. */
 INLINE void column_of(const Convolve *job, const char *const *rows, long place, long c, Floats scale, Floats shift, Floats *d, long reach,
                       int scaled, int half, int inside)
 {
-    long column = inside ? place : line_at(job, place, job->width, reach), at = column * job->channels + c;
+    long column = inside ? place : line_at(place, job->width, reach, job->reflects), at = column * job->channels + c;
     Floats least = (Floats){0} + (job->relu ? 0 : -__builtin_inff());
     for (long i = 0; i < reach; i++) {
         if (!inside && (column < 0 || !rows[i])) {
@@ -197,7 +189,7 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     const char *rows[MOST_REACH];
     int between = top >= 0 && top + reach <= job->height; /* no border above or below */
     for (long i = 0; i < reach; i++) {
-        long row = line_at(job, top + i, job->height, reach);
+        long row = line_at(top + i, job->height, reach, job->reflects);
         rows[i] = row < 0 ? NULL : (const char *)job->x + row * job->width * channels * (half ? 2 : 4);
     }
     for (long c = 0; c < job->inputs; c += LANES) {
@@ -426,11 +418,6 @@ static void convolve_part(const void *data, long part, float *room)
     }
 }
 
-INLINE long size_after(const Layer *layer, long size) /* of what comes out, from x's */
-{
-    return layer->reach == ENLARGING ? 2 * size : layer->reach == HALVING ? half_of(size) : size;
-}
-
 /* x (height, width, whole(inputs)), of whose channels those behind the first `inputs` are 0 -> out, of that size, of twice of it (reach 4) or
  * half of it, rounded up (reach 7), and `outputs` channels, a multiple of 16.
  *
@@ -438,6 +425,9 @@ INLINE long size_after(const Layer *layer, long size) /* of what comes out, from
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
  * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, outputs / 16, inputs, 16), what `points` in __init__.py makes of the
  *     convolution's; with `pairs`, but for reach 8, bfloat16, (as many, outputs / 16, inputs / 2 rounded up, 16, 2). bias: (outputs).
+ * tiled: reach is 4, 6 or 7, and says no more than what kind it is. weight: bfloat16, of each 16 of the outputs, of each of the kernel's rows, of each 32 of
+ *     its 3 whole(inputs) samples there, 0 behind them, (16, 16, 2): pairs of samples by outputs; for reach 4 of each parity of the picture's rows, and
+ *     each of its columns, two rows of 2 whole(inputs).
  * slope: what is below 0 is multiplied by it at the end, 0 to 1.
  * norm_weight, norm_bias, eps: of `norm`; the first two may be NULL.
  *
@@ -449,6 +439,8 @@ EXPORT int convolve(Fork fork, int threads, const void *x, long height, long wid
                     void *out, int half, int half_out)
 {
     const Layer own = *(const Layer *)layer;
+    if (own.tiled)
+        return convolve_tiled(fork, threads, x, height, width, layer, scale, relu, norm, out, half, half_out);
     long full_height = size_after(&own, height), full_width = size_after(&own, width), channels = whole(own.inputs);
     long across = tiles_of(full_width, own.reach), count = across * tiles_of(full_height, own.reach), parts = parts_of(count);
     long size = own.reach * own.reach * matrix_size(channels) + products_of(own.reach) * products_of(own.reach) * matrix_size(GROUP);

@@ -137,6 +137,14 @@ INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
     return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
+INLINE float from_half(uint16_t half)
+{
+    uint32_t word = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
 INLINE void set(void *samples, long at, float value, int half)
 {
     if (half)
@@ -524,8 +532,27 @@ typedef struct {
     const float *bias, *norm_weight, *norm_bias;
     long inputs, outputs, reach;
     float slope, eps;
-    int pairs, reflects;
+    int pairs, tiled, reflects;
 } Layer;
+
+enum { ENLARGING = 4, HALVING = 7 }; /* of a layer, its reach */
+
+INLINE long size_after(const Layer *layer, long size) /* of what comes out, from x's */
+{
+    return layer->reach == ENLARGING ? 2 * size : layer->reach == HALVING ? half_of(size) : size;
+}
+
+/* Where a line of x is that is `place`; -1: beyond a border of 0. */
+INLINE long line_at(long place, long size, long reach, int reflects)
+{
+    if (reflects) /* of what is enlarged, the reflection is the edge repeated */
+        return reach == ENLARGING ? clamp(place, size - 1) : reflect(place, size - 1);
+    return place >= 0 && place < size ? place : -1;
+}
+
+/* As `convolve`, whose layer is `tiled`. */
+int convolve_tiled(Fork fork, int threads, const void *x, long height, long width, const Layer *layer, const float *scale, int relu, float *norm,
+                   void *out, int half, int half_out);
 
 /* `count` convolutions of stride 1, each of what the one before gives, and one to few outputs, of which weight and bias are `few`'s. In __init__.py
  * it is _Chain. */

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vsneuralstyle import kernels
-from vsneuralstyle.cpu import units
 from vsneuralstyle.kernels import gpu_net1
 from vsneuralstyle.networks.flow import CONTRAST, FLOW_SCALE
 from vsneuralstyle.networks.litepwcnet import CHANNELS, NORM_EPS, RADII, SURE, LitePWCNet, in_squares, pixels
@@ -48,28 +46,6 @@ def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
     return (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps) if isinstance(norm, InstanceNorm) else None
 
 
-class _Convolution:
-    """A 3x3 convolution of stride 1 of the style network, its border reflected, by `kernels.convolve`, or by PyTorch where that is faster."""
-
-    def __init__(self, convolution: nn.Conv2d, norm: tuple | None) -> None:
-        self.norm = norm
-        self.kernel = None if _direct_is_faster(convolution.weight.dtype) else _layer(convolution, norm=norm)
-        self.weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
-        self.bias = convolution.bias.detach()
-
-    def __call__(self, x: Tensor, scale: Tensor | None = None, relu: bool = False) -> tuple[Tensor, Tensor | None]:
-        """As `kernels.convolve`."""
-        if self.kernel:
-            return kernels.convolve(x, self.kernel, scale=scale, relu=relu)
-        x = F.conv2d(kernels.normalise(x, scale, relu=relu, pad=1), self.weight, self.bias)
-        return x, kernels.statistics(x, *self.norm) if self.norm else None
-
-
-def _direct_is_faster(dtype: torch.dtype) -> bool:
-    """Matrix units multiply faster than Winograd's filtering, in vectors, saves multiplications."""
-    return dtype == torch.bfloat16 and "amx_bf16" in units()
-
-
 def _layer(convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2) -> kernels.Convolution:
     """A 3x3 convolution.
 
@@ -79,17 +55,15 @@ def _layer(convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None
         norm: weight, bias and eps of the normalisation of what comes out.
         halvings: what it takes is a frame's size so many times halved: where tiles are few, large ones are slower than small ones.
     """
-    weight = convolution.weight
-    enlarges = isinstance(convolution, UpsampledConv)
+    weight, enlarges = convolution.weight, isinstance(convolution, UpsampledConv)
     if enlarges:
         reach = kernels.ENLARGING
     elif convolution.stride[0] == 2:
         reach = kernels.HALVING
     else:
-        reach = 6 if kernels.pairs(weight.dtype) or halvings > 3 else 8
-    bias = F.pad(convolution.bias.detach().float(), (0, kernels.whole(len(weight)) - len(weight)))
+        reach = 6 if kernels.pairs(weight.dtype) or kernels.tiled(weight.dtype) or halvings > 3 else 8
     reflects = enlarges or convolution.padding_mode == "reflect"
-    return kernels.Convolution(kernels.points(weight, reach), bias, reach, reflects=reflects, slope=slope, norm=norm)
+    return kernels.Convolution(weight, convolution.bias, reach, reflects=reflects, slope=slope, norm=norm)
 
 
 def _leaky(layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2) -> kernels.Convolution:
@@ -107,31 +81,22 @@ class _Blocks:
     """Residual blocks one after the other."""
 
     def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
-        self.blocks = [
-            (_Convolution(block.branch[0][0], _arguments(block.branch[0][1])),
-             _Convolution(block.branch[1], _arguments(block.branch[2]))) for block in blocks
-        ]
-        layers = [layer.kernel for block in self.blocks for layer in block]
-        self.together = kernels.Layers(layers) if layers and all(layers) else None
+        layers = ((block.branch[0], (block.branch[1], block.branch[2])) for block in blocks)
+        pairs = [(_layer(first[0], norm=_arguments(first[1])), _layer(second, norm=_arguments(norm))) for first, (second, norm) in layers]
+        self.layers = kernels.Layers([layer for pair in pairs for layer in pair])
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.together:
-            return kernels.blocks(x, self.together)
-        for first, second in self.blocks:
-            y, scale = first(x)
-            y, scale = second(y, scale, relu=True)
-            x = kernels.normalise(y, scale, residual=x)
-        return x
+        return kernels.blocks(x, self.layers) if self.layers.convolutions else x
 
 
 class _Bank:
     """A `Bank`."""
 
     def __init__(self, bank: Bank) -> None:
-        self.convolution, self.blocks = _Convolution(bank[0], _arguments(bank[1])), _Blocks([bank[2]])
+        self.convolution, self.blocks = _layer(bank[0], norm=_arguments(bank[1])), _Blocks([bank[2]])
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.blocks(kernels.normalise(*self.convolution(x)))
+        return self.blocks(kernels.normalise(*kernels.convolve(x, self.convolution)))
 
 
 class FusedNet1:
@@ -189,7 +154,7 @@ class FusedNet1:
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
         x, scale = feature.contiguous(memory_format=torch.channels_last), None
-        if self.rest.blocks:
+        if self.rest.layers.convolutions:
             x = self.rest(x.to(self.dtype))
         for block in self.ups:
             x, scale = kernels.convolve(x, block, scale=scale, relu=True, dtype=self.dtype)
