@@ -6,7 +6,6 @@
 #include "kernels.h"
 
 int permitted(void);
-int statistics(Fork, int, const void *, long, long, long, const float *, const float *, float, float *, int);
 int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *, int, int);
 int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
 int look(Fork, int, const float *, long, long, long, long, float, const void *, const float *, float, const void *, long, void *const *, int);
@@ -73,7 +72,7 @@ int main(int count, char **arguments)
         long height = from_to(1, 20), width = from_to(1, 40), channels = 16 * from_to(1, 3), size = height * width * channels;
         float *frame = samples(3 * height * width, 0, 1), *previous = samples(3 * height * width, 0, 1);
 
-        long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5), pad = from_to(0, 4);
+        long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5);
         long quarters = ((height + 3) / 4) * ((width + 3) / 4);
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
         quarter(NULL, 1, frame, height, width, means);
@@ -82,12 +81,10 @@ int main(int count, char **arguments)
         if (glimpse(NULL, 1, frame, height, width, glanced))
             return 1;
 
-        void *x = samples(size, half, 50), *out = samples((height + 2 * pad) * (width + 2 * pad) * channels, half, 1);
+        void *x = samples(size, half, 50), *out = samples(size, half, 1);
         void *residual = samples(size, half, 1);
-        float *weight = samples(channels, 0, 1), *bias = samples(channels, 0, 1), *scale = samples(2 * channels, 0, 1);
-        if (statistics(NULL, 1, x, height, width, channels, on ? weight : NULL, on ? bias : NULL, 1e-5f, scale, half))
-            return 1;
-        normalise(NULL, 1, x, height, width, channels, on ? scale : NULL, on, on ? residual : NULL, out, pad, half);
+        float *scale = samples(2 * channels, 0, 1);
+        normalise(NULL, 1, x, height, width, channels, on ? scale : NULL, on, on ? residual : NULL, out, half);
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4), half_out = half && !on;
         const long reaches[] = {6, 8, 4, 7};
         long reach = reaches[n >> 2 & 3];
@@ -183,7 +180,7 @@ int main(int count, char **arguments)
         if (to_components(NULL, 1, colors, height, width, components, bytes, chroma_rows, chroma_columns, half, on, map, 255, 1))
             return 1;
 
-        void *all[] = {frame, previous, means, changes, glanced, x, out, residual, weight, bias, scale, convolved, norm, (void *)chained.weight, blocked,
+        void *all[] = {frame, previous, means, changes, glanced, x, out, residual, scale, convolved, norm, (void *)chained.weight, blocked,
                        drawn_planes, base, first, shift, (void *)start.weight, (void *)start.bias, moved, altered, first_points, last_points, first_tiles,
                        last_tiles, sixteen, both, entered, drawn, shown, flow, before, unlike, composite, blended, (void *)mask.weight, hosts[0], hosts[1], hosts[2], colors};
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

@@ -73,16 +73,33 @@ def random_norm(channels: int) -> InstanceNorm:
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width"), [(1, 2), (5, 7), (33, 50)])
-def test_normalise_is_instance_norm_relu_sum_and_reflection(precision, height, width):
-    norm = random_norm(48)
-    x = lasting(3 * torch.randn(1, 48, height, width) + 40, precision)  # a mean far from 0
-    residual, border = lasting(torch.randn(1, 48, height, width), precision), (1, 1, 1, 1) if height > 1 else (0, 0, 0, 0)
-    scale = kernels.statistics(x, norm.weight, norm.bias, norm.eps)
-    ours = kernels.normalise(x, scale, relu=True, residual=residual, pad=border[0])
-    theirs = F.pad(norm(x.float()).relu() + residual.float(), border, mode="reflect")
+def test_normalise_is_a_scale_a_relu_and_a_sum(precision, height, width):
+    x, residual = (lasting(torch.randn(1, 48, height, width), precision) for _ in range(2))
+    scale = torch.randn(2, 48)
+    ours = kernels.normalise(x, scale, relu=True, residual=residual)
+    theirs = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu() + residual.float()
     assert ours.dtype == precision and ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
     assert torch.equal(kernels.normalise(x), x)
+
+
+@needs_library
+@torch.inference_mode()
+@pytest.mark.parametrize("reach", [kernels.ENLARGING, kernels.HALVING, 6])
+def test_a_mean_far_from_0_leaves_the_variance_its_digits(unit, reach):
+    net, norm = torch.nn.Conv2d(16, 16, 3, padding=1).bfloat16(), random_norm(16)
+    x = lasting(torch.randn(1, 16, 33, 50), torch.bfloat16)
+    made = {}
+    for far in (0, 1000):
+        convolution = kernels.Convolution(net.weight, net.bias + far, reach, reflects=True, norm=(norm.weight, norm.bias, norm.eps))
+        made[far] = kernels.normalise(*kernels.convolve(x, convolution, dtype=torch.float32))
+    torch.testing.assert_close(made[1000], made[0], rtol=0, atol=2e-3)
+    height, width = made[0].shape[2:]
+    frame, first = torch.rand(1, 3, height, width), torch.nn.Conv2d(3, 16, 9)
+    for far in (0, 1000):
+        made[far] = kernels.normalise(*kernels.enter(frame, height, width, kernels.nine_points(first.weight.bfloat16()), first.bias.detach() + far,
+                                                     (norm.weight, norm.bias, norm.eps), torch.float32))
+    torch.testing.assert_close(made[1000], made[0], rtol=0, atol=2e-3)
 
 
 @needs_library

@@ -140,46 +140,24 @@ def kept(dtype: torch.dtype) -> torch.dtype:
     return torch.float16 if dtype == torch.bfloat16 and name() not in (None, "kernels", "kernels-v2") else torch.float32
 
 
-def statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Instance normalisation as a multiplication and a sum.
-
-    Args:
-        x: the picture.
-        weight, bias: (C,) float32, or None.
-        eps: added to the variance.
-
-    Returns:
-        (2, C) float32: what to multiply with, and then to add.
-    """
-    channels, height, width = x.shape[1:]
-    scale = torch.empty(2, channels)
-    _call("statistics", x, height, width, channels, weight, bias, float(eps), scale, _half(x))
-    return scale
-
-
 def normalise(
     x: Tensor,
     scale: Tensor | None = None,
     *,
     relu: bool = False,
     residual: Tensor | None = None,
-    pad: int = 0,
 ) -> Tensor:
-    """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
+    """A multiplication and a sum, a ReLU, and another picture's sum: like x.
 
     Args:
         x: the picture.
-        scale: of x, as `statistics` gives it; None: x as it is.
+        scale: (2, C) float32, what to multiply x with, and then to add; None: x as it is.
         relu: 0 for what is negative.
         residual: added at the end.
-        pad: width of the border, reflected.
-
-    Returns:
-        (1, C, H + 2 pad, W + 2 pad).
     """
     channels, height, width = x.shape[1:]
-    out = _empty(x, channels, height + 2 * pad, width + 2 * pad)
-    _call("normalise", x, height, width, channels, scale, relu, residual, out, pad, _half(x))
+    out = torch.empty_like(x)
+    _call("normalise", x, height, width, channels, scale, relu, residual, out, _half(x))
     return out
 
 
@@ -320,7 +298,7 @@ class Convolution:
         reach: as `points` has it; where all is `tiled`, what kind of convolution it is.
         reflects: the border is the picture reflected (or enlarged and reflected), else 0.
         slope: what is negative is multiplied by it in the end (1: as it is; 0: a ReLU).
-        norm: weight, bias and eps of what comes next, as `statistics` has them; None: nothing is asked for.
+        norm: weight and bias, (outputs,) float32 or None, and eps of an instance normalisation that comes next; None: nothing is asked for.
     """
 
     def __init__(
@@ -380,7 +358,7 @@ def convolve(
         dtype: of what comes out; None: x's.
 
     Returns:
-        (1, whole(outputs), H, W), or of twice or half that size, and where `norm` is asked for the scale of it, as `statistics` gives it.
+        (1, whole(outputs), H, W), or of twice or half that size, and where `norm` is asked for its scale, as `normalise` takes it.
     """
     height, width = x.shape[2:]
     out = _empty(x, convolution.outputs, *convolution.size(height, width), dtype)
@@ -575,11 +553,11 @@ def enter(
     Args:
         frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, and reflected beyond.
         weight: as `nine_points` makes it. bias: (16,) float32.
-        norm: weight, bias and eps of what comes next, as `statistics` has them.
+        norm: as `Convolution` has it.
         dtype: of what comes out.
 
     Returns:
-        (1, 16, height, width), and its scale, as `statistics` gives it.
+        (1, 16, height, width), and its scale, as `normalise` takes it.
     """
     out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
     norm_weight, norm_bias, eps = norm

@@ -680,7 +680,7 @@ EXPORT int blocks(Fork fork, int threads, const void *x, long height, long width
         if (!result)
             result = convolve(fork, threads, first, height, width, layer + n + 1, scales, 1, scales + 2 * channels, second, half, half);
         if (!result)
-            result = normalise(fork, threads, second, height, width, channels, scales + 2 * channels, 0, x, out, 0, half);
+            result = normalise(fork, threads, second, height, width, channels, scales + 2 * channels, 0, x, out, half);
         x = out; /* of which each sample is read before it is written */
     }
     free(first);
@@ -816,7 +816,7 @@ static int level(Fork fork, int threads, const void *x, long height, long width,
     int result = convolve(fork, threads, x, height, width, layers, NULL, 0, NULL, room, half, half);
     if (!result)
         result = convolve(fork, threads, room, rows, columns, second, NULL, 0, scale, raw, half, half);
-    return result ? result : normalise(fork, threads, raw, rows, columns, second->outputs, scale, 0, NULL, feature, 0, half);
+    return result ? result : normalise(fork, threads, raw, rows, columns, second->outputs, scale, 0, NULL, feature, half);
 }
 
 /* A pyramid of features: of frame (3, height, width) float32, its border repeated to the full size, about its mean and times `factor`, a convolution of

@@ -48,77 +48,25 @@ void normalising(const double *sums, long parts, long channels, double count, co
 typedef struct {
     const void *x, *residual;
     void *out;
-    long height, width, channels, pad;
+    long height, width, channels;
     int half, relu;
-    double *sums;       /* of each part, then of each of both, channels */
     const float *scale; /* channels scales, then channels shifts; NULL: as they are */
 } Normalise;
 
-INLINE void sum_rows(const Normalise *job, long part, int half)
-{
-    double *sums = job->sums + part * 2 * job->channels;
-    memset(sums, 0, 2 * job->channels * sizeof *sums);
-    for (long y = part * ROWS; y < last_row(part, job->height); y++)
-        for (long c = 0; c < job->channels; c += LANES) {
-            /* About the row's first pixel, so that a mean far from 0 leaves the variance its digits. */
-            Floats about = load(job->x, y * job->width * job->channels + c, half), sum[2] = {0}, square[2] = {0};
-            for (long x = 0; x < job->width; x++) {
-                Floats value = load(job->x, (y * job->width + x) * job->channels + c, half) - about;
-                sum[x & 1] += value;
-                square[x & 1] += value * value;
-            }
-            add_sums(sums + c, job->channels, about, sum[0] + sum[1], square[0] + square[1], job->width);
-        }
-}
-
-static void sum_part(const void *data, long part)
-{
-    const Normalise *job = data;
-    if (job->half)
-        sum_rows(job, part, 1);
-    else
-        sum_rows(job, part, 0);
-}
-
-/* x (height, width, channels) -> scale: the scales and shifts, (2 channels), that bring each channel to mean 0 and variance 1, then to weight
- * and bias, (channels), which may be NULL. */
-EXPORT int statistics(Fork fork, int threads, const void *x, long height, long width, long channels, const float *weight,
-                      const float *bias, float eps, float *scale, int half)
-{
-    long parts = parts_of(height);
-    Normalise job = {.x = x, .height = height, .width = width, .channels = channels, .half = half};
-    job.sums = malloc(parts * 2 * channels * sizeof *job.sums);
-    if (!job.sums)
-        return -1;
-    share(fork, threads, sum_part, &job, parts);
-    normalising(job.sums, parts, channels, (double)height * width, weight, bias, eps, scale);
-    free(job.sums);
-    return 0;
-}
-
 INLINE void write_rows(Normalise job, long part, int half)
 {
-    long channels = job.channels, pad = job.pad, columns = job.width + 2 * pad, sample = half ? 2 : 4;
-    for (long row = part * ROWS; row < last_row(part, job.height + 2 * pad); row++) {
-        long y = reflect(row - pad, job.height - 1);
-        char *line = (char *)job.out + row * columns * channels * sample;
-        Floats least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
-        for (long x = 0; x < job.width; x++)
-            for (long c = 0; c < channels; c += LANES) {
-                Floats value = load(job.x, (y * job.width + x) * channels + c, half);
-                if (job.scale)
-                    value = value * load(job.scale, c, 0) + load(job.scale, channels + c, 0);
-                value = maximum(value, least);
-                if (job.residual)
-                    value += load(job.residual, (y * job.width + x) * channels + c, half);
-                store(line, (x + pad) * channels + c, value, half);
-            }
-        for (long n = 1; n <= pad; n++) {
-            long size = channels * sample, last = job.width - 1, inwards = clamp(n, last);
-            memcpy(line + (pad - n) * size, line + (pad + inwards) * size, size);
-            memcpy(line + (pad + last + n) * size, line + (pad + last - inwards) * size, size);
+    long channels = job.channels;
+    Floats least = (Floats){0} + (job.relu ? 0 : -__builtin_inff());
+    for (long pixel = part * ROWS * job.width; pixel < last_row(part, job.height) * job.width; pixel++)
+        for (long c = 0; c < channels; c += LANES) {
+            Floats value = load(job.x, pixel * channels + c, half);
+            if (job.scale)
+                value = value * load(job.scale, c, 0) + load(job.scale, channels + c, 0);
+            value = maximum(value, least);
+            if (job.residual)
+                value += load(job.residual, pixel * channels + c, half);
+            store(job.out, pixel * channels + c, value, half);
         }
-    }
 }
 
 static void write_part(const void *data, long part)
@@ -130,16 +78,16 @@ static void write_part(const void *data, long part)
         write_rows(*job, part, 0);
 }
 
-/* x (height, width, channels) -> out (height + 2 pad, width + 2 pad, channels), with its border reflected.
+/* x (height, width, channels) -> out, of the same size.
  *
  * scale: x times the first `channels` of these plus the others; NULL: x as it is.
  * relu: what is below 0 becomes 0.
  * residual: added at the end, (height, width, channels); may be NULL. */
 EXPORT int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale,
-                      int relu, const void *residual, void *out, long pad, int half)
+                      int relu, const void *residual, void *out, int half)
 {
-    Normalise job = {x, residual, out, height, width, channels, pad, half, relu, NULL, scale};
-    share(fork, threads, write_part, &job, parts_of(height + 2 * pad));
+    Normalise job = {x, residual, out, height, width, channels, half, relu, scale};
+    share(fork, threads, write_part, &job, parts_of(height));
     return 0;
 }
 

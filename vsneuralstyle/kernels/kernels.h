@@ -581,12 +581,12 @@ typedef struct {
     float pixels;
 } Estimator;
 
-/* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `statistics` gives them. */
+/* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `convolve` has them. */
 void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
                  float *scale);
 
 int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale, int relu, const void *residual,
-              void *out, long pad, int half);
+              void *out, int half);
 
 /* How alike two pictures are, place by place: of here and there (height, width, channels) a 1x1 convolution to as many channels, and the products of
  * what it gives -> scores (places, places) float32: of each of here with each of there. With `squares`, of each 2x2 the mean is a place.

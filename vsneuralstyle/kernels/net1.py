@@ -42,7 +42,7 @@ def _served(net1: Net1) -> bool:
 
 
 def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
-    """Of an `InstanceNorm` what `kernels.statistics` takes; of none, None."""
+    """Of an `InstanceNorm` what `kernels.Convolution` takes; of none, None."""
     return (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps) if isinstance(norm, InstanceNorm) else None
 
 
