@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -45,17 +46,21 @@ class Libraries(BuildHookInterface):
             return
         folder, failed = Path(self.root, "vsneuralstyle", "kernels"), {}
         levels = LEVELS if platform.machine() == "x86_64" else {"": []}
-        for level, machine in levels.items():
+
+        def compile_level(level: str) -> None:
             library = (folder if beside_source else self.build) / f"kernels{level}.so"
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
-                self.cc(library, "-O3", *machine, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",
+                self.cc(library, "-O3", *levels[level], "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",
                         *sorted(folder.glob("*.c")))
             except (OSError, subprocess.CalledProcessError) as error:
                 failed[level] = error
-                continue
+                return
             if not beside_source:
                 self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
+
+        with ThreadPoolExecutor(os.cpu_count()) as compilers:  # each takes half a minute
+            list(compilers.map(compile_level, levels))
         if len(failed) == len(levels):
             self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {next(iter(failed.values()))}. "
                                      "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")

@@ -13,6 +13,7 @@ from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer, kern
 from vsneuralstyle.cpu import computing_by, openmp
 from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.net1 import FusedNet1
+from vsneuralstyle.stylizer import resolve_precision
 
 THREADS_BEFORE = torch.get_num_threads()
 
@@ -243,6 +244,22 @@ def test_float32_and_the_automatic_precision_agree(stylizer, frames):
     reference, automatic = stylizer(precision="float32").stylize(frames).cpu(), stylizer().stylize(frames).cpu()
     mse = float((reference - automatic).square().mean())
     assert -10 * np.log10(max(mse, 1e-12)) > 30
+
+
+@pytest.mark.parametrize("units, vendor, library, precision", [
+    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-amx", torch.bfloat16),
+    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", None, torch.bfloat16),  # PyTorch computes
+    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),  # the system, or the compiler, knows nothing of AMX
+    ({"avx512_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),
+    ({"avx512_bf16"}, "AuthenticAMD", "kernels-v4-bf16", torch.bfloat16),
+    ({"avx2"}, "AuthenticAMD", "kernels-v3", torch.float32),
+])
+def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, library, precision):
+    monkeypatch.setattr("vsneuralstyle.stylizer.units", lambda: units)
+    monkeypatch.setattr("vsneuralstyle.stylizer.cpuinfo", lambda: {"vendor_id": vendor})
+    monkeypatch.setattr(kernels, "library", lambda: library)
+    monkeypatch.setattr(kernels, "name", lambda: library)
+    assert resolve_precision("auto", torch.device("cpu")) == precision
 
 
 def test_bad_arguments_are_errors_that_say_what_is_expected(model_dir):

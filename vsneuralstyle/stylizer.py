@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vsneuralstyle import pixels, scenecut, teams, yuv
+from vsneuralstyle import kernels, pixels, scenecut, teams, yuv
 from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.graphs import Graphed
@@ -119,8 +119,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """A precision by name: "auto", "float32", "bfloat16" or "float16".
 
-    "auto" is float16 on a GPU, bfloat16 on a CPU that computes faster in it, float32 on another. Faster are AMX units, and
-    AMD's AVX-512 ones (Zen 4: twice float32's speed); Intel's AVX-512 ones were measured at half of it.
+    "auto" is float16 on a GPU, bfloat16 on a CPU that computes faster in it, float32 on another. Faster are AMX units, where the
+    kernels use them or PyTorch does all, and AMD's AVX-512 ones (Zen 4: twice float32's speed); Intel's AVX-512 ones were measured at half of it.
 
     Raises:
         DeviceError: another name, or float16 on a CPU.
@@ -137,7 +137,9 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_gains_by_bfloat16() -> bool:
-    return "amx_bf16" in units() or ("avx512_bf16" in units() and cpuinfo().get("vendor_id") == "AuthenticAMD")
+    if "amx_bf16" in units():
+        return kernels.tiled(torch.bfloat16) or kernels.library() is None
+    return "avx512_bf16" in units() and cpuinfo().get("vendor_id") == "AuthenticAMD"
 
 
 class Stylizer:
