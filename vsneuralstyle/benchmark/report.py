@@ -13,7 +13,7 @@ Each by itself, on tensors of the clip's second frame, on a GPU as a CUDA graph.
 four and the detector make one; what hosts convert comes on top)."""
 ARITHMETIC = """\
 Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones
-as they are, by the kernels in float32 or in pairs of bfloat16; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
+as they are, by the kernels in float32 or in bfloat16, of tiles with the zeros that fill them; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
 Floor: the longer of operations over the peak and these bytes over the bandwidth, with all between in caches. Layers'
 floor: the same layer by layer, each of which reads its input from memory and writes its output there (where caches
 hold them it can be beaten). Reached: the floor over the measured time."""

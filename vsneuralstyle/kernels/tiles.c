@@ -17,9 +17,9 @@
 long syscall(long number, ...); /* unistd.h has another `select` beside it */
 #endif
 
-/* Of a tile: rows, and outputs; samples of one; bytes of weights. */
+/* A tile's rows, and the outputs of a tile of weights; a row's samples; bytes of such weights. */
 enum { SIDE = 16, DEPTH = 32, BYTES = 2 * SIDE * DEPTH };
-/* Rows of tiles, or rows for two tiles of outputs, whose products are made at once. */
+/* Tiles of products that are made at once: of so many tiles of rows, or of half as many and twice SIDE outputs, which load the fewest. */
 enum { ABREAST = 4, MOST_GROUPS = 2, PRODUCTS = ABREAST * SIDE * SIDE };
 
 /* --- the unit -------------------------------------------------------------------------------------------------------- */
@@ -35,7 +35,7 @@ EXPORT int permitted(void)
 #endif
 }
 
-/* Before tiles and after: others, oneDNN for one, have other sizes for them. */
+/* Before tiles and after them: oneDNN, which PyTorch computes with, has other sizes for them. */
 INLINE void begin_tiles(void)
 {
 #if defined(__AMX_BF16__)
@@ -235,7 +235,7 @@ typedef struct {
     void *out;
     double *sums;
     long height, width, full_height, full_width; /* of x; of what comes out */
-    long channels, outputs, reach, down, across, line; /* down, across: of what is multiplied; samples of a line */
+    long channels, outputs, reach, down, across, line; /* down, across: rows and columns of what is multiplied; line: samples */
     float slope;
     int reflects, relu, half, half_out;
 } Convolve;
@@ -290,8 +290,8 @@ INLINE long groups_of(const Convolve *job) /* of SIDE outputs; of what is enlarg
     return job->outputs / SIDE * (job->reach == ENLARGING ? 4 : 1);
 }
 
-/* A row of what is multiplied, of which there is one, or of what is enlarged two of the picture. lines: the three rows of x about it. own: room for sums of each
- * group. Pixels that the near cache holds go through all groups before the next ones. */
+/* A row of what is multiplied, which makes one of the picture's rows, or of what is enlarged two. lines: the three rows of x about it. own: room for sums
+ * of each group. Pixels that the near cache holds go through all groups before the next ones. */
 INLINE void convolve_row(const Convolve *job, long y, const uint16_t *const *lines, float *products, Sums *own, double *sums)
 {
     int enlarges = job->reach == ENLARGING;
