@@ -455,6 +455,25 @@ def test_each_level_of_x86_computes_the_same(monkeypatch, level):
         assert apart.max() < 2e-3 and apart.mean() < 2e-5, (name, apart.max(), apart.mean())
 
 
+@needs_library
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="there is one library only")
+def test_a_library_that_the_system_does_not_permit_is_passed_over(monkeypatch):
+    """As with AMX's registers, which a system may keep for itself."""
+    folder, best, load = Path(kernels.__file__).parent, kernels.name(), ctypes.CDLL
+    names = [f"kernels-{level}" for level, needed in kernels.LEVELS.items() if needed <= units() and (folder / f"kernels-{level}.so").is_file()]
+    assert names[0] == best
+
+    def loaded(path: str) -> ctypes.CDLL:
+        library = load(path)
+        if Path(path).stem == best:
+            library.permitted = lambda: 0
+        return library
+
+    monkeypatch.setattr(ctypes, "CDLL", loaded)
+    found = kernels.library.__wrapped__()
+    assert [Path(found._name).stem] == names[1:2] if names[1:] else found is None
+
+
 def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     small = Net1(channels=(8, 8, 16), flow_width=0.125)
     assert fastest(small) is small
