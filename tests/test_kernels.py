@@ -208,6 +208,8 @@ def test_first_and_last_layer(unit, precision, height, width):
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
     torch.testing.assert_close(kernels.normalise(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2)
     x, scale = lasting(torch.randn(1, 16, full_height, full_width), precision), torch.randn(2, 16)
+    same = torch.ones(2, 16).mul_(torch.tensor([[1], [0]]))
+    assert torch.equal(*(kernels.draw(x, one, height, width, weights[1], last.bias.detach()) for one in (None, same)))  # a ReLU there is either way
     ours = kernels.draw(x, scale, height, width, weights[1], last.bias.detach())
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
     theirs = last(F.pad(x, border, mode="reflect"))[..., :height, :width]

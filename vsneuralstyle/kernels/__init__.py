@@ -253,14 +253,13 @@ def nine_points(weight: Tensor) -> Tensor:
     Source: as `points`, F(5x5, 5x5) of the four 5x5 kernels in it, one line and column of them 0; of `pairs` F(3x3, 3x3) of the nine 3x3
     ones, at points that bear rounding.
     """
-    if tiled(weight.dtype) and weight.shape[1] == COLORS:
-        weight = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (9, outputs, 9 columns of colors)
-        return _as_tiles(torch.stack((F.pad(weight, (0, COLORS)), F.pad(weight, (COLORS, 0))))).flatten(1, 3).contiguous()
     if tiled(weight.dtype):
-        rows = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (9, colors, 9 columns of channels)
-        rows = torch.cat((F.pad(rows, (0, MULTIPLE)), F.pad(rows, (MULTIPLE, 0))), 1)  # of both columns (9, 6, 10 columns of channels)
+        channels, rows = weight.shape[1], weight.detach().permute(2, 0, 3, 1).flatten(2)  # (9, outputs, 9 columns of channels)
+        columns = F.pad(rows, (0, channels)), F.pad(rows, (channels, 0))  # of an even one and of an odd one, which see ten
+        if channels == COLORS:
+            return _as_tiles(torch.stack(columns)).flatten(1, 3).contiguous()
         turns = (torch.arange(9)[:, None] + 4 - torch.arange(9)) % 9  # of row r, the kernel's row that a row of the picture, modulo 9, meets there
-        return _as_tiles(F.pad(rows[turns].flatten(1, 2), (0, 0, 0, 10))).contiguous()
+        return _as_tiles(F.pad(torch.cat(columns, 1)[turns].flatten(1, 2), (0, 0, 0, 10))).contiguous()
     if weight.shape[1] % 2 or not pairs(weight.dtype):
         lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
         divisors = [prod(point - other for other in _NINE if other != point) for point in _NINE] + [1]

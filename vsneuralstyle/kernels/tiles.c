@@ -502,12 +502,12 @@ INLINE void draw_line(const Draw *job, long row, long left, uint16_t *line, int 
     long width = job->full_width;
     const char *from = (const char *)job->x + reflect(row, job->full_height - 1) * width * SIDE * (half ? 2 : 4);
     for (long c = 0; c < SIDE; c += LANES) {
-        Floats scale = (Floats){0} + 1, shift = {0}, least = shift - __builtin_inff();
+        Floats scale = (Floats){0} + 1, shift = {0};
         if (job->scale)
-            scale = load(job->scale, c, 0), shift = load(job->scale, SIDE + c, 0), least = (Floats){0};
+            scale = load(job->scale, c, 0), shift = load(job->scale, SIDE + c, 0);
         for (long n = 0; n < DRAW_LINE; n++) {
             long x = reflect(left - PAD + n, width - 1);
-            store(line, n * SIDE + c, maximum(load(from, x * SIDE + c, half) * scale + shift, least), 1);
+            store(line, n * SIDE + c, maximum(load(from, x * SIDE + c, half) * scale + shift, (Floats){0}), 1);
         }
     }
 }
