@@ -193,8 +193,8 @@ products: of what is enlarged there are more than points, for there are two kern
 
 
 def points(weight: Tensor, reach: int = 6) -> Tensor:
-    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (P, whole(outputs) / 16, inputs, 16) float32, or, of
-    `pairs`, (P, whole(outputs) / 16, inputs / 2 rounded up, 16, 2) bfloat16, of P = reach², for `ENLARGING` 49.
+    """A 3x3 convolution's weight (outputs, inputs, 3, 3) as `convolve` takes it: (whole(outputs) / 16, P, inputs, 16) float32, or, of
+    `pairs`, (whole(outputs) / 16, P, inputs / 2 rounded up, 16, 2) bfloat16, of P = reach², for `ENLARGING` 49.
 
     Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(4x4, 3x3) and F(6x6, 3x3), the first at
     points whose rounding is half of theirs; the others are ours.
@@ -205,7 +205,7 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
     """
     transformed = _filtered(weight, *_FILTERS[reach]).flatten(0, 1).transpose(1, 2)
     transformed = F.pad(transformed, (0, whole(len(weight)) - len(weight)))
-    transformed = transformed.unflatten(2, (-1, MULTIPLE)).transpose(1, 2)
+    transformed = transformed.unflatten(2, (-1, MULTIPLE)).permute(2, 0, 1, 3)
     if reach == 8 or not pairs(weight.dtype):
         return transformed.float().contiguous()
     transformed = F.pad(transformed, (0, 0, 0, transformed.shape[2] % 2))

@@ -24,7 +24,7 @@ enum { MOST_REACH = 6 + 2, MOST_SIZE = 6 };
 
 /* Of the matrix product: tiles, and vectors of outputs, at once, whose sums fill the CPU's registers. */
 enum { TILES = LANES == 16 ? 12 : 6, VECTORS = 2, GROUP = VECTORS * LANES, OUTPUTS = 16 };
-enum { BLOCK = 24, SMALL = 4 * BLOCK }; /* tiles, twice TILES or more: a core's cache holds what comes of them */
+enum { BLOCK = 2 * TILES, SMALL = 4 * BLOCK }; /* tiles: a core's cache holds what comes of them */
 /* Samples between the matrix of a point's tiles and the next one's: a tile's points would otherwise be a multiple of 512 bytes apart, and of such
  * a cache has room for a few only. */
 enum { APART = 16 };
@@ -223,9 +223,10 @@ INLINE void transform(const Convolve *job, long number, long count, void *points
     }
 }
 
-/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight`, which has OUTPUTS of all inputs and then the next -> products, whose rows
- * are GROUP long. Words of points and of weight are float32, or pairs of bfloat16, for two inputs each. */
-INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
+/* (TILES, inputs) of `points` times (inputs, vectors of outputs) of `weight`, which has OUTPUTS of all inputs and, `next` words further on, the next
+ * -> products, whose rows are GROUP long. Words of points and of weight are float32, or pairs of bfloat16, for two inputs each. */
+INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32_t *weight, long inputs, long next, float *products, long vectors,
+                             int pairs)
 {
     Floats sums[TILES][VECTORS];
     for (long row = 0; row < TILES; row++)
@@ -235,7 +236,7 @@ INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32
     do { /* at least once, or GCC would have the sums in memory before and after */
         Words w[VECTORS];
         for (long v = 0; v < vectors; v++)
-            w[v] = load_words(weight + v * LANES / OUTPUTS * OUTPUTS * inputs + k * OUTPUTS + v * LANES % OUTPUTS);
+            w[v] = load_words(weight + v * LANES / OUTPUTS * next + k * OUTPUTS + v * LANES % OUTPUTS);
         for (long row = 0; row < TILES; row++)
             for (long v = 0; v < vectors; v++)
                 sums[row][v] = add_products(sums[row][v], points + row * channels + k, w[v], pairs);
@@ -245,10 +246,10 @@ INLINE void multiply_vectors(const uint32_t *points, long channels, const uint32
             store(products, row * GROUP + v * LANES, sums[row][v], 0);
 }
 
-/* The weights of what begins with output c, of a product that has so many inputs. */
-INLINE const uint32_t *weights_from(const uint32_t *weight, long c, long inputs)
+/* The weights of what begins with output c, of a product whose next OUTPUTS are `next` words further on. */
+INLINE const uint32_t *weights_from(const uint32_t *weight, long c, long next)
 {
-    return weight + c / OUTPUTS * OUTPUTS * inputs + c % OUTPUTS;
+    return weight + c / OUTPUTS * next + c % OUTPUTS;
 }
 
 INLINE long vectors_of(long outputs) /* of those at once */
@@ -257,13 +258,14 @@ INLINE long vectors_of(long outputs) /* of those at once */
 }
 
 /* A function of its own, so that all registers are the sums': with one of them in memory it takes twice as long. */
-static NOINLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long inputs, float *products, long vectors, int pairs)
+static NOINLINE void multiply(const uint32_t *points, long channels, const uint32_t *weight, long inputs, long next, float *products, long vectors,
+                              int pairs)
 {
     switch ((vectors == VECTORS ? 2 : 0) + pairs) {
-    case 0: multiply_vectors(points, channels, weight, inputs, products, 1, 0); break;
-    case 1: multiply_vectors(points, channels, weight, inputs, products, 1, 1); break;
-    case 2: multiply_vectors(points, channels, weight, inputs, products, VECTORS, 0); break;
-    case 3: multiply_vectors(points, channels, weight, inputs, products, VECTORS, 1); break;
+    case 0: multiply_vectors(points, channels, weight, inputs, next, products, 1, 0); break;
+    case 1: multiply_vectors(points, channels, weight, inputs, next, products, 1, 1); break;
+    case 2: multiply_vectors(points, channels, weight, inputs, next, products, VECTORS, 0); break;
+    case 3: multiply_vectors(points, channels, weight, inputs, next, products, VECTORS, 1); break;
     }
 }
 
@@ -342,7 +344,7 @@ INLINE long run_of(const Convolve *job, long number, long count)
 INLINE void block_of(const Convolve *job, long number, long count, long size, float *room, double *sums, long reach, int pairs)
 {
     long all = reach * reach, line = products_of(reach), channels = job->channels, words = pairs ? 2 : 1; /* samples in one */
-    long inputs = (job->inputs + words - 1) / words, next = matrix_size(channels) / words;
+    long inputs = (job->inputs + words - 1) / words, next = matrix_size(channels) / words, weights = OUTPUTS * inputs;
     uint32_t *points = (uint32_t *)room;
     float *products = room + all * matrix_size(channels);
     for (long n = 0, run; n < count; n += run) {
@@ -365,10 +367,10 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
         long vectors = vectors_of(job->outputs - c);
         for (long product = 0; product < line * line; product++) {
             const uint32_t *from = points + (point_of(product / line, reach) * reach + point_of(product % line, reach)) * next;
-            const uint32_t *weight = weights_from(job->weight + product * job->outputs * inputs, c, inputs);
+            const uint32_t *weight = weights_from(job->weight + product * weights, c, line * line * weights);
             float *to = products + product * matrix_size(GROUP);
             for (long n = 0; n < count; n += TILES)
-                multiply(from + n * channels / words, channels / words, weight, inputs, to + n * GROUP, vectors, pairs);
+                multiply(from + n * channels / words, channels / words, weight, inputs, line * line * weights, to + n * GROUP, vectors, pairs);
         }
         for (long n = 0, run; n < count; n += run) {
             run = run_of(job, number + n, count - n);
@@ -423,8 +425,9 @@ static void convolve_part(const void *data, long part, float *room)
  *
  * Of the layer:
  * reflects: the border is x reflected, or enlarged and reflected, else 0.
- * reach: of a tile, 4, 6, 7 or 8. weight: (reach^2, but 49 for reach 4, outputs / 16, inputs, 16), what `points` in __init__.py makes of the
- *     convolution's; with `pairs`, but for reach 8, bfloat16, (as many, outputs / 16, inputs / 2 rounded up, 16, 2). bias: (outputs).
+ * reach: of a tile, 4, 6, 7 or 8. weight: (outputs / 16, reach^2, but 49 for reach 4, inputs, 16), what `points` in __init__.py makes of the
+ *     convolution's; with `pairs`, but for reach 8, bfloat16, (outputs / 16, as many, inputs / 2 rounded up, 16, 2). It is read from one end to the
+ *     other, for each block of tiles anew, and from caches that are far: hence outputs first. bias: (outputs).
  * tiled: reach is 4, 6 or 7, and says no more than what kind it is. weight: bfloat16, of each 16 of the outputs, of each of the kernel's rows, of each 32 of
  *     its 3 whole(inputs) samples there, 0 behind them, (16, 16, 2): pairs of samples by outputs; for reach 4 of each parity of the picture's rows, and
  *     each of its columns, two rows of 2 whole(inputs).
@@ -498,7 +501,7 @@ INLINE void transform_places(const Compare *job, long part, float *room, int hal
             store(room, n * channels + c, channels_at(job, first + n, c, half), pairs);
     for (long c = 0; c < channels; c += GROUP) {
         long vectors = vectors_of(channels - c);
-        multiply((uint32_t *)room, words, weights_from(job->weight, c, words), words, products, vectors, pairs);
+        multiply((uint32_t *)room, words, weights_from(job->weight, c, OUTPUTS * words), words, OUTPUTS * words, products, vectors, pairs);
         for (long n = 0; n < TILES; n++)
             for (long v = 0; v < vectors; v++) {
                 long at = c + v * LANES;
@@ -529,7 +532,8 @@ static void score_part(const void *data, long part, float *room)
     long first = part * TILES, count = remaining(first, job->places, TILES), words = job->pairs ? job->channels / 2 : job->channels;
     for (long c = 0; c < job->places; c += GROUP) {
         long columns = remaining(c, job->places, GROUP);
-        multiply(job->rows + first * words, words, weights_from(job->others, c, words), words, room, vectors_of(columns), job->pairs);
+        multiply(job->rows + first * words, words, weights_from(job->others, c, OUTPUTS * words), words, OUTPUTS * words, room, vectors_of(columns),
+                 job->pairs);
         for (long n = 0; n < count; n++)
             memcpy(job->scores + (first + n) * job->places + c, room + n * GROUP, columns * sizeof *room);
     }
