@@ -132,7 +132,7 @@ def watched(model_dir, watch, again, monkeypatch):
     monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
     one = Stylizer("candy", device="cpu", precision="float32")
     one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
-    one._streams, one._remembers, one.threads = Streams(Stream(), Stream(), Stream(), Stream()), False, 1
+    one._streams, one._remembers, one.threads = Streams(*(Stream() for _ in Streams._fields)), False, 1
     return one
 
 
@@ -208,13 +208,14 @@ def test_a_stream_that_waits_for_none_is_seen(watch, watched, frames, monkeypatc
 
 
 def test_frames_are_launched_while_others_are_under_way(watch, watched, frames):
-    """No stream but `work` waits for the networks of the frames before."""
-    side, ahead, work, _ = watched._streams
+    """No stream but `work` waits for what was drawn of the frames before, and none but these two for their flow."""
+    side, ahead, flow, work, _ = watched._streams
     with watch:
         for frame in frames[:5].split(1):
             with watched.aside():
                 watched.begin(converted(frame))
-    assert work.clock[side] and work.clock[ahead] and not {work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {watch.current}
+    assert all(work.clock[one] for one in (side, ahead, flow)) and flow.clock[ahead] and work not in flow.clock
+    assert not {flow, work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {watch.current}
 
 
 class Here:
@@ -295,13 +296,14 @@ def test_a_session_that_waits_for_nothing_is_seen(watch, session, frames, monkey
 def test_a_session_launches_frames_while_others_are_filled(watch, watched, session, frames):
     """No stream waits for the networks but that of the downloads, which none waits for."""
     sources = sources_of(frames)
-    side, ahead, work, down = watched._streams
+    side, ahead, flow, work, down = watched._streams
     with watch:
         for source in sources:
             _, begun = session.process(None, source, session.prepare(source))
             session.fill(begun, [np.zeros_like(plane) for plane in source])
-    assert work.clock[side] and work.clock[ahead] and down.clock[work]
-    assert not {work, down} & {*side.clock, *ahead.clock, *watch.current.clock} and down not in work.clock
+    assert all(work.clock[one] for one in (side, ahead, flow)) and down.clock[work]
+    assert not {flow, work, down} & {*side.clock, *ahead.clock, *watch.current.clock}
+    assert work not in flow.clock and down not in {*flow.clock, *work.clock}
 
 
 # --- on a GPU --------------------------------------------------------------------------------------------------------
@@ -318,11 +320,11 @@ def large(frames) -> Tensor:
 def in_turn(**options) -> Stylizer:
     """As it is without streams of its own: all in the caller's current one."""
     one = Stylizer("candy", **options)
-    one._streams = Streams(None, None, None, None)
+    one._streams = Streams(*(None for _ in Streams._fields))
     return one
 
 
-@pytest.mark.parametrize("slow", [None, "side", "ahead", "work"])
+@pytest.mark.parametrize("slow", [None, "side", "ahead", "flow", "work"])
 def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
     """Bit for bit, whichever stream is behind; the others then come to what isn't there yet, or not any more."""
     large = large.to(cuda)

@@ -19,7 +19,8 @@ class Streams(NamedTuple):
     """Where a frame's work is launched. None, all of them: there are no streams on this device, and all is done in turn.
 
     side: what is short and waited for: uploads, downloads, conversions, and the look for a cut. It goes first.
-    ahead: what a frame needs by itself, while those before it are still in `work`.
+    ahead: what a frame needs by itself, while those before it are still in `flow` and `work`.
+    flow: what needs a frame and the one before it, but not what was drawn of them.
     work: what follows from frame to frame.
     down: downloads that threads of their own wait for, from the moment on that a frame is launched. In `side`, the next frame's
         look for a cut would come behind this frame's networks, and with it all of that frame.
@@ -27,6 +28,7 @@ class Streams(NamedTuple):
 
     side: torch.cuda.Stream | None
     ahead: torch.cuda.Stream | None
+    flow: torch.cuda.Stream | None
     work: torch.cuda.Stream | None
     down: torch.cuda.Stream | None
 
@@ -34,14 +36,14 @@ class Streams(NamedTuple):
 def streams(device: torch.device) -> Streams:
     """Those of a device, the same for all clips: libraries keep memory for each stream that they ever computed in."""
     if device.type != "cuda":
-        return Streams(None, None, None, None)
+        return Streams(None, None, None, None, None)
     return _streams(torch.cuda.current_device() if device.index is None else device.index)
 
 
 @cache
 def _streams(index: int) -> Streams:
     # The lower, the sooner; PyTorch takes the nearest that the GPU has.
-    return Streams(*(torch.cuda.Stream(index, priority=priority) for priority in (-2, 0, -1, -2)))
+    return Streams(*(torch.cuda.Stream(index, priority=priority) for priority in (-2, 0, -1, -1, -2)))
 
 
 def on(stream: torch.cuda.Stream | None) -> AbstractContextManager:

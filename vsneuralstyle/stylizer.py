@@ -37,7 +37,7 @@ class State:
     frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `Net1.glimpse` made of that, in host
     memory. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of
     the frame; None: not looked at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color;
-    after one that showed nothing, the next is drawn as a scene's first.
+    after one that showed nothing, the next is drawn as a scene's first. made: as `Prepared` has it; None: that was waited for.
     """
 
     frame: Tensor
@@ -46,6 +46,7 @@ class State:
     feature: Tensor
     look: tuple[Tensor, ...] | None
     shown: float
+    made: torch.cuda.Event | None = None
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
@@ -222,7 +223,7 @@ class Stylizer:
         self._net1 = net1
         self._last: tuple[Tensor, Tensor, Future[Prepared]] | None = None  # a frame, its glimpse, and what is being prepared of it
         self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
-        steps = (partial(step, net1) for step in (_glance, _make, _encode, _look, _alone, _coherent))
+        steps = (partial(step, net1) for step in (_glance, _make, _encode, _look, _alone, _motion, _coherent))
         self._steps = Steps(*(map(Graphed, steps) if self.device.type == "cuda" and isinstance(net1, Net1 | GpuNet1) else steps))
 
     @property
@@ -366,7 +367,7 @@ class Stylizer:
             starts, shown = self._judged(before, glimpse, starts_scene)
         self.scene_starts = (starts,)
         with on(self._streams.work):
-            receive(prepared.made, prepared.frame, prepared.quarter, prepared.feature, *(prepared.look or ()))
+            receive(prepared.made, prepared.frame, prepared.feature)
             stylized = self._follow(prepared, glimpse, starts, shown)
             result = stylized if then is None else then(stylized)
             return Begun(mark(self._streams.work), result, starts)
@@ -455,17 +456,22 @@ class Stylizer:
         if starts or self.coherence == 0 or state.shown == 0:
             composite, stylized = self._steps.alone(prepared.feature, frame[:, :0])
         else:
-            look = look or self._looked(frame)
-            looks = *look, *(state.look or self._looked(state.frame))
-            here, before = ((one.feature, one.frame, one.quarter) for one in (prepared, state))
-            composite, stylized = self._steps.coherent(*here, self.coherence, *before, *looks)
-        self._state = State(frame, prepared.quarter, glimpse, composite, look, shown)
+            with on(self._streams.flow):
+                look, before = (self._looked(one) for one in (prepared, state))
+                moved = self._steps.motion(frame, prepared.quarter, state.frame, state.quarter, *look, *before)
+            receive(mark(self._streams.flow), *moved)
+            composite, stylized = self._steps.coherent(prepared.feature, frame[:, :0], self.coherence, state.feature, *moved)
+        self._state = State(frame, prepared.quarter, glimpse, composite, look, shown, prepared.made)
         return self._finish(frame, stylized, float(self.strength * shown))
 
-    def _looked(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """What wasn't prepared, since the coherence was 0 then. In the stream of all looks: a graph has one copy of its tensors."""
-        with queued(self._streams.ahead, frame):
-            look = self._steps.look(frame)
+    def _looked(self, one: Prepared | State) -> tuple[Tensor, ...]:
+        """A frame's look, which, with what it was made of, is there for the caller's current stream then. What wasn't prepared, since the coherence
+        was 0 then, is made in the stream of all looks: a graph has one copy of its tensors."""
+        receive(one.made, one.frame, one.quarter, *(one.look or ()))
+        if one.look:
+            return one.look
+        with queued(self._streams.ahead, one.frame):
+            look = self._steps.look(one.frame)
         receive(mark(self._streams.ahead), *look)
         return look
 
@@ -485,6 +491,7 @@ class Steps(NamedTuple):
     encode: Callable[..., tuple[Tensor, ...]]
     look: Callable[..., tuple[Tensor, ...]]
     alone: Callable[..., tuple[Tensor, ...]]
+    motion: Callable[..., tuple[Tensor, ...]]
     coherent: Callable[..., tuple[Tensor, ...]]
 
 
@@ -514,30 +521,35 @@ def _alone(net1: Networks, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tens
     return feature, net1.decode(feature, *frame.shape[-2:])
 
 
-def _coherent(
-    net1: Networks,
-    feature: Tensor,
-    frame: Tensor,
-    quarter: Tensor,
-    coherence: float | Tensor,
-    previous_feature: Tensor,
-    previous: Tensor,
-    previous_quarter: Tensor,
-    *looks: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """A frame after another one of its scene: the composite, and the stylized frame.
+def _motion(
+    net1: Networks, frame: Tensor, quarter: Tensor, previous: Tensor, previous_quarter: Tensor, *looks: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What two frames of a scene have to do with each other, whatever the style: the flow from this one to the one before, what it leaves
+    unexplained, and the change.
 
     Args:
-        feature, frame, quarter: as `Prepared` has them.
-        coherence: 0..1.
-        previous_feature, previous, previous_quarter: as the `State` after frame t-1 has them.
+        frame, quarter: as `Prepared` has them.
+        previous, previous_quarter: as the `State` after the frame before has them.
         looks: the frame's look, and then the previous one's.
     """
     half = len(looks) // 2
     change = net1.change(frame, previous)
     flow = net1.motion(frame, previous, change, (looks[:half], looks[half:]))
-    unexplained = net1.unexplained(quarter, previous_quarter, flow)
-    composite, _ = net1.compose(feature, previous_feature, flow, unexplained, change, coherence)
+    return flow, net1.unexplained(quarter, previous_quarter, flow), change
+
+
+def _coherent(
+    net1: Networks, feature: Tensor, frame: Tensor, coherence: float | Tensor, previous_feature: Tensor, *moved: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A frame after another one of its scene: the composite, and the stylized frame.
+
+    Args:
+        feature: as `Prepared` has it. frame: as in `_alone`.
+        coherence: 0..1.
+        previous_feature: as the `State` after the frame before has it.
+        moved: what `_motion` makes of the two.
+    """
+    composite, _ = net1.compose(feature, previous_feature, *moved, coherence)
     return composite, net1.decode(composite, *frame.shape[-2:])
 
 
