@@ -320,7 +320,7 @@ def large(frames) -> Tensor:
 def in_turn(**options) -> Stylizer:
     """As it is without streams of its own: all in the caller's current one."""
     one = Stylizer("candy", **options)
-    one._streams = Streams(*(None for _ in Streams._fields))
+    one._streams = Streams()
     return one
 
 

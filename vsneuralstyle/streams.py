@@ -26,17 +26,17 @@ class Streams(NamedTuple):
         look for a cut would come behind this frame's networks, and with it all of that frame.
     """
 
-    side: torch.cuda.Stream | None
-    ahead: torch.cuda.Stream | None
-    flow: torch.cuda.Stream | None
-    work: torch.cuda.Stream | None
-    down: torch.cuda.Stream | None
+    side: torch.cuda.Stream | None = None
+    ahead: torch.cuda.Stream | None = None
+    flow: torch.cuda.Stream | None = None
+    work: torch.cuda.Stream | None = None
+    down: torch.cuda.Stream | None = None
 
 
 def streams(device: torch.device) -> Streams:
     """Those of a device, the same for all clips: libraries keep memory for each stream that they ever computed in."""
     if device.type != "cuda":
-        return Streams(None, None, None, None, None)
+        return Streams()
     return _streams(torch.cuda.current_device() if device.index is None else device.index)
 
 

@@ -37,7 +37,7 @@ class State:
     frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse: what `Net1.glimpse` made of that, in host
     memory. feature: the composite F°_t, (1, C, ceil(H/4), ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of
     the frame; None: not looked at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is nearly of one color;
-    after one that showed nothing, the next is drawn as a scene's first. made: as `Prepared` has it; None: that was waited for.
+    after one that showed nothing, the next is drawn as a scene's first.
     """
 
     frame: Tensor
@@ -46,7 +46,6 @@ class State:
     feature: Tensor
     look: tuple[Tensor, ...] | None
     shown: float
-    made: torch.cuda.Event | None = None
 
     def to(self, device: torch.device | str) -> State:
         """This state on a device; itself where it is there already."""
@@ -366,6 +365,8 @@ class Stylizer:
             glimpse = prepared.glimpse.cpu()
             starts, shown = self._judged(before, glimpse, starts_scene)
         self.scene_starts = (starts,)
+        with on(self._streams.flow):  # of a scene's first frame, too: the next one's flow leads there
+            receive(prepared.made, prepared.frame, prepared.quarter, *(prepared.look or ()))
         with on(self._streams.work):
             receive(prepared.made, prepared.frame, prepared.feature)
             stylized = self._follow(prepared, glimpse, starts, shown)
@@ -457,21 +458,17 @@ class Stylizer:
             composite, stylized = self._steps.alone(prepared.feature, frame[:, :0])
         else:
             with on(self._streams.flow):
-                look, before = (self._looked(one) for one in (prepared, state))
+                look, before = (one.look or self._looked(one.frame) for one in (prepared, state))
                 moved = self._steps.motion(frame, prepared.quarter, state.frame, state.quarter, *look, *before)
             receive(mark(self._streams.flow), *moved)
             composite, stylized = self._steps.coherent(prepared.feature, frame[:, :0], self.coherence, state.feature, *moved)
-        self._state = State(frame, prepared.quarter, glimpse, composite, look, shown, prepared.made)
+        self._state = State(frame, prepared.quarter, glimpse, composite, look, shown)
         return self._finish(frame, stylized, float(self.strength * shown))
 
-    def _looked(self, one: Prepared | State) -> tuple[Tensor, ...]:
-        """A frame's look, which, with what it was made of, is there for the caller's current stream then. What wasn't prepared, since the coherence
-        was 0 then, is made in the stream of all looks: a graph has one copy of its tensors."""
-        receive(one.made, one.frame, one.quarter, *(one.look or ()))
-        if one.look:
-            return one.look
-        with queued(self._streams.ahead, one.frame):
-            look = self._steps.look(one.frame)
+    def _looked(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What wasn't prepared, since the coherence was 0 then. In the stream of all looks: a graph has one copy of its tensors."""
+        with queued(self._streams.ahead, frame):
+            look = self._steps.look(frame)
         receive(mark(self._streams.ahead), *look)
         return look
 

@@ -344,7 +344,8 @@ INLINE long run_of(const Convolve *job, long number, long count)
 INLINE void block_of(const Convolve *job, long number, long count, long size, float *room, double *sums, long reach, int pairs)
 {
     long all = reach * reach, line = products_of(reach), channels = job->channels, words = pairs ? 2 : 1; /* samples in one */
-    long inputs = (job->inputs + words - 1) / words, next = matrix_size(channels) / words, weights = OUTPUTS * inputs;
+    long inputs = (job->inputs + words - 1) / words, next = matrix_size(channels) / words;
+    long weights = OUTPUTS * inputs, next_weights = line * line * weights; /* words: of 16 outputs, those of a product, and of all */
     uint32_t *points = (uint32_t *)room;
     float *products = room + all * matrix_size(channels);
     for (long n = 0, run; n < count; n += run) {
@@ -367,10 +368,10 @@ INLINE void block_of(const Convolve *job, long number, long count, long size, fl
         long vectors = vectors_of(job->outputs - c);
         for (long product = 0; product < line * line; product++) {
             const uint32_t *from = points + (point_of(product / line, reach) * reach + point_of(product % line, reach)) * next;
-            const uint32_t *weight = weights_from(job->weight + product * weights, c, line * line * weights);
+            const uint32_t *weight = weights_from(job->weight + product * weights, c, next_weights);
             float *to = products + product * matrix_size(GROUP);
             for (long n = 0; n < count; n += TILES)
-                multiply(from + n * channels / words, channels / words, weight, inputs, line * line * weights, to + n * GROUP, vectors, pairs);
+                multiply(from + n * channels / words, channels / words, weight, inputs, next_weights, to + n * GROUP, vectors, pairs);
         }
         for (long n = 0, run; n < count; n += run) {
             run = run_of(job, number + n, count - n);
