@@ -20,9 +20,8 @@ import pytest
 import torch
 
 from vsneuralstyle import ArgumentError, DeviceError, MediaError, ModelError, Stylizer, yuv
-from vsneuralstyle import render as rendering
 from vsneuralstyle.cpu import computing_by
-from vsneuralstyle.render import render
+from vsneuralstyle.render import conversion, render
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "render"]
 LOSSLESS_RGB = {"codec": "ffv1", "pix_fmt": "bgr0"}
@@ -311,7 +310,7 @@ def test_strength_0_gives_the_source_back(tmp_path, clip, model_dir, pix_fmt, ta
 
 def test_memory_does_not_grow_with_the_length(tmp_path, clip, model_dir, monkeypatch):
     alive, peak = set(), 0
-    to_rgb = rendering._Converter.to_rgb
+    to_rgb = conversion.Converter.to_rgb
 
     def counted(self, frame, device):
         nonlocal peak
@@ -322,7 +321,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, clip, model_dir, monkeyp
         peak = max(peak, len(alive))
         return tensor
 
-    monkeypatch.setattr(rendering._Converter, "to_rgb", counted)
+    monkeypatch.setattr(conversion.Converter, "to_rgb", counted)
     source = write_clip(tmp_path / "in.mp4", np.concatenate([clip] * 4), audio="aac")
     assert render(source, tmp_path / "out.mp4", style="candy", coherence=0) == 32
     assert peak <= 2

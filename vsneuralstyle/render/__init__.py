@@ -1,0 +1,117 @@
+"""A video file in, the stylized video file out, with its audio, subtitles, chapters and timestamps (PyAV)."""
+
+import collections
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from tqdm import tqdm
+
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.render.conversion import Converter
+from vsneuralstyle.render.sink import add_streams, open_destination, tag
+from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
+from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.teams import AHEAD
+
+
+def render(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    style: str,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    audio: bool = True,
+    codec: str | None = None,
+    crf: float | None = None,
+    pix_fmt: str | None = None,
+    **stylizer_options,
+) -> int:
+    """Stylizes the first video stream of the file source into the file destination; returns the number of frames.
+
+    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and
+    chapters are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video
+    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. Few frames
+    are read before the first of them is written, so memory does not grow with the length.
+
+    The destination appears, complete, at the very end. Until then the file lies beside it under a hidden name ending in
+    `.part` and the suffix, and any exception (KeyboardInterrupt and SystemExit too) removes it.
+
+    Args:
+        source: a video file.
+        destination: the file to write; its suffix chooses the container.
+        style: see `Stylizer`.
+        overwrite: replace an existing destination.
+        progress: show a bar on stderr; None: if stderr is a terminal.
+        audio: False leaves the audio out.
+        codec: an FFmpeg encoder; None: libx264, or libvpx-vp9 where the container can't carry H.264.
+        crf: constant quality on the encoder's own scale; None: 18 for libx264, 24 for libvpx-vp9.
+        pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p if width or height
+            is odd (H.264 has no odd 4:2:0).
+        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and model_dir of
+            `Stylizer`.
+
+    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
+    BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
+
+    Raises:
+        MediaError: the source can't be read or is damaged; the destination can't be written or can't carry a stream.
+        ArgumentError, ModelError, DeviceError: as `Stylizer` does.
+    """
+    source, destination = Path(source).absolute(), Path(destination).absolute()
+    _check_paths(source, destination, overwrite)
+    with open_source(source) as reader, open_destination(destination) as writer:
+        video = video_stream(reader, source)
+        encoder, copies = add_streams(reader, writer, video, destination, audio, (codec, crf, pix_fmt))
+        items = read(reader, video, copies, source)
+        head = list(until_frame(items))
+        if not head or isinstance(head[-1], av.Packet):
+            raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
+        converter = Converter(head[-1], encoder, source)
+        tag(encoder, video, head[-1], converter)
+        stylizer = Stylizer(style, **stylizer_options)
+        hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
+        with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
+            for item in _stylized(itertools.chain(head, items), stylizer, converter):
+                if isinstance(item, av.Packet):
+                    item.stream = copies[item.stream.index]
+                    writer.mux(item)
+                else:
+                    writer.mux(encoder.encode(item))
+                    bar.update()
+            writer.mux(encoder.encode(None))
+    return converter.count
+
+
+def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
+              converter: Converter) -> Iterator[av.VideoFrame | av.Packet]:
+    """Packets as they are and frames stylized; each frame once the next ones are under way, so that there is work while it is
+    encoded and those after them are decoded."""
+    under_way = collections.deque()
+    for item in items:
+        if isinstance(item, av.Packet):
+            yield item
+            continue
+        under_way.append((stylizer.begin(converter.to_rgb(item, stylizer.device)), item))
+        if len(under_way) > AHEAD:
+            yield converter.to_frame(*under_way.popleft())
+    while under_way:
+        yield converter.to_frame(*under_way.popleft())
+
+
+def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
+    if not source.exists():
+        raise MediaError(f"{source}: no such file; expected a video file")
+    if source.is_dir():
+        raise MediaError(f"{source} is a folder; expected a video file")
+    if destination.is_dir():
+        raise MediaError(f"{destination} is a folder; expected the name of the file to write")
+    if destination.exists():
+        if source.samefile(destination):
+            raise MediaError(f"{destination} is the source itself; name another file for the output")
+        if not overwrite:
+            raise MediaError(f"{destination} exists; name another file, or ask for it to be replaced (--overwrite)")
+        if not destination.is_file():
+            raise MediaError(f"{destination} is not a regular file and can't be replaced; name another file")
