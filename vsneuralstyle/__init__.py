@@ -16,6 +16,7 @@ _HOME = {
     "ModelError": "errors",
     "DeviceError": "errors",
     "MediaError": "errors",
+    "ProcessError": "errors",
 }
 __all__ = ["__version__", *_HOME]
 

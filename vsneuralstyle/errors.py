@@ -22,3 +22,7 @@ class DeviceError(NeuralStyleError):
 
 class MediaError(NeuralStyleError):
     """An input that can't be read, or an output that can't be written."""
+
+
+class ProcessError(NeuralStyleError):
+    """This process can't compute any more: it ends, or it is a fork of one that has computed."""

@@ -11,7 +11,6 @@ on a CPU `kernels` does, where it has a library: in one pass over memory, not te
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -24,11 +23,14 @@ from torch import Tensor
 from vsneuralstyle import kernels, yuv
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.kernels import gpu
+from vsneuralstyle.workers import Workers
 
 
 LARGE = 4 << 20
 """Bytes from which on the planes of a picture are copied by the caller and `COPIERS` threads."""
 COPIERS = 3
+_copiers = Workers(COPIERS, "copier")
+"""PyTorch's own threads would go on waiting for work for a while, on the cores that the host computes with."""
 
 
 @dataclass(frozen=True)
@@ -332,20 +334,15 @@ def _copy(targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
             while True:
                 np.copyto(*pairs.popleft())
 
-    helpers = [_copiers().submit(copy) for _ in range(len(pairs) - 1)]
+    helpers = [_copiers.submit(copy) for _ in range(len(pairs) - 1)]
     try:
         copy()
     finally:
         busy = [helper for helper in helpers if not helper.cancel()]
-        wait(busy)  # none writes to the host's memory later
+        for helper in busy:
+            helper.exception()  # waits: none writes to the host's memory later
     for helper in busy:
         helper.result()
-
-
-@cache
-def _copiers() -> ThreadPoolExecutor:
-    """PyTorch's own threads would go on waiting for work for a while, on the cores that the host computes with."""
-    return ThreadPoolExecutor(COPIERS, thread_name_prefix="vsneuralstyle copier")
 
 
 _TORCH_TYPES = {np.dtype(name): getattr(torch, name) for name in ("uint8", "uint16", "float16", "float32", "float64")}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle import kernels, pixels, scenecut, teams, yuv
-from vsneuralstyle.cpu import computing_by, cpuinfo, keep_memory, units
+from vsneuralstyle.cpu import check_fork, computing_by, cpuinfo, give_memory_back, keep_memory, units
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.gpu_net1 import GpuNet1
@@ -22,6 +23,7 @@ from vsneuralstyle.kernels.net1 import FusedNet1, Networks, fastest
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.streams import mark, on, queued, receive, streams
 from vsneuralstyle.weights import Model, load_model
+from vsneuralstyle.workers import Job, Workers
 
 MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one pixel."""
@@ -162,7 +164,7 @@ class Stylizer:
         model_dir: a folder to look for models in first.
 
     Raises:
-        ArgumentError, ModelError, DeviceError: see `vsneuralstyle.errors`.
+        ArgumentError, ModelError, DeviceError, ProcessError: see `vsneuralstyle.errors`.
     """
 
     def __init__(
@@ -182,24 +184,53 @@ class Stylizer:
         self.coherence = coherence
         self.preserve_color = preserve_color
         self.scene_cut = scene_cut
+        check_fork()
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self._streams = streams(self.device)
         # In a thread that ends with it. Hosts make a filter in one thread and stylize in another, and GNU OpenMP counts the
         # workers of both: where they are more than the cores, those that wait for work sleep at once, and it is a
         # third slower.
-        with ThreadPoolExecutor(1) as loader:
+        with Workers(1, "loader") as loader:
             self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
         self._luma_weights = torch.tensor(yuv.luma_weights(), device=self.device).view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
         self.threads = torch.get_num_threads()
-        self._order = ThreadPoolExecutor(1, thread_name_prefix="vsneuralstyle order")
-        self._begun: Future | None = None
+        self._begun: list[Job] = []  # of the teams, and not known to be done; the last one follows all others
+        self._keeps_memory = self.device.type == "cpu"
+        if self._keeps_memory:
+            keep_memory()
+
+    def close(self) -> None:
+        """Ends the use of this: frames that were begun and are not under way yet are cancelled,
+        those that are under way are waited for, and memory goes back to the system.
+
+        A `with` statement closes it too. One that is dropped is closed once no frame of it is
+        under way. Closing it again does nothing.
+        """
+        for job in self._begun:
+            job.cancel()
+        self._settle()
+        self._release()
+
+    def __enter__(self) -> Stylizer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._release()
+
+    def _release(self) -> None:
+        self._state = self._last = self._net1 = self._steps = self.model = None
+        if getattr(self, "_keeps_memory", False):
+            self._keeps_memory = False
+            give_memory_back()
 
     def _load(self, style: str, net: str, model_dir: str | os.PathLike | None) -> tuple[Model, Networks]:
-        if self.device.type == "cpu":
-            keep_memory()
         model = load_model(style, net, model_dir)
         net1 = model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
         return model, fastest(net1)
@@ -245,11 +276,17 @@ class Stylizer:
         """Forgets the clip: the next frame starts a scene."""
         self.state = self._last = None
 
+    def _check_usable(self) -> None:
+        if self._steps is None:
+            raise ArgumentError("this Stylizer is closed; make another one for more frames")
+        check_fork()
+
     def _settle(self) -> None:
         """Waits for all that was begun."""
-        if self._begun is not None:
-            wait([self._begun])
-            self._begun = None
+        for job in self._begun:
+            if not job.cancelled():
+                job.exception()
+        self._begun.clear()
 
     @torch.inference_mode()
     def is_cut(self, previous: Tensor, frame: Tensor) -> bool:
@@ -321,6 +358,7 @@ class Stylizer:
         Raises:
             ArgumentError: as `stylize` does.
         """
+        self._check_usable()
         _check(frame, None, count=1)
         frame = pixels.upload(frame, self.device)
         with queued(self._streams.side, frame):
@@ -358,6 +396,7 @@ class Stylizer:
         Raises:
             ArgumentError: as `advance` does.
         """
+        self._check_usable()
         _check(prepared.frame, self._state)
         before = None if self._state is None else self._state.glimpse
         with on(self._streams.side):
@@ -417,14 +456,18 @@ class Stylizer:
         if not self._in_teams:
             _check(frame, self._state, count=1)
             return self.launch(self.prepare(frame), starts_scene)
+        self._check_usable()
         _check(frame, None, count=1)
+        self._begun = [job for job in self._begun if not job.done()]
+        before = self._begun[-1:]
         prepared = teams.submit(self.threads, self.prepare, frame)
-        self._begun = self._order.submit(self._in_order, prepared, starts_scene)
-        return self._begun
+        self._begun.append(prepared)
+        finished = teams.submit(self.threads, self._finished, prepared, starts_scene, first=True, after=[prepared, *before])
+        self._begun.append(finished)
+        return finished
 
-    def _in_order(self, prepared: Future[Prepared], starts_scene: bool | None) -> tuple[Tensor, bool]:
-        """In the one thread that is there to wait, so that no team does."""
-        return teams.submit(self.threads, self.launch, prepared.result(), starts_scene, first=True).result().result()
+    def _finished(self, prepared: Job, starts_scene: bool | None) -> tuple[Tensor, bool]:
+        return self.launch(prepared.result(), starts_scene).result()
 
     def _prepared(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         if not self._remembers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
@@ -21,16 +21,17 @@ from vsneuralstyle import pixels, teams
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, Begun, Prepared, State, Stylizer, resolve_device, resolve_precision
 from vsneuralstyle.weights import available_styles
+from vsneuralstyle.workers import Workers
 
 
 @functools.cache
-def _worker(device: str) -> ThreadPoolExecutor:
+def _worker(device: str) -> Workers:
     """The one thread that computes on a device, unless two frames are under way at a time (`teams`).
 
     OpenMP gives each thread that computes a team of its own, as many as there are cores: torch called from every
     VapourSynth worker would keep workers x cores threads, and those of two filters would fight over the cores.
     """
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"vsneuralstyle {device}")
+    return Workers(1, device)
 
 
 def versions() -> dict[str, str]:

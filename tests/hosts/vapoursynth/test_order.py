@@ -194,3 +194,19 @@ sys.exit(3)
 def test_exit_with_frames_in_flight(clip, model_dir, write_script, run):
     exited = run(sys.executable, write_script(EXIT, clip, "exit.py"), model_dir)
     assert exited.returncode == 3, exited.stderr
+
+
+OWN_ERROR = """
+import sys
+flowing = core.std.Loop(source, 20)
+clip = core.vsneuralstyle.Stylize(flowing, style="candy", model_dir=sys.argv[1], device="cpu")
+pending = [clip.get_frame_async(n) for n in range(len(clip))]
+raise RuntimeError("the script's own error")
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_script_that_fails_with_frames_in_flight_shows_its_own_error_alone(threads, clip, model_dir, write_script, run):
+    exited = run(sys.executable, write_script(OWN_ERROR, clip, "own_error.py"), model_dir, env={"OMP_NUM_THREADS": threads})
+    assert exited.returncode == 1
+    assert exited.stderr.count("Traceback") == 1 and "RuntimeError: the script's own error" in exited.stderr, exited.stderr
