@@ -22,7 +22,7 @@ def python(run):
 
     def python(script: str, height: int = 96, width: int = 160, env: dict | None = None):
         head = f"import torch\nfrom vsneuralstyle import Stylizer\nframes = [torch.rand(1, 3, {height}, {width}) for _ in range(6)]\n"
-        return run(sys.executable, "-c", head + script, timeout=PATIENCE, env=env or TWO_THREADS)
+        return run(sys.executable, "-P", "-c", head + script, timeout=PATIENCE, env=env or TWO_THREADS)
 
     return python
 
@@ -138,7 +138,7 @@ def long_clip(tmp_path_factory) -> Path:
 
 def test_render_ends_by_a_signal_at_any_moment_and_leaves_nothing_half_written(long_clip, tmp_path):
     script = Path(__file__).with_name("signals_at_random.py")
-    command = [sys.executable, str(script), str(long_clip), str(tmp_path), os.environ.get("NEURALSTYLE_TEST_SIGNALS", "30")]
+    command = [sys.executable, "-P", str(script), str(long_clip), str(tmp_path), os.environ.get("NEURALSTYLE_TEST_SIGNALS", "30")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env={**os.environ, **TWO_THREADS})
     results = json.loads(done.stdout)
     left_running = [result for result in results if result[2] is None]

@@ -23,7 +23,7 @@ def python():
 
     def run(script: str) -> tuple[int, str, str]:
         script = "import time\nfrom vsneuralstyle.workers import Workers\n" + script
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
         return done.returncode, done.stdout, done.stderr
 
     return run

@@ -47,3 +47,53 @@ def test_scripts_and_commands(folder, model_dir, run):
             assert len(file.streams.audio) == audio, name
             decoded = [(frame.width, frame.height) for frame in file.decode(video=0)]
         assert decoded == [size] * FRAMES, name
+
+
+def test_figures_of_a_states_memory():
+    """The page's bytes a pixel, and what it makes of them for two sizes."""
+    import torch
+
+    from vsneuralstyle import Stylizer
+
+    text = " ".join(PAGE.read_text().split())
+    bytes_float32, *bfloat16 = map(float, re.search(r"(\d+) bytes a pixel in float32, and (\d+) to (\d+) in bfloat16", text).groups())
+    sizes = re.search(r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) or (\d+) of them", text).groups()
+    for precision, (low, high) in {"float32": (bytes_float32 - 1, bytes_float32), "bfloat16": bfloat16}.items():
+        with Stylizer("candy", device="cpu", precision=precision) as stylizer:
+            stylizer.stylize(torch.rand(2, 3, 360, 640))
+            a_pixel = stylizer.state.nbytes / (360 * 640)
+        assert low < a_pixel <= high, precision
+        if precision == "float32":
+            mebibytes = [a_pixel * pixels / 2**20 for pixels in (640 * 360, 1920 * 1080)]
+            assert [round(mebibytes[0]), round(mebibytes[1]), int(512 / mebibytes[0]), int(512 / mebibytes[1])] == list(map(int, sizes))
+
+
+MEMORY = """
+import gc
+import vapoursynth as vs
+from vapoursynth import core
+import vsneuralstyle.stylizer
+def used():
+    return next(int(line.split()[1]) // 1000 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+imported = used()
+halves = [core.std.BlankClip(width=320, height=360, format=vs.YUV420P8, length=40, color=color) for color in ([100, 90, 80], [10, 190, 180])]
+clip = core.vsneuralstyle.Stylize(core.std.StackHorizontal(halves), device="cpu", precision="float32", checkpoint_mb=0)
+for frame in clip.frames():
+    frame.close()
+playing = used()
+del clip, frame
+gc.collect()
+print(playing - imported, used() - imported)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_figure_of_the_memory_of_a_process(run):
+    import sys
+
+    page = float(re.search(r"(\d+) MB at 640x360 in float32, beside", PAGE.read_text())[1])
+    measured = run(sys.executable, "-P", "-c", MEMORY, env={"OMP_NUM_THREADS": "2"})
+    assert measured.returncode == 0, measured.stderr
+    playing, after = map(float, measured.stdout.split())
+    assert 0.6 * page < playing < 1.4 * page
+    assert after < 0.6 * playing
