@@ -315,6 +315,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             for pad, direction in ((sink, kind.QUERY_DOWNSTREAM), (src, kind.QUERY_UPSTREAM)):
                 _add_query_probe(pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query))
             _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
+        # Older bindings keep a reference to the wrapper that C's making of the element left behind, for the
+        # first who looks the element up. Where nobody ever does, it would never be freed.
+        sink.get_parent_element()
 
     # ---- properties -------------------------------------------------------------------------------------------------
 
