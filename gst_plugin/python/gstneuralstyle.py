@@ -48,9 +48,9 @@ CAPS = Gst.Caps.from_string("; ".join(
     [_raw_video(f"video/x-raw({cuda.FEATURE})", cuda.FORMATS)] * cuda.available() + [_raw_video("video/x-raw", FORMATS)]
 ))
 
-# A frame that comes this much later than its predecessor's end is another place in the stream, not the
-# next moment of the same shot, unless the stream's frames are that far apart. Below it (frames dropped
-# upstream, a variable frame rate) the flow network still finds the motion.
+# A frame that comes this much later than its predecessor's end is another place in the stream, not
+# the next moment of the same shot, unless the stream's frames are that far apart. Below it (frames
+# dropped upstream, a variable frame rate) the flow network still finds the motion.
 MAX_GAP = Gst.SECOND
 
 FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS  # GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
@@ -184,7 +184,7 @@ def _answer_position(query: int, position: int):
 
 
 def _release_memory():
-    """Give back to the system what the networks used. Their memory isn't the application's to keep."""
+    """Give back to the system what the networks used: an application may go on without them."""
     from vsneuralstyle import cpu
 
     if hasattr(cpu, "release_memory"):
@@ -192,12 +192,12 @@ def _release_memory():
 
 
 def _float(element: Gst.Element):
-    """Give an element that C made the floating reference that its maker expects, as newer PyGObject does.
+    """Give an element that C made the floating reference that its maker expects.
 
-    An older one sinks the only reference there is into its wrapper. GStreamer then prints a critical
-    message, and who drops the element without having put it anywhere takes the wrapper's reference.
-    What is made from Python and never put anywhere keeps the floating one and so is never freed, there
-    as here.
+    Newer PyGObject does. An older one sinks the only reference there is into its wrapper. GStreamer
+    then prints a critical message, and who drops the element without having put it anywhere takes
+    the wrapper's reference. What is made from Python and never put anywhere keeps the floating one,
+    and so is never freed.
     """
     if not element.is_floating():
         _gobject.g_object_ref(hash(element))
@@ -305,7 +305,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
         self._interval = FrameInterval()
-        self._position = None  # where the last frame ends, where it was held; else the base class knows
+        self._position = None  # where the last frame ends, if held; else the base class knows
         element = weakref.ref(self)  # the pads are the element's own: with a strong reference, none would ever go
         kind, sink, src = Gst.PadProbeType, self.get_static_pad("sink"), self.get_static_pad("src")
         sink.add_probe(kind.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
@@ -315,8 +315,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             for pad, direction in ((sink, kind.QUERY_DOWNSTREAM), (src, kind.QUERY_UPSTREAM)):
                 _add_query_probe(pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query))
             _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
-        # Older bindings keep a reference to the wrapper that C's making of the element left behind, for the
-        # first who looks the element up. Where nobody ever does, it would never be freed.
+        # Where C makes the element, older bindings keep a reference to its wrapper for the first
+        # who looks the element up. Where nobody ever does, it would never be freed.
         sink.get_parent_element()
 
     # ---- properties -------------------------------------------------------------------------------------------------
@@ -362,7 +362,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if self._layout is None or layout.key != self._layout.key:
             self._reset(f"caps: {incaps.to_string()}")
         self._layout = layout
-        if self._interval.set_nominal(Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0):
+        nominal = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
+        if self._interval.set_nominal(nominal):
             self.post_message(Gst.Message.new_latency(self))
         return True
 
@@ -372,14 +373,15 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._held.clear()
         elif Gst.EventType.get_flags(event.type) & Gst.EventTypeFlags.SERIALIZED:
             self._push_held()
-        if event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP, Gst.EventType.SEGMENT):
+        begins = event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP)
+        if begins or event.type == Gst.EventType.SEGMENT:
             self._position = None
             self._interval.pause()
-        if event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP):
+        if event.type == Gst.EventType.STREAM_START:
+            self._interval.restart()
+        if begins:
             self._waiting = False
             self._reset(event.type.value_nick)
-            if event.type == Gst.EventType.STREAM_START:
-                self._interval.restart()
         elif event.type == Gst.EventType.EOS:
             self._count_dropped()
         elif event.type == Gst.EventType.SEGMENT:
@@ -443,8 +445,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     def do_transform_meta(self, out_buffer, meta, in_buffer):
         """Whether a meta goes on with its frame: all do, since size and format stay.
 
-        The base class has left out those about the memory, and copies the others: regions of interest,
-        crops, bars, captions, timecodes.
+        The base class has left out those about the memory, and copies the others: regions of
+        interest, crops, bars, captions, timecodes.
         """
         return True
 
@@ -556,7 +558,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if buffer.pts == Gst.CLOCK_TIME_NONE:
             return None
         known = buffer.duration != Gst.CLOCK_TIME_NONE
-        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval.expected)
+        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval.nominal)
 
     def _discontinuity(self, buffer) -> str:
         """Why a frame isn't the next moment of the same shot, or "" where it is."""
@@ -571,8 +573,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if begins < began or begins > ended + max(MAX_GAP, STALL * self._interval.expected):
             return f"timestamps jump to {buffer.pts}"
         # Where frames are missing, that is what the flag tells of (a leaky queue, QoS upstream): motion. Where none
-        # is, another stream begins.
-        missing = ended > began and begins - ended >= (ended - began) / 2
+        # is, another stream begins. Where nothing says how long a frame is, some may be missing: a
+        # live source without a rate would begin afresh with each frame that a leaky queue lets by.
+        missing = ended == began or begins - ended >= (ended - began) / 2
         return "discont" if discont and not missing else ""
 
     def _reset(self, why: str):

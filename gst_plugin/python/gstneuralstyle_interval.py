@@ -1,4 +1,4 @@
-"""How far apart a stream's frames are: by its caps, and by its timestamps. Times are integers in ns.
+"""How far apart a stream's frames are: by its caps, and by its timestamps. All times are in ns.
 
 This imports nothing but what Python has, as the element does while GStreamer scans for plugins.
 """
@@ -6,17 +6,18 @@ This imports nothing but what Python has, as the element does while GStreamer sc
 import statistics
 from collections import deque
 
-FIRST_GUESS = 100_000_000  # what a live sink waits for while nothing is known: few cameras are slower
+FIRST_GUESS = 100_000_000  # what is told while nothing is known: few cameras are slower
 RECENT = 16  # frames whose distances are looked at
 STALL = 4  # a distance of more than so many usual ones is a pause or a jump, and no rate
-TOLERANCE = 1.1  # timestamps jitter, and each change of the latency moves what a sink shows
+GROWTH, SHRINKAGE = 1.1, 2  # timestamps jitter, and each change moves what a sink shows
 
 
 class FrameInterval:
     """The time from a frame to the next, and what a latency query is told of it.
 
-    told: in ns, never 0. It grows with what is expected. It shrinks once, when enough frames have been
-    seen.
+    told: never 0. It is what the caps say: longer distances are frames dropped before these, for
+    which no sink need wait. Where the caps say nothing, it follows what the timestamps say, up by
+    more than GROWTH, and down by more than SHRINKAGE.
     """
 
     def __init__(self):
@@ -26,10 +27,10 @@ class FrameInterval:
     def restart(self):
         """Another stream begins, whose timestamps say nothing about those before."""
         self.pause()
-        self._recent, self._settled = deque(maxlen=RECENT), False
+        self._recent = deque(maxlen=RECENT)
 
     def pause(self):
-        """The next frame's distance from the one before is none: a seek, or a gap that was told of."""
+        """The next frame's distance from the one before says nothing: a seek, or a GAP event."""
         self._before = None
 
     def set_nominal(self, nominal: int) -> bool:
@@ -47,22 +48,24 @@ class FrameInterval:
         if before is None or before == timestamp:
             return False
         self._recent.append(abs(timestamp - before))  # played backwards, they fall
-        settles, self._settled = not self._settled, len(self._recent) == RECENT
-        interval = self.expected or self.told
-        grows = interval > TOLERANCE * self.told
-        if grows or (settles and self._settled and interval < self.told / TOLERANCE):
+        interval = self.expected
+        if self.nominal or not interval:
+            return False
+        grows = interval > GROWTH * self.told
+        shrinks = interval * SHRINKAGE < self.told and len(self._recent) == RECENT
+        if grows or shrinks:
             self.told = interval
-            return True
-        return False
+        return grows or shrinks
 
     @property
     def expected(self) -> int:
-        """In ns; 0 where neither the caps nor the timestamps say.
+        """0 where neither the caps nor the timestamps say.
 
-        The longest of the recent distances that is no stall, since who waits for the next frame may have
-        to wait for that; and no less than what the caps say.
+        Else what three quarters of the recent distances don't exceed, stalls left out: of an uneven
+        rate the long ones, and no single one. And no less than what the caps say.
         """
         if len(self._recent) < 2:  # one alone may be a stall
             return self.nominal
         longest = STALL * statistics.median_low(self._recent)
-        return max(self.nominal, max(distance for distance in self._recent if distance <= longest))
+        steady = sorted(distance for distance in self._recent if distance <= longest)
+        return max(self.nominal, steady[3 * len(steady) // 4])

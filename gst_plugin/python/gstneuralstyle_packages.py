@@ -2,12 +2,12 @@
 
 GStreamer runs the Python that its loader was built for, whatever `python3` is on PATH. It enters a
 virtual environment only where its ``bin`` comes first there. But where this file was installed into
-one, as ``lib/gstreamer-1.0/python/gstneuralstyle_packages.py``, that environment's packages are near
-it: GST_PLUGIN_PATH is enough.
+one, as ``lib/gstreamer-1.0/python/gstneuralstyle_packages.py``, that environment's packages are
+near it: GST_PLUGIN_PATH is enough.
 
-A process has one version of each package, though, and the process is the application's. So the folder
-goes behind all that the application imports from. It stays there, since PyTorch imports much of what it
-needs later. What is found before it must satisfy what the element's packages require.
+A process has one version of each package, though, and the process is the application's. So the
+folder goes behind all that the application imports from. It stays there, since PyTorch imports much
+of what it needs later. What is found before it must satisfy what the element's packages require.
 
 This imports nothing but what Python has, as the element does while GStreamer scans for plugins.
 """
@@ -67,14 +67,14 @@ def _add(own: Path):
         sys.path.remove(str(own))
     raise ImportError(
         "neuralstyle can't start in this application, whose packages come before the element's: "
-        f"{'; '.join(clashes)}. Install versions that satisfy both in the application's environment, "
-        "or vsneuralstyle itself, or run the pipeline in a process of its own.")
+        f"{'; '.join(clashes)}. Install versions that satisfy both in the application's "
+        "environment, or vsneuralstyle itself, or run the pipeline in a process of its own.")
 
 
 def _positions() -> Iterator[int]:
     """Where on sys.path the element's packages may stand.
 
-    Last; or before the machine's, as in any virtual environment, and behind what the application brought.
+    Last; or before the machine's, as in any virtual environment, and behind the application's.
     """
     yield len(sys.path)
     prefixes = [sys.base_prefix, sys.base_exec_prefix]
@@ -108,8 +108,8 @@ def _clashes(own: Path) -> Iterator[str]:
 def _found(name: str) -> tuple[metadata.Distribution | None, Path | None, bool]:
     """The distribution that an import would give, a file of it, and whether it is imported already.
 
-    None where there is none, or it doesn't say its version: then the import itself tells. A module is
-    taken to have its distribution's name, as those in IMPORTED have.
+    None where there is none, or it doesn't say its version: then the import itself tells. A module
+    is taken to have its distribution's name, as those in IMPORTED have.
     """
     module = name.replace("-", "_")
     spec = None

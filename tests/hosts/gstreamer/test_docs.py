@@ -53,7 +53,7 @@ def folder(run, environment, tmp_path_factory):
     made = run(
         "gst-launch-1.0", *f"{picture} ! {encoded}in.mp4 audiotestsrc num-buffers=12 ! avenc_aac ! mux.".split(),
         *f"{picture} ! {encoded.replace('=mux', '=second')}clips/b.mp4".split(),
-        *f"{picture} ! {encoded.replace('=mux', '=third').replace('mp4mux', 'matroskamux')}opus.mkv".split(),
+        *f"{picture} ! x264enc ! matroskamux name=third ! filesink location=opus.mkv".split(),
         *"audiotestsrc num-buffers=12 ! opusenc ! third.".split(),
         *f"{picture},format=RGBA ! pngenc ! multifilesink location=frames/%04d.png".split(),
         cwd=folder, env=environment)
@@ -129,9 +129,10 @@ def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
     av = pytest.importorskip("av")
     for name in ("frames", "styled"):
         (tmp_path / name).mkdir()
-    made = run("gst-launch-1.0", *("videotestsrc num-buffers=2 pattern=ball foreground-color=0x80ff8040 ! "
-               "video/x-raw,width=64,height=48,format=RGBA ! videoconvert ! video/x-raw,format={} ! pngenc ! "
-               "multifilesink location=frames/%04d.png").format(form).split(), cwd=tmp_path, env=environment)
+    source = ("videotestsrc num-buffers=2 pattern=ball foreground-color=0x80ff8040 "
+              "! video/x-raw,width=64,height=48,format=RGBA ! videoconvert")
+    file = f"video/x-raw,format={form} ! pngenc ! multifilesink location=frames/%04d.png"
+    made = run("gst-launch-1.0", *f"{source} ! {file}".split(), cwd=tmp_path, env=environment)
     assert made.returncode == 0, made.stderr
     done = run("bash", "-ec", the_block("pngenc"), cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
@@ -141,7 +142,8 @@ def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
             pictures.append(next(container.decode(video=0)))
     source, stylized = (picture.to_ndarray(format="rgba") for picture in pictures)
     assert (stylized[..., 0] != stylized[..., 1]).any()
-    assert (stylized[..., 3] == source[..., 3]).all() and len(set(source[..., 3].flat)) == 1 + (form == "RGBA")
+    assert (stylized[..., 3] == source[..., 3]).all()
+    assert (source[..., 3] != 255).any() == (form == "RGBA")
 
 
 def test_the_packages_are_those_that_setup_installs():
@@ -150,8 +152,8 @@ def test_the_packages_are_those_that_setup_installs():
     words = re.sub(r"#.*", "", listed).split()
     expand = ["bash", "-c", "printf '%s\n' " + " ".join(words)]  # {base,good}
     installed = subprocess.run(expand, capture_output=True, text=True, check=True).stdout.split()
-    told = re.search(r"apt-get install (.*?)\n\n", DOCS.read_text(), re.S)[1].replace("\\\n", " ").split()
-    assert sorted(told) == sorted(installed)
+    told = re.search(r"apt-get install (.*?)\n\n", DOCS.read_text(), re.S)[1]
+    assert sorted(told.replace("\\\n", " ").split()) == sorted(installed)
 
 
 SERVER = """

@@ -162,12 +162,13 @@ def test_python_without_torch(launch, tmp_path):
 
 
 def test_a_frame_that_fails_half_way(launch, tmp_path):
-    """Three frames, then one that is smaller than its caps say: an error, and none of it comes out."""
+    """Three frames, then one smaller than its caps say: an error, and none of it comes out."""
     for n, size in enumerate((64, 64, 64, 48, 64)):
         (tmp_path / f"{n}.rgb").write_bytes(bytes(64 * size * 3))
     caps = "video/x-raw,format=RGB,width=64,height=64,framerate=25/1"
-    done = launch(f'multifilesrc location={tmp_path}/%d.rgb stop-index=4 caps="{caps}" ! {ELEMENT} ! '
-                  f"filesink location={tmp_path}/out buffer-mode=unbuffered")
+    source = f'multifilesrc location={tmp_path}/%d.rgb stop-index=4 caps="{caps}"'
+    sink = f"filesink location={tmp_path}/out buffer-mode=unbuffered"
+    done = launch(f"{source} ! {ELEMENT} ! {sink}")
     assert done.returncode > 0, done.stdout
     said = re.search(r"^ERROR: from element \S*GstNeuralStyle:style: (.*)", done.stderr, re.M)
     assert said and f"{64 * 48 * 3} bytes" in said[1] and "64x64" in said[1], done.stderr
@@ -176,7 +177,8 @@ def test_a_frame_that_fails_half_way(launch, tmp_path):
 
 def test_each_fresh_start_is_logged(launch, tmp_path):
     source = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=64,height=48 ! c."
-    done = launch(f"concat name=c ! {ELEMENT} ! fakesink {source} {source}", GST_DEBUG="neuralstyle:5")
+    done = launch(f"concat name=c ! {ELEMENT} ! fakesink {source} {source}",
+                  GST_DEBUG="neuralstyle:5")
     assert done.returncode == 0, done.stderr
     assert re.search(r"DEBUG +neuralstyle .*<style> reset: stream-start", done.stderr), done.stderr
 
@@ -193,8 +195,8 @@ def test_sizes_that_the_networks_do_not_take(launch, run, environment, tmp_path)
 
 
 def test_nothing_critical_is_said(launch):
-    done = launch(f"videotestsrc num-buffers=2 ! video/x-raw,width=64,height=48 ! {ELEMENT} ! fakesink",
-                  G_DEBUG="fatal-criticals")
+    source = "videotestsrc num-buffers=2 ! video/x-raw,width=64,height=48"
+    done = launch(f"{source} ! {ELEMENT} ! fakesink", G_DEBUG="fatal-criticals")
     assert done.returncode == 0 and "CRITICAL" not in done.stderr, done.stderr
 
 
@@ -221,16 +223,15 @@ def test_elements_are_freed(Gst, put):
 
 def test_an_element_that_c_makes_is_floating(Gst):
     """Who made it and drops it, whether it was put anywhere or not, drops it for good."""
-    library = ctypes.CDLL("libgstreamer-1.0.so.0")
-    library.gst_element_factory_make.restype = ctypes.c_void_p
-    for function in ("gst_element_factory_make", "gst_object_ref_sink", "gst_object_unref"):
-        getattr(library, function).argtypes = [ctypes.c_void_p] + [ctypes.c_void_p] * function.endswith("make")
-    name = ctypes.create_string_buffer(b"neuralstyle")
+    library, pointer = ctypes.CDLL("libgstreamer-1.0.so.0"), ctypes.c_void_p
+    library.gst_element_factory_make.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+    library.gst_element_factory_make.restype = pointer
+    library.gst_object_ref_sink.argtypes = library.gst_object_unref.argtypes = (pointer,)
     kind = type(Gst.ElementFactory.make("neuralstyle"))
     gc.collect()
     before = sum(type(one) is kind for one in gc.get_objects())
     for sink in (False, True) * 50:
-        element = library.gst_element_factory_make(ctypes.addressof(name), None)
+        element = library.gst_element_factory_make(b"neuralstyle", None)
         if sink:
             library.gst_object_ref_sink(element)
         library.gst_object_unref(element)

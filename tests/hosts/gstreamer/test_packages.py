@@ -1,4 +1,7 @@
-"""An application that has packages of its own, and finds the element by GST_PLUGIN_PATH: whose packages are imported."""
+"""An application that has packages of its own, and finds the element by GST_PLUGIN_PATH.
+
+Whose packages are imported, and what is said where they don't go together.
+"""
 
 import importlib
 import json
@@ -9,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-# Arguments: what the application imports first. Runs the element; tells of the error, of sys.path, and of modules.
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+# Arguments: what the application imports first. Runs the element; tells of the error, of sys.path,
+# and of where modules come from.
 APPLICATION = """
 import importlib, json, sys
 import gi
@@ -18,10 +23,11 @@ from gi.repository import Gst
 Gst.init([])
 for name in sys.argv[1:]:
     importlib.import_module(name)
-pipeline = Gst.parse_launch("videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=64,height=48 ! "
-                            "neuralstyle device=cpu lookahead=1 ! fakesink")
+pipeline = Gst.parse_launch("videotestsrc num-buffers=3 ! video/x-raw,width=64,height=48 "
+                            "! neuralstyle device=cpu lookahead=1 ! fakesink")
 pipeline.set_state(Gst.State.PLAYING)
-message = pipeline.get_bus().timed_pop_filtered(100 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+ends = Gst.MessageType.EOS | Gst.MessageType.ERROR
+message = pipeline.get_bus().timed_pop_filtered(100 * Gst.SECOND, ends)
 pipeline.set_state(Gst.State.NULL)
 error = message.parse_error()[0].message if message.type == Gst.MessageType.ERROR else None
 files = {name: module.__file__ for name, module in sys.modules.items()
@@ -36,8 +42,8 @@ def own(plugin_path):
     if Path(sys.prefix) not in plugin_path.parents:
         pytest.skip(f"the wheel is not installed in {sys.prefix}")
     if sys.prefix == sys.base_prefix:
-        pytest.skip("the wheel is installed in no virtual environment: its packages are the machine's")
-    return plugin_path.parents[1] / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+        pytest.skip("the wheel is in no virtual environment: its packages are the machine's")
+    return plugin_path.parents[1] / "lib" / PYTHON / "site-packages"
 
 
 @pytest.fixture
@@ -46,8 +52,10 @@ def play_in(run, environment, tmp_path, own):
     python = Path(sys.executable).resolve()
 
     def play(*imported, **more):
-        plain = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "", "PYTHONUSERBASE": str(tmp_path / "nobody")}
-        done = run(python, "-c", APPLICATION, *imported, cwd=tmp_path, env={**environment, **plain, **more})
+        nobody = str(tmp_path / "nobody")
+        plain = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "", "PYTHONUSERBASE": nobody}
+        done = run(python, "-c", APPLICATION, *imported, cwd=tmp_path,
+                   env={**environment, **plain, **more})
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -56,19 +64,20 @@ def play_in(run, environment, tmp_path, own):
 
 @pytest.fixture
 def typing_extensions(own):
-    """Puts a copy of typing_extensions that says to be of another version into a folder; returns its file."""
+    """Puts a copy of typing_extensions into a folder, with another version; returns its file."""
 
     def put(folder, version):
         information = folder / f"typing_extensions-{version}.dist-info"
         information.mkdir(parents=True)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: typing_extensions\nVersion: {version}\n")
+        (information / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: typing_extensions\nVersion: {version}\n")
         return Path(shutil.copy(own / "typing_extensions.py", folder))
 
     return put
 
 
 @pytest.mark.parametrize("imported", [[], ["typing_extensions"]])
-def test_what_the_application_has_stays_its_own(play_in, own, typing_extensions, tmp_path, imported):
+def test_what_the_application_has_stays(play_in, own, typing_extensions, tmp_path, imported):
     file = typing_extensions(tmp_path / "application", "4.999")
     done = play_in(*imported, PYTHONPATH=str(file.parent))
     assert done["error"] is None
@@ -81,7 +90,8 @@ def test_what_the_application_has_stays_its_own(play_in, own, typing_extensions,
 def test_what_does_not_satisfy_is_named(play_in, own, typing_extensions, tmp_path, imported):
     file = typing_extensions(tmp_path / "application", "4.8.0")
     done = play_in(*imported, PYTHONPATH=str(file.parent))
-    for part in (f"typing-extensions 4.8.0 ({file})", "imported already" if imported else "found first",
+    how = "imported already" if imported else "found first"
+    for part in (f"typing-extensions 4.8.0 ({file})", how,
                  f"torch {metadata.version('torch')} requires typing-extensions>=4.", str(own),
                  f"own is {metadata.version('typing_extensions')}", "Install"):
         assert part in done["error"], done["error"]
@@ -89,10 +99,9 @@ def test_what_does_not_satisfy_is_named(play_in, own, typing_extensions, tmp_pat
     assert "torch" not in done["files"] and "numpy" not in done["files"]
 
 
-def test_what_the_machine_has_steps_back_if_it_is_too_old(play_in, own, typing_extensions, tmp_path):
-    """As in the virtual environment itself."""
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folder = tmp_path / "user" / "lib" / python / "site-packages"
+def test_what_the_machine_has_steps_back(play_in, own, typing_extensions, tmp_path):
+    """If it is too old; as in the virtual environment itself."""
+    folder = tmp_path / "user" / "lib" / PYTHON / "site-packages"
     typing_extensions(folder, "4.8.0")
     done = play_in(PYTHONUSERBASE=str(tmp_path / "user"))
     assert done["error"] is None
@@ -102,10 +111,11 @@ def test_what_the_machine_has_steps_back_if_it_is_too_old(play_in, own, typing_e
 
 
 def test_what_the_element_imports_is_what_is_compared(play_in, own, plugin_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path, str(plugin_path / "python")])
+    monkeypatch.syspath_prepend(plugin_path / "python")
     compared = importlib.import_module("gstneuralstyle_packages").IMPORTED
     files = play_in()["files"]
     imported = {name for name, file in files.items() if own in Path(file).parents}
     assert "torch" in imported
-    of_torch, in_any_version = {"torchgen", "functorch"}, {"tqdm", "packaging"}
-    assert imported - of_torch - in_any_version - {"vsneuralstyle"} <= {name.replace("-", "_") for name in compared}
+    others = {"vsneuralstyle", "torchgen", "functorch"}  # the core itself, and parts of torch
+    any_version = {"tqdm", "packaging"}
+    assert imported - others - any_version <= {name.replace("-", "_") for name in compared}
