@@ -8,9 +8,7 @@ as a plugin without features, and the user would see "no element neuralstyle" in
 import contextlib
 import ctypes
 import functools
-import importlib.util
 import itertools
-import sys
 import time
 import traceback
 import weakref
@@ -23,7 +21,9 @@ gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
 
-import gstneuralstyle_cuda as cuda  # noqa: E402  (it lies beside this file)
+import gstneuralstyle_cuda as cuda  # noqa: E402  (these lie beside this file)
+from gstneuralstyle_interval import STALL, FrameInterval  # noqa: E402
+from gstneuralstyle_packages import import_core  # noqa: E402
 
 Gst.init_python()
 
@@ -35,9 +35,12 @@ FORMATS = (
 )
 
 
+LEAST = 16  # pixels of width and height, which the networks need
+
+
 def _raw_video(name: str, formats: tuple[str, ...]) -> str:
-    return (f"{name}, format=(string){{ {', '.join(formats)} }}, width=(int)[ 1, max ], height=(int)[ 1, max ], "
-            "framerate=(fraction)[ 0, max ]")
+    return (f"{name}, format=(string){{ {', '.join(formats)} }}, width=(int)[ {LEAST}, max ], "
+            f"height=(int)[ {LEAST}, max ], framerate=(fraction)[ 0, max ]")
 
 
 # Frames that are on the GPU stay there, where that works. What comes in as one kind of memory goes out as the same.
@@ -45,8 +48,9 @@ CAPS = Gst.Caps.from_string("; ".join(
     [_raw_video(f"video/x-raw({cuda.FEATURE})", cuda.FORMATS)] * cuda.available() + [_raw_video("video/x-raw", FORMATS)]
 ))
 
-# A frame that comes this much later than its predecessor's end is another place in the stream, not the next moment of
-# the same shot. Below it (frames dropped upstream, a variable frame rate) the flow network still finds the motion.
+# A frame that comes this much later than its predecessor's end is another place in the stream, not
+# the next moment of the same shot, unless the stream's frames are that far apart. Below it (frames
+# dropped upstream, a variable frame rate) the flow network still finds the motion.
 MAX_GAP = Gst.SECOND
 
 FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS  # GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
@@ -151,7 +155,13 @@ _gst = cuda.load("libgstreamer-1.0.so.0", {
     "gst_structure_get_name": (ctypes.c_char_p, ctypes.c_void_p),
     "gst_query_parse_latency": (None, *[ctypes.c_void_p] * 4),
     "gst_query_set_latency": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64),
+    "gst_query_parse_position": (None, *[ctypes.c_void_p] * 3),
+    "gst_query_set_position": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64),
     "gst_pad_add_probe": (ctypes.c_ulong, ctypes.c_void_p, ctypes.c_uint, *[ctypes.c_void_p] * 3),
+})
+_gobject = cuda.load("libgobject-2.0.so.0", {
+    "g_object_ref": (ctypes.c_void_p, ctypes.c_void_p),
+    "g_object_force_floating": (None, ctypes.c_void_p),
 })
 _add_query_probe = _probe_of_queries()
 
@@ -160,33 +170,38 @@ def _lengthen_latency(query: int, added: int):
     """Add ns to the answer of a latency query, by its address."""
     live, least, most = ctypes.c_int(), ctypes.c_uint64(), ctypes.c_uint64()
     _gst.gst_query_parse_latency(query, *map(ctypes.byref, (live, least, most)))
+    added = min(added, 2**62)  # a frame rate may be as low as one in 68 years
     unlimited = most.value == Gst.CLOCK_TIME_NONE
     _gst.gst_query_set_latency(query, live, least.value + added, most if unlimited else most.value + added)
 
 
-def _import_core():
-    """Import what the element runs on: (numpy, vsneuralstyle.pixels, Stylizer).
+def _answer_position(query: int, position: int):
+    """Answer a position query by its address, where it asks for a time: a stream time in ns."""
+    kind = ctypes.c_int()
+    _gst.gst_query_parse_position(query, ctypes.byref(kind), None)
+    if kind.value == Gst.Format.TIME:
+        _gst.gst_query_set_position(query, kind, position)
 
-    GStreamer runs the Python that its loader was built for, whatever `python3` is on PATH, and enters a virtual
-    environment only where its ``bin`` comes first there. But where this file was installed into one, as
-    ``lib/gstreamer-1.0/python/gstneuralstyle.py``, that environment's packages are near it: GST_PLUGIN_PATH is enough.
+
+def _release_memory():
+    """Give back to the system what the networks used: an application may go on without them."""
+    from vsneuralstyle import cpu
+
+    if hasattr(cpu, "release_memory"):
+        cpu.release_memory()
+
+
+def _float(element: Gst.Element):
+    """Give an element that C made the floating reference that its maker expects.
+
+    Newer PyGObject does. An older one sinks the only reference there is into its wrapper. GStreamer
+    then prints a critical message, and who drops the element without having put it anywhere takes
+    the wrapper's reference. What is made from Python and never put anywhere keeps the floating one,
+    and so is never freed.
     """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    packages = Path(__file__).resolve().parents[2] / f"python{version}" / "site-packages"
-    if importlib.util.find_spec("vsneuralstyle") is None and packages.is_dir():
-        sys.path.insert(0, str(packages))
-    try:
-        from vsneuralstyle import pixels
-        from vsneuralstyle.stylizer import Stylizer
-        import numpy
-    except (ImportError, OSError) as error:
-        raise ImportError(
-            f"GStreamer runs Python {version} (prefix {sys.prefix}), and neuralstyle can't start there: {error}. "
-            f"Install vsneuralstyle and PyTorch for this Python, in a virtual environment made by "
-            f"`/usr/bin/python3 -m venv --system-site-packages`, and set GST_PLUGIN_PATH to its lib/gstreamer-1.0 "
-            f"(or put its bin first in PATH)."
-        ) from error
-    return numpy, pixels, Stylizer
+    if not element.is_floating():
+        _gobject.g_object_ref(hash(element))
+        _gobject.g_object_force_floating(hash(element))
 
 
 class _Layout:
@@ -272,7 +287,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     __gproperties__ = SETTINGS | STATS
 
     def __init__(self):
+        made_in_c = hash(self) != 0  # the object's address; from Python, there is no object yet
         super().__init__()
+        if made_in_c:
+            _float(self)
         # GstVideoFilter switches QoS on: where a sink is synchronized and the networks are slower than the clip, most
         # frames are dropped before `transform` sees them, and each jump costs coherence. Whoever wants that sets qos.
         self.set_qos_enabled(False)
@@ -286,16 +304,20 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._afresh = True  # whether the next frame comes after none
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
-        self._interval = 0  # ns a frame by the caps; 0: not known
+        self._interval = FrameInterval()
+        self._position = None  # where the last frame ends, if held; else the base class knows
         element = weakref.ref(self)  # the pads are the element's own: with a strong reference, none would ever go
         kind, sink, src = Gst.PadProbeType, self.get_static_pad("sink"), self.get_static_pad("src")
         sink.add_probe(kind.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
         _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PULL,  # PULL: on the answer's way back
-                         lambda *query: element()._latency_was_asked(*query))
+                         lambda *query: element()._time_was_asked(*query))
         if cuda.available():
             for pad, direction in ((sink, kind.QUERY_DOWNSTREAM), (src, kind.QUERY_UPSTREAM)):
                 _add_query_probe(pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query))
             _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
+        # Where C makes the element, older bindings keep a reference to its wrapper for the first
+        # who looks the element up. Where nobody ever does, it would never be freed.
+        sink.get_parent_element()
 
     # ---- properties -------------------------------------------------------------------------------------------------
 
@@ -314,8 +336,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.LibraryError.INIT)
     def do_start(self):
-        self._numpy, self._pixels, self._make = _import_core()
-        self._layout = self._last = None
+        self._numpy, self._pixels, self._make = import_core()
+        self._layout = self._last = self._position = None
+        self._interval = FrameInterval()
         self._waiting = False
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0
@@ -324,8 +347,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(False, Gst.LibraryError.SHUTDOWN)
     def do_stop(self):
-        self._stylizer = None
         self._held.clear()
+        if self._stylizer is not None:
+            self._stylizer = None
+            _release_memory()
         return True
 
     # ---- the stream -------------------------------------------------------------------------------------------------
@@ -337,9 +362,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if self._layout is None or layout.key != self._layout.key:
             self._reset(f"caps: {incaps.to_string()}")
         self._layout = layout
-        interval = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
-        if interval != self._interval:
-            self._interval = interval
+        nominal = Gst.SECOND * in_info.fps_d // in_info.fps_n if in_info.fps_n else 0
+        if self._interval.set_nominal(nominal):
             self.post_message(Gst.Message.new_latency(self))
         return True
 
@@ -349,7 +373,13 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._held.clear()
         elif Gst.EventType.get_flags(event.type) & Gst.EventTypeFlags.SERIALIZED:
             self._push_held()
-        if event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP):
+        begins = event.type in (Gst.EventType.STREAM_START, Gst.EventType.FLUSH_STOP)
+        if begins or event.type == Gst.EventType.SEGMENT:
+            self._position = None
+            self._interval.pause()
+        if event.type == Gst.EventType.STREAM_START:
+            self._interval.restart()
+        if begins:
             self._waiting = False
             self._reset(event.type.value_nick)
         elif event.type == Gst.EventType.EOS:
@@ -360,6 +390,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
                    for field in ("format", "rate", "start", "time", "base")):  # else it says no more than before
                 self._reset("segment")
         elif event.type == Gst.EventType.GAP and self._last is not None:
+            self._interval.pause()
             begin, duration = event.parse_gap()
             if duration != Gst.CLOCK_TIME_NONE:  # there is no frame to miss
                 self._last = min(self._last[0], begin), max(self._last[1], begin + duration)
@@ -380,17 +411,23 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         """
         self._count_dropped()
         self._waiting = True
+        if buffer.pts != Gst.CLOCK_TIME_NONE and self._interval.add(buffer.pts):
+            self.post_message(Gst.Message.new_latency(self))
         if why := self._discontinuity(buffer):
             self._push_held()
             self._reset(why)
         self._last = self._span(buffer)
         return Gst.PadProbeReturn.OK
 
-    def _latency_was_asked(self, query, name):
+    def _time_was_asked(self, query, name):
         if name == "GstQueryLatency":
-            # A frame waits until as many more are here, and then until it is done: as long as the element keeps up, what a
-            # frame takes is at most the time until the next.
-            _lengthen_latency(query, (self._settings["lookahead"] + 1) * self._interval)
+            # A frame waits until as many more are here, and then until it is done: as long as the
+            # element keeps up, what a frame takes is at most the time until the next.
+            _lengthen_latency(query, (self._settings["lookahead"] + 1) * self._interval.told)
+        elif name == "GstQueryPosition" and self._position is not None:
+            stream_time, _ = self._times(self._position)
+            if stream_time != Gst.CLOCK_TIME_NONE:
+                _answer_position(query, stream_time)
         return False  # it goes on
 
     @_guard(False, Gst.LibraryError.FAILED)
@@ -404,6 +441,14 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if name != "GstQueryAllocation" or self._layout is None or self._layout.context is None:
             return False
         return cuda.answer_allocation(query, self._layout.context, self._layout.size)
+
+    def do_transform_meta(self, out_buffer, meta, in_buffer):
+        """Whether a meta goes on with its frame: all do, since size and format stay.
+
+        The base class has left out those about the memory, and copies the others: regions of
+        interest, crops, bars, captions, timecodes.
+        """
+        return True
 
     def do_transform_frame(self, in_frame, out_frame):
         """Never called. Without it GstVideoFilter works in place; with it alone, it would hand over GstVideoFrames,
@@ -428,6 +473,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             stylized = self._stylizer.stylize(rgb), *self._stylizer.scene_starts
             self._finish(stylized, spare, out_buffer, afresh)
             self._seconds += time.perf_counter() - began
+            self._position = None
             return Gst.FlowReturn.OK  # the base class pushes it
         self._held.append((self._stylizer.begin(rgb), spare, out_buffer, afresh))
         self._seconds += time.perf_counter() - began
@@ -472,6 +518,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
                 self._finish(begun.result(), spare, buffer, afresh)
             self._seconds += time.perf_counter() - began
             if flow == Gst.FlowReturn.OK:
+                if (span := self._span(buffer)) is not None:
+                    self._position = span[1]
                 flow = self.get_static_pad("src").push(buffer)
         return flow
 
@@ -510,7 +558,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if buffer.pts == Gst.CLOCK_TIME_NONE:
             return None
         known = buffer.duration != Gst.CLOCK_TIME_NONE
-        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval)
+        return buffer.pts, buffer.pts + (buffer.duration if known else self._interval.nominal)
 
     def _discontinuity(self, buffer) -> str:
         """Why a frame isn't the next moment of the same shot, or "" where it is."""
@@ -522,11 +570,12 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         began, ended = self._last
         if backwards:  # the same, mirrored
             begins, began, ended = -ends, -ended, -began
-        if begins < began or begins > ended + MAX_GAP:
+        if begins < began or begins > ended + max(MAX_GAP, STALL * self._interval.expected):
             return f"timestamps jump to {buffer.pts}"
         # Where frames are missing, that is what the flag tells of (a leaky queue, QoS upstream): motion. Where none
-        # is, another stream begins.
-        missing = ended > began and begins - ended >= (ended - began) / 2
+        # is, another stream begins. Where nothing says how long a frame is, some may be missing: a
+        # live source without a rate would begin afresh with each frame that a leaky queue lets by.
+        missing = ended == began or begins - ended >= (ended - began) / 2
         return "discont" if discont and not missing else ""
 
     def _reset(self, why: str):

@@ -18,7 +18,9 @@ FRAMES = 6
 INSTEAD = {"v4l2src": f"videotestsrc is-live=true num-buffers={FRAMES}", "autovideosink": "fakesink sync=true"}
 # A word of the block -> the files that it writes, and their size
 WRITES = {
+    "style=candy ! videoconvert ! x264enc ! mp4mux": (["out.mp4"], (64, 48)),
     "qtdemux": (["out.mp4"], (64, 48)),
+    "avenc_aac": (["out.mp4"], (64, 48)),
     "v4l2src": ([], None),
     "sync=false": ([], None),
     "for file": (["styled/a clip.mp4", "styled/b.mp4"], (64, 48)),
@@ -39,7 +41,10 @@ def the_block(word):
 
 @pytest.fixture(scope="module")
 def folder(run, environment, tmp_path_factory):
-    """A folder with what the pipelines read: in.mp4 with audio, clips/, frames/ with alpha; and styled/ to write to."""
+    """A folder with what the pipelines read, and styled/ to write to.
+
+    in.mp4 with AAC audio, opus.mkv, clips/ without audio, frames/ with alpha.
+    """
     folder = tmp_path_factory.mktemp("docs")
     for name in ("clips", "frames", "styled"):
         (folder / name).mkdir()
@@ -48,6 +53,8 @@ def folder(run, environment, tmp_path_factory):
     made = run(
         "gst-launch-1.0", *f"{picture} ! {encoded}in.mp4 audiotestsrc num-buffers=12 ! avenc_aac ! mux.".split(),
         *f"{picture} ! {encoded.replace('=mux', '=second')}clips/b.mp4".split(),
+        *f"{picture} ! x264enc ! matroskamux name=third ! filesink location=opus.mkv".split(),
+        *"audiotestsrc num-buffers=12 ! opusenc ! third.".split(),
         *f"{picture},format=RGBA ! pngenc ! multifilesink location=frames/%04d.png".split(),
         cwd=folder, env=environment)
     assert made.returncode == 0, made.stderr
@@ -85,12 +92,68 @@ def test_pipeline(run, environment, folder, word):
         with av.open(str(folder / file)) as container:
             frames = [(frame.width, frame.height) for frame in container.decode(video=0)]
         assert frames == [size] * (1 if file.endswith(".png") else FRAMES), file
+    if word == "avenc_aac":
+        with av.open(str(folder / "out.mp4")) as container:
+            assert [stream.codec_context.name for stream in container.streams.audio] == ["aac"]
     if word == "qtdemux":
         packets = []
         for file in ("in.mp4", "out.mp4"):
             with av.open(str(folder / file)) as container:
                 packets.append([bytes(packet) for packet in container.demux(audio=0) if packet.size])
         assert packets[0] == packets[1] != []
+
+
+@pytest.mark.parametrize("file", ["clips/b.mp4", "opus.mkv"])
+def test_without_sound(run, environment, folder, file):
+    """Whatever audio a file has, or none: the first pipeline takes it."""
+    av = pytest.importorskip("av")
+    block = the_block("style=candy ! videoconvert ! x264enc ! mp4mux").replace("in.mp4", file)
+    done = run("bash", "-ec", block.replace("out.mp4", "mute.mp4"), cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    with av.open(str(folder / "mute.mp4")) as container:
+        assert len(list(container.decode(video=0))) == FRAMES and not container.streams.audio
+
+
+def test_audio_of_another_kind(run, environment, folder):
+    av = pytest.importorskip("av")
+    block = the_block("avenc_aac").replace("in.mp4", "opus.mkv").replace("out.mp4", "aac.mp4")
+    done = run("bash", "-ec", block, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    with av.open(str(folder / "aac.mp4")) as container:
+        assert sum(packet.size > 0 for packet in container.demux(audio=0)) > 5
+
+
+@pytest.mark.parametrize("form", ["GRAY8", "GRAY16_BE", "RGB", "RGBA"])
+def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
+    """Gray ones come out in color, and those with alpha with their alpha."""
+    av = pytest.importorskip("av")
+    for name in ("frames", "styled"):
+        (tmp_path / name).mkdir()
+    source = ("videotestsrc num-buffers=2 pattern=ball foreground-color=0x80ff8040 "
+              "! video/x-raw,width=64,height=48,format=RGBA ! videoconvert")
+    file = f"video/x-raw,format={form} ! pngenc ! multifilesink location=frames/%04d.png"
+    made = run("gst-launch-1.0", *f"{source} ! {file}".split(), cwd=tmp_path, env=environment)
+    assert made.returncode == 0, made.stderr
+    done = run("bash", "-ec", the_block("pngenc"), cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    pictures = []
+    for file in ("frames/0001.png", "styled/0001.png"):
+        with av.open(str(tmp_path / file)) as container:
+            pictures.append(next(container.decode(video=0)))
+    source, stylized = (picture.to_ndarray(format="rgba") for picture in pictures)
+    assert (stylized[..., 0] != stylized[..., 1]).any()
+    assert (stylized[..., 3] == source[..., 3]).all()
+    assert (source[..., 3] != 255).any() == (form == "RGBA")
+
+
+def test_the_packages_are_those_that_setup_installs():
+    script = (DOCS.parents[1] / "scripts" / "setup").read_text()
+    listed = re.search(r"apt_packages=\((.*?)\n\)", script, re.S)[1]
+    words = re.sub(r"#.*", "", listed).split()
+    expand = ["bash", "-c", "printf '%s\n' " + " ".join(words)]  # {base,good}
+    installed = subprocess.run(expand, capture_output=True, text=True, check=True).stdout.split()
+    told = re.search(r"apt-get install (.*?)\n\n", DOCS.read_text(), re.S)[1]
+    assert sorted(told.replace("\\\n", " ").split()) == sorted(installed)
 
 
 SERVER = """

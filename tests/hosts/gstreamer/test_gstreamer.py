@@ -3,10 +3,13 @@
 What comes out is compared bit for bit with what `Stylizer` gives for the same frames.
 """
 
+import ctypes
+import gc
 import os
 import re
 import shutil
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -159,14 +162,81 @@ def test_python_without_torch(launch, tmp_path):
 
 
 def test_a_frame_that_fails_half_way(launch, tmp_path):
-    """Three frames, then some that are too small for the networks: an error, and none of those comes out."""
-    source = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width={0},height={0} ! c."
-    done = launch(f"concat name=c ! {ELEMENT} ! filesink location={tmp_path}/out buffer-mode=unbuffered "
-                  f"{source.format(64)} {source.format(8)}", GST_DEBUG="neuralstyle:5")
+    """Three frames, then one smaller than its caps say: an error, and none of it comes out."""
+    for n, size in enumerate((64, 64, 64, 48, 64)):
+        (tmp_path / f"{n}.rgb").write_bytes(bytes(64 * size * 3))
+    caps = "video/x-raw,format=RGB,width=64,height=64,framerate=25/1"
+    source = f'multifilesrc location={tmp_path}/%d.rgb stop-index=4 caps="{caps}"'
+    sink = f"filesink location={tmp_path}/out buffer-mode=unbuffered"
+    done = launch(f"{source} ! {ELEMENT} ! {sink}")
     assert done.returncode > 0, done.stdout
-    assert re.search(r"DEBUG +neuralstyle .*<style> reset: stream-start", done.stderr), done.stderr
-    assert re.search(r"^ERROR: from element \S*GstNeuralStyle:style: .*8x8.*16x16", done.stderr, re.M), done.stderr
+    said = re.search(r"^ERROR: from element \S*GstNeuralStyle:style: (.*)", done.stderr, re.M)
+    assert said and f"{64 * 48 * 3} bytes" in said[1] and "64x64" in said[1], done.stderr
     assert len((tmp_path / "out").read_bytes()) == 3 * 64 * 64 * 3
+
+
+def test_each_fresh_start_is_logged(launch, tmp_path):
+    source = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=64,height=48 ! c."
+    done = launch(f"concat name=c ! {ELEMENT} ! fakesink {source} {source}",
+                  GST_DEBUG="neuralstyle:5")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"DEBUG +neuralstyle .*<style> reset: stream-start", done.stderr), done.stderr
+
+
+def test_sizes_that_the_networks_do_not_take(launch, run, environment, tmp_path):
+    """The caps tell: what can scale does, and what can't is an error."""
+    shown = run("gst-inspect-1.0", "neuralstyle", env=environment)
+    assert shown.stdout.count("[ 16, 2147483647 ]") >= 4 and "[ 1, 2147483647 ]" not in shown.stdout
+    small = "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=8,height=8"
+    done = launch(f"{small} ! videoscale ! {ELEMENT} ! filesink location={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out").read_bytes()) == 2 * 16 * 16 * 3
+    assert launch(f"{small} ! {ELEMENT} ! fakesink").returncode > 0
+
+
+def test_nothing_critical_is_said(launch):
+    source = "videotestsrc num-buffers=2 ! video/x-raw,width=64,height=48"
+    done = launch(f"{source} ! {ELEMENT} ! fakesink", G_DEBUG="fatal-criticals")
+    assert done.returncode == 0 and "CRITICAL" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("put", ["by a description", "by hand", "and taken out again"])
+def test_elements_are_freed(Gst, put):
+    """However it was made, an element that was in a bin goes with it, once."""
+    left = []
+    for _ in range(100):
+        if put == "by a description":
+            pipeline = Gst.parse_launch("neuralstyle name=style ! fakesink")
+            element = pipeline.get_by_name("style")
+        else:
+            pipeline, element = Gst.Pipeline(), Gst.ElementFactory.make("neuralstyle")
+            pipeline.add(element)
+        assert element.__grefcount__ == 2  # the wrapper's, and the bin's
+        if put == "and taken out again":
+            pipeline.remove(element)
+            assert element.__grefcount__ == 1
+        left.append(weakref.ref(element))
+        del element, pipeline
+    gc.collect()
+    assert not any(one() for one in left)
+
+
+def test_an_element_that_c_makes_is_floating(Gst):
+    """Who made it and drops it, whether it was put anywhere or not, drops it for good."""
+    library, pointer = ctypes.CDLL("libgstreamer-1.0.so.0"), ctypes.c_void_p
+    library.gst_element_factory_make.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+    library.gst_element_factory_make.restype = pointer
+    library.gst_object_ref_sink.argtypes = library.gst_object_unref.argtypes = (pointer,)
+    kind = type(Gst.ElementFactory.make("neuralstyle"))
+    gc.collect()
+    before = sum(type(one) is kind for one in gc.get_objects())
+    for sink in (False, True) * 50:
+        element = library.gst_element_factory_make(b"neuralstyle", None)
+        if sink:
+            library.gst_object_ref_sink(element)
+        library.gst_object_unref(element)
+    gc.collect()
+    assert sum(type(one) is kind for one in gc.get_objects()) <= before
 
 
 def test_the_plugin_path_alone_is_enough(launch, plugin_path):

@@ -18,30 +18,34 @@ ELEMENT = "neuralstyle name=style device=cpu precision=float32"
 class Pipeline:
     """appsrc ! neuralstyle ! appsink; `push` hands in one frame and returns what comes out."""
 
-    def __init__(self, Gst, play, properties):
+    rate = "25/1"  # by the caps
+
+    def __init__(self, Gst, play, properties, source=""):
         self.Gst = Gst
-        self.pipeline = play(f"appsrc name=source format=time ! {ELEMENT} {properties} ! appsink name=sink sync=false")
+        self.pipeline = play(f"appsrc name=source format=time {source} ! {ELEMENT} {properties} "
+                             "! appsink name=sink sync=false")
         self.source, self.style, self.sink = map(self.pipeline.get_by_name, ("source", "style", "sink"))
         self.pads = [self.style.get_static_pad(name) for name in ("sink", "src")]
         self.caps = None
 
-    def push(self, frame, number, discont=False, layout="RGB"):
+    def push(self, frame, number, discont=False, layout="RGB", duration=True):
         """`number` is the PTS in frames of 1/25 s. layout: RGB or BGR, of the frame in and the frame out."""
-        self.send(frame, number, discont, layout)
+        self.send(frame, number, discont, layout, duration)
         sample = self.sink.try_pull_sample(60 * self.Gst.SECOND)
         assert sample is not None, self.error()
         return picture(sample)
 
-    def send(self, frame, number, discont=False, layout="RGB"):
+    def send(self, frame, number, discont=False, layout="RGB", duration=True):
         height, width, _ = frame.shape
-        caps = f"video/x-raw, format={layout}, width={width}, height={height}, framerate=25/1"
+        caps = (f"video/x-raw, format={layout}, width={width}, height={height}, "
+                f"framerate={self.rate}")
         if caps != self.caps:
             self.caps = caps
             self.source.set_property("caps", self.Gst.Caps.from_string(caps))
         rows = np.pad(frame.reshape(height, -1), ((0, 0), (0, -width * 3 % 4)))
         buffer = self.Gst.Buffer.new_wrapped(rows.tobytes())
-        buffer.duration = self.Gst.SECOND // 25
-        buffer.pts = number * buffer.duration
+        buffer.duration = self.Gst.SECOND // 25 if duration else self.Gst.CLOCK_TIME_NONE
+        buffer.pts = number * self.Gst.SECOND // 25
         if discont:
             buffer.set_flags(self.Gst.BufferFlags.DISCONT)
         self.source.push_buffer(buffer)
@@ -65,7 +69,7 @@ def picture(sample):
 
 @pytest.fixture
 def pipeline(Gst, play):
-    return lambda properties="scene-cut=0": Pipeline(Gst, play, properties)
+    return lambda properties="scene-cut=0", source="": Pipeline(Gst, play, properties, source)
 
 
 def check(stylized, frames, stylize, restart=None):
@@ -100,6 +104,39 @@ def test_timestamps_and_discont(pipeline, stylize, clip, numbers, discont, resta
     one = pipeline()
     stylized = [one.push(frame, number, n == discont) for n, (frame, number) in enumerate(zip(clip, numbers))]
     check(stylized, clip[:4], stylize, restart)
+
+
+@pytest.mark.parametrize("rate, numbers, discont, restart", [
+    pytest.param("1/2", (0, 50, 100, 150), None, None, id="slow by the caps"),
+    pytest.param("0/1", (0, 50, 100, 150), None, 1, id="slow by the timestamps"),
+    pytest.param("25/1", (0, 50, 100, 150), None, 1, id="slower than the caps say"),
+    pytest.param("0/1", (0, 13, 51, 64), None, None, id="uneven"),
+    pytest.param("1/2", (0, 50, 100, 1000), None, 3, id="slow, and a jump"),
+    pytest.param("0/1", (0, 1, 2, 100), None, 3, id="no rate in the caps, and a jump"),
+    pytest.param("0/1", (0, 1, 2, 10), 3, None, id="no rate in the caps, and dropped frames"),
+])
+@pytest.mark.parametrize("duration", [False, True])
+def test_rates(pipeline, stylize, clip, rate, numbers, discont, restart, duration):
+    """What is a jump at one rate is the next frame at another. Durations: of 1/25 s, or none."""
+    one = pipeline()
+    one.rate = rate
+    stylized = [one.push(frame, number, n == discont, duration=duration)
+                for n, (frame, number) in enumerate(zip(clip, numbers))]
+    check(stylized, clip[:4], stylize, restart)
+
+
+@pytest.mark.parametrize("step, duration, restart", [
+    pytest.param(1, True, 1, id="no frame is missing"),
+    pytest.param(4, True, None, id="some are"),
+    pytest.param(4, False, None, id="nothing says that none is"),
+])
+def test_discont_of_each_frame_without_a_rate(pipeline, stylize, clip, step, duration, restart):
+    """As behind a leaky queue of a live stream that says no rate."""
+    one = pipeline()
+    one.rate = "0/1"
+    stylized = [one.push(frame, step * n, True, duration=duration)
+                for n, frame in enumerate(clip[:2])]
+    check(stylized, clip[:2], stylize, restart)
 
 
 @pytest.mark.parametrize("event", ["flush", "stream-start"])
@@ -182,6 +219,70 @@ def test_latency(play, Gst, lookahead, frames):
     assert live and still_live
     assert then - least == frames * Gst.SECOND // 25
     assert then_most == most == Gst.CLOCK_TIME_NONE or then_most - most == frames * Gst.SECOND // 25
+
+
+def latency(one):
+    """What the element adds to a live source's."""
+    before, after = one.Gst.Query.new_latency(), one.Gst.Query.new_latency()
+    assert one.pads[0].peer_query(before) and one.pads[1].query(after)
+    return after.parse_latency()[1] - before.parse_latency()[1]
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_latency_without_a_frame_rate(pipeline, clip, Gst, lookahead):
+    """A camera of 25 frames in a second, then of 4, that doesn't say so."""
+    one = pipeline(f"lookahead={lookahead}", "is-live=true")
+    one.rate, bus = "0/1", one.pipeline.get_bus()
+
+    def told():
+        """Whether the element said that its latency is another."""
+        found = []
+        while (message := bus.pop_filtered(Gst.MessageType.LATENCY)) is not None:
+            found.append(message.src == one.style)
+        return any(found)
+
+    def send(numbers):
+        for number in numbers:
+            one.send(clip[0], number)
+        for _ in numbers[:-lookahead or None] if numbers[0] == 0 else numbers:
+            assert one.sink.try_pull_sample(60 * Gst.SECOND) is not None, one.error()
+
+    send(range(17))
+    assert latency(one) == (lookahead + 1) * Gst.SECOND // 25 and told()
+    send(range(17, 27))
+    assert latency(one) == (lookahead + 1) * Gst.SECOND // 25 and not told()
+    send(range(32, 32 + 6 * 16, 6))
+    assert latency(one) == (lookahead + 1) * 6 * Gst.SECOND // 25 and told()
+
+
+def test_latency_before_anything_is_known(pipeline, Gst):
+    one = pipeline("lookahead=3", "is-live=true")
+    assert latency(one) == 4 * Gst.SECOND // 10
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_position(pipeline, clip, Gst, lookahead):
+    """The end of the last frame that went on, in stream time."""
+    one = pipeline(f"scene-cut=0 lookahead={lookahead}")
+
+    def position():
+        known, at = one.pads[1].query_position(Gst.Format.TIME)
+        assert known
+        return at * 25 // Gst.SECOND
+
+    for number in range(8):
+        one.send(clip[number], number)
+    pulled(one, 8 - lookahead)
+    assert none_comes(one) and position() == 8 - lookahead
+    assert not one.pads[1].query_position(Gst.Format.BYTES)[0]
+    segment = one.pads[0].get_sticky_event(Gst.EventType.SEGMENT, 0).parse_segment().copy()
+    segment.start, segment.time = 100 * Gst.SECOND // 25, 50 * Gst.SECOND // 25
+    one.pads[0].send_event(Gst.Event.new_segment(segment))
+    for number in range(5):
+        one.send(clip[number], 100 + number)
+    one.source.emit("end-of-stream")
+    pulled(one, 5 + lookahead)  # those that the segment pushed on, too
+    assert one.sink.try_pull_sample(60 * Gst.SECOND) is None and position() == 55
 
 
 # ---- look-ahead ------------------------------------------------------------------------------------------------------
