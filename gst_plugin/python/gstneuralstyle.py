@@ -183,14 +183,6 @@ def _answer_position(query: int, position: int):
         _gst.gst_query_set_position(query, kind, position)
 
 
-def _release_memory():
-    """Give back to the system what the networks used: an application may go on without them."""
-    from vsneuralstyle import cpu
-
-    if hasattr(cpu, "release_memory"):
-        cpu.release_memory()
-
-
 def _float(element: Gst.Element):
     """Give an element that C made the floating reference that its maker expects.
 
@@ -349,8 +341,8 @@ class GstNeuralStyle(GstVideo.VideoFilter):
     def do_stop(self):
         self._held.clear()
         if self._stylizer is not None:
+            self._stylizer.close()  # the application may go on without it, for long
             self._stylizer = None
-            _release_memory()
         return True
 
     # ---- the stream -------------------------------------------------------------------------------------------------
