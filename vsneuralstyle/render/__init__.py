@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import av
 from tqdm import tqdm
 
 from vsneuralstyle.errors import MediaError
-from vsneuralstyle.render.conversion import Converter
-from vsneuralstyle.render.sink import add_streams, open_destination, tag
+from vsneuralstyle.render.conversion import PALETTE, Converter
+from vsneuralstyle.render.encoding import PaletteEncoder
+from vsneuralstyle.render.losses import Losses, warn_of_rotation
+from vsneuralstyle.render.sink import add_streams, open_destination, tag, write_header
 from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
@@ -24,6 +27,7 @@ def render(
     overwrite: bool = False,
     progress: bool | None = None,
     audio: bool = True,
+    audio_codec: str | None = None,
     codec: str | None = None,
     crf: float | None = None,
     pix_fmt: str | None = None,
@@ -64,24 +68,29 @@ def render(
     _check_paths(source, destination, overwrite)
     with open_source(source) as reader, open_destination(destination) as writer:
         video = video_stream(reader, source)
-        encoder, copies = add_streams(reader, writer, video, destination, audio, (codec, crf, pix_fmt))
-        items = read(reader, video, copies, source)
+        encoder, tracks = add_streams(reader, writer, video, destination, audio, audio_codec, (codec, crf, pix_fmt))
+        items = Losses(video).watch(read(reader, video, tracks, source))
         head = list(until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
             raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
         converter = Converter(head[-1], encoder, source)
         tag(encoder, video, head[-1], converter)
+        warn_of_rotation(head[-1], writer)
+        write_header(writer, encoder, destination)
+        encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
         stylizer = Stylizer(style, **stylizer_options)
-        hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
+        # None: tqdm looks whether stderr is a terminal. A process without a stderr has nowhere to show it.
+        hidden = True if sys.stderr is None else None if progress is None else not progress
         with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
-                    item.stream = copies[item.stream.index]
-                    writer.mux(item)
+                    writer.mux(tracks[item.stream.index].packets(item))
                 else:
-                    writer.mux(encoder.encode(item))
+                    writer.mux(encode(item))
                     bar.update()
-            writer.mux(encoder.encode(None))
+            writer.mux(encode(None))
+            for track in tracks.values():
+                writer.mux(track.packets(None))
     return converter.count
 
 
