@@ -454,7 +454,8 @@ def test_errors_of_the_core_leave_nothing(tmp_path, clip, model_dir):
 
 # As a process
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129),
+                                          (signal.SIGXCPU, 152)])
 def test_interrupt_leaves_nothing(tmp_path, clip, model_dir, number, code):
     source = write_clip(tmp_path / "in.mp4", np.concatenate([clip] * 50))
     (tmp_path / "out.mkv").write_bytes(b"precious")

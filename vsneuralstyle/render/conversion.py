@@ -64,7 +64,8 @@ class Converter:
         """frame: the clip's first, which tells the size and the colors of all."""
         self.source = source
         self.size = (frame.width, frame.height)
-        self.pixels = av.VideoFormat(PALETTE_SOURCE if encoder.pix_fmt == PALETTE else encoder.pix_fmt)
+        encoded = encoder.pix_fmt
+        self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
         self.count = 0  # frames made
         self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))  # nominal, in ticks
         self._last_pts = None
@@ -88,12 +89,13 @@ class Converter:
         self.chroma_location = self._chroma_location(frame)
 
     def _chroma_location(self, frame: av.VideoFrame) -> int:
-        """Where the output's chroma samples lie (AVChromaLocation), and says its tag: where the source's do.
+        """Where the output's chroma samples lie, and its tag says: as the source's.
 
-        "Left" is what players take where nothing is said, so it needs no tag.
+        An AVChromaLocation. "Left" is what players take where nothing is said, so it needs no tag.
         """
         location = getattr(frame, "chroma_location", UNSPECIFIED)  # PyAV has it from 19 on
-        return location if location != LEFT and is_420(frame.format) and is_420(self.pixels) else UNSPECIFIED
+        both = is_420(frame.format) and is_420(self.pixels)
+        return location if both and location != LEFT else UNSPECIFIED
 
     def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1, on the device."""

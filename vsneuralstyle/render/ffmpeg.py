@@ -11,10 +11,16 @@ from av.container import OutputContainer
 from vsneuralstyle.errors import MediaError
 
 # The last part of a hardware encoder's name -> what it runs on.
-HARDWARE = {"nvenc": "an NVIDIA GPU and its driver", "qsv": "an Intel GPU and its oneVPL driver",
-            "amf": "an AMD GPU and its AMF driver", "vaapi": "a GPU with a VA-API driver",
-            "vulkan": "a GPU whose Vulkan driver encodes video", "v4l2m2m": "a video encoder of Video4Linux",
-            "mf": "Windows' Media Foundation", "videotoolbox": "macOS"}
+HARDWARE = {
+    "nvenc": "an NVIDIA GPU and its driver",
+    "qsv": "an Intel GPU and its oneVPL driver",
+    "amf": "an AMD GPU and its AMF driver",
+    "vaapi": "a GPU with a VA-API driver",
+    "vulkan": "a GPU whose Vulkan driver encodes video",
+    "v4l2m2m": "a video encoder of Video4Linux",
+    "mf": "Windows' Media Foundation",
+    "videotoolbox": "macOS",
+}
 
 LogLine = tuple[int, str, str]
 """A level, who logs, and the line."""
@@ -36,7 +42,8 @@ def ffmpeg_log() -> Iterator[list[LogLine]]:
 
 def cause(error: Exception, lines: list[LogLine]) -> str:
     """FFmpeg's first two errors, of which it may log dozens; without one the error's own text."""
-    said = dict.fromkeys(line.strip().rstrip(".:") for level, _, line in lines if level <= av.logging.ERROR)
+    errors = [line for level, _, line in lines if level <= av.logging.ERROR]
+    said = dict.fromkeys(line.strip().rstrip(".:") for line in errors)
     return "; ".join(list(said)[:2]) or getattr(error, "strerror", None) or str(error)
 
 
@@ -49,7 +56,7 @@ def check_encoder(name: str, kind: str, option: str, examples: str) -> None:
     """Whether name is an encoder of a kind, "video" or "audio".
 
     Raises:
-        MediaError: no; in it option is the argument that names it, and examples are names that are right.
+        MediaError: no. Its text names the command's option that gave the name, and examples.
     """
     expected = f"expected FFmpeg's name of an encoder for {kind}, such as {examples}"
     try:
@@ -57,16 +64,18 @@ def check_encoder(name: str, kind: str, option: str, examples: str) -> None:
     except UnknownCodecError as error:
         raise MediaError(f"{option} {name}: this FFmpeg has no such encoder; {expected}") from error
     if found != kind:
-        raise MediaError(f"{option} {name}: {name!r} does not encode {kind} but {found}; {expected}")
+        raise MediaError(
+            f"{option} {name}: {name!r} does not encode {kind} but {found}; {expected}")
 
 
 def can_carry(container: str, add: Callable[[OutputContainer], object]) -> bool:
     """Whether a container takes the stream that `add` adds to it.
 
-    FFmpeg's tables leave it open for some containers, but each decides when its header is written. A few take audio only
-    beside video, so there is a second try, with the video codec that is usual there.
+    FFmpeg's tables leave it open for some containers, but each decides when its header is written.
+    A few take audio only beside video, so there is a second try, with their usual video codec.
     """
-    return _header_is_written(container, add) or _header_is_written(container, _add_usual_video, add)
+    return (_header_is_written(container, add)
+            or _header_is_written(container, _add_usual_video, add))
 
 
 def _header_is_written(container: str, *adds: Callable[[OutputContainer], object]) -> bool:
@@ -78,7 +87,7 @@ def _header_is_written(container: str, *adds: Callable[[OutputContainer], object
     except (ValueError, av.error.FFmpegError):
         return False
     finally:
-        with suppress(ValueError, av.error.FFmpegError):  # a file without frames may be refused; its header was not
+        with suppress(ValueError, av.error.FFmpegError):  # of a file without frames, which is none
             trial.close()
     return True
 

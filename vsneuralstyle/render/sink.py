@@ -24,8 +24,10 @@ log = logging.getLogger("vsneuralstyle.render")
 # What a container writes anew, or what is true of the source file only.
 FILE_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 # Containers (FFmpeg's names) that aren't files to watch -> what they are, and what to take instead.
-UNSUITABLE = {"yuv4mpegpipe": "YUV4MPEG has raw pictures at one rate, without their times, sound or color tags; choose .mkv "
-              "with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`"}
+UNSUITABLE = {
+    "yuv4mpegpipe": "YUV4MPEG has raw pictures at one rate, without their times, sound or color "
+    "tags; choose .mkv with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`",
+}
 LONGEST_NAME = 255  # bytes, where the file system doesn't say
 
 
@@ -55,7 +57,7 @@ def _part_of(destination: Path) -> Path:
     end = f".{os.getpid()}.part{destination.suffix}"
     try:
         longest = os.pathconf(destination.parent, "PC_NAME_MAX")
-    except (OSError, ValueError, AttributeError):  # the folder isn't there, or the system isn't POSIX
+    except (OSError, ValueError, AttributeError):  # no such folder, or the system isn't POSIX
         longest = LONGEST_NAME
     room = longest - len(os.fsencode(f".{end}"))
     # A character whose bytes are cut in two is left out: some file systems take UTF-8 alone.
@@ -67,21 +69,25 @@ def _open_container(part: Path, destination: Path) -> OutputContainer:
     try:
         container = av.open(str(part), "w")
     except ValueError as error:
-        raise MediaError(f"can't write {destination}: its suffix {destination.suffix!r} names no container; "
-                         "expected .mp4, .mkv, .webm, .mov or another one that FFmpeg knows") from error
+        raise MediaError(f"can't write {destination}: its suffix {destination.suffix!r} names no "
+                         "container; expected .mp4, .mkv, .webm, .mov or another one that FFmpeg "
+                         "knows") from error
     if container.format.no_file:
-        raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video file; "
-                         f"expected {CONTAINERS}")
+        raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video "
+                         f"file; expected {CONTAINERS}")
     if why := UNSUITABLE.get(container.format.name):
         raise MediaError(f"can't write {destination}: {why}")
     return container
 
 
-def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path, audio: bool,
-                audio_codec: str | None, encoding: tuple) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
+def add_streams(
+    reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path,
+    audio: bool, audio_codec: str | None, encoding: tuple
+) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
     """Adds metadata, chapters and, in the source's order, the streams.
 
-    Returns the encoder's stream, and for each other one that is kept its index in reader -> what writes it.
+    Returns the encoder's stream, and for each other one that is kept: its index in reader -> what
+    writes it.
     """
     writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
     writer.set_chapters(reader.chapters())
@@ -91,8 +97,10 @@ def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStr
         if stream.index == video.index:
             encoder = add_encoder(writer, video, destination, *encoding)
             _copy_metadata(stream, encoder)
+        elif stream.type == "audio" and not audio:
+            pass
         elif stream.type == "audio" and stream.codec_context:
-            track = add_audio(writer, stream, destination, audio_codec) if audio else None
+            track = add_audio(writer, stream, destination, audio_codec)
         elif stream.type == "subtitle":
             track = _add_subtitles(writer, stream)
         else:
@@ -101,7 +109,7 @@ def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStr
             _copy_metadata(stream, track.stream)
             tracks[stream.index] = track
     if timecode := timecode_of(reader, video):
-        encoder.metadata["timecode"] = timecode  # from which FFmpeg makes a track, where the container has such
+        encoder.metadata["timecode"] = timecode  # FFmpeg makes a track of it, where there are such
     warn_of_container(reader, writer, video)
     return encoder, tracks
 
@@ -111,7 +119,8 @@ def _add_subtitles(writer: OutputContainer, stream: Stream) -> PacketCopy | None
         return PacketCopy(writer.add_stream_from_template(stream))
     except (ValueError, av.error.FFmpegError):
         name = stream.codec_context.name if stream.codec_context else "unknown codec"
-        log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name, stream.index, name)
+        log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name,
+                    stream.index, name)
         return None
 
 
@@ -121,7 +130,7 @@ def _copy_metadata(source: Stream, destination: Stream) -> None:
 
 
 def tag(encoder: VideoStream, video: VideoStream, frame: av.VideoFrame, converter: Converter) -> None:
-    """What tells a player how to show the pixels: color, where chroma lies, pixel shape, rotation."""
+    """What tells a player how to show the pixels: color, chroma's place, pixel shape, rotation."""
     encoder.colorspace, encoder.color_range = converter.matrix_tag, converter.range_tag
     encoder.color_primaries, encoder.color_trc = frame.color_primaries, frame.color_trc
     if converter.chroma_location:
@@ -135,15 +144,16 @@ def tag(encoder: VideoStream, video: VideoStream, frame: av.VideoFrame, converte
 
 
 def write_header(writer: OutputContainer, encoder: VideoStream, destination: Path) -> None:
-    """Opens the encoder and the file, so that what either refuses is said before the first frame is stylized.
+    """Opens the encoder and the file: what either refuses is said before a frame is stylized.
 
     Raises:
         MediaError: with FFmpeg's own words.
     """
     name = encoder.codec.name
     needed = hardware_of(name)
-    advice = f"it needs {needed}; choose an encoder that doesn't" if needed else "choose another encoder"
-    with _refusal(destination, f"the encoder {name} can't be opened", f"{advice} (--codec), for example {EXAMPLES}"):
+    advice = f"it needs {needed}; choose one that doesn't" if needed else "choose another one"
+    with _refusal(destination, f"the encoder {name} can't be opened",
+                  f"{advice} (--codec), for example {EXAMPLES}"):
         encoder.codec_context.open()
     with _refusal(destination, f"{writer.format.long_name} refuses the streams",
                   f"choose {CONTAINERS}, or another encoder (--codec, --audio-codec)"):
@@ -156,4 +166,5 @@ def _refusal(destination: Path, what: str, advice: str) -> Iterator[None]:
         with ffmpeg_log() as lines:
             yield
     except (ValueError, av.error.FFmpegError) as error:
-        raise MediaError(f"can't write {destination}: {what}: {cause(error, lines)}; {advice}") from error
+        raise MediaError(
+            f"can't write {destination}: {what}: {cause(error, lines)}; {advice}") from error
