@@ -71,7 +71,7 @@ def write_clip(
     pause=(9, 9),
     edit=None,
 ):
-    """pictures: (H,W,3 or 4) uint8 each; sound: an audio encoder; edit: gets container and video."""
+    """pictures: (H,W,3 or 4) uint8; sound: an audio encoder; edit: gets container and video."""
     with av.open(str(path), "w") as container:
         height, width = pictures[0].shape[:2]
         options = options or ({"crf": "12"} if codec == "libx264" else {})
@@ -430,7 +430,7 @@ def test_alpha_that_was_asked_for_is_said_to_be_lost(tmp_path, clip, model_dir, 
 
 def test_captions_are_said_to_be_lost(tmp_path, clip, model_dir, caplog):
     source = with_captions(tmp_path / "in.mkv", clip[:3])
-    assert "A53_CC" in [kind.name for kind in decode(source)[0].side_data]  # the premise
+    assert "A53_CC" in decode(source)[0].side_data  # the premise
     render(source, tmp_path / "out.mp4", style="candy", strength=0)
     assert warnings(caplog) == ["the source's closed captions (CEA-608/708): left out"]
 
@@ -589,7 +589,7 @@ def test_a_name_that_no_file_can_have(tmp_path, clip):
 
 
 def closed(*command, **options):
-    """Runs a command whose standard error is closed, as some job runners have it; returns its exit code and output."""
+    """Runs a command whose standard error is closed; returns its exit code and output."""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *map(str, command)],
         stdout=subprocess.PIPE,
@@ -600,7 +600,7 @@ def closed(*command, **options):
 
 
 def test_closed_standard_error(tmp_path, clip, model_dir):
-    """Its warning (an odd size) and its error have nowhere to go; the work is done, the exit codes are right."""
+    """Its warning (an odd size) and its error have nowhere to go; the exit codes are right."""
     source = write_clip(tmp_path / "in.mkv", clip[:3, :47].copy(), codec="ffv1")
     command = [*COMMAND, source, "-o", tmp_path / "out.mp4", "--style", "candy", "--strength", "0"]
     assert closed(*command) == (0, b"")

@@ -68,8 +68,8 @@ class Losses:
             yield item
 
     def _look(self, frame: av.VideoFrame) -> None:
-        for kind in frame.side_data:
-            self._say_side_data(kind.name)
+        for item in frame.side_data:  # PyAV gives the types from 19 on, before that what has one
+            self._say_side_data(getattr(item, "type", item).name)
         if frame.interlaced_frame:
             self._say("the source is interlaced: it is stylized and written as progressive, with "
                       "its combing; deinterlace it first (FFmpeg's filter bwdif, for example)")
