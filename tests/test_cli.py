@@ -37,6 +37,31 @@ def test_output_that_nobody_reads_is_no_traceback():
     assert process.stderr.read() == "" and process.wait(60) == 141
 
 
+def test_standard_output_that_is_closed(run, model_dir):
+    done = run("sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "styles")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_closed_standard_streams_are_no_other_files(run):
+    """The descriptor of a closed standard error isn't given to a file that is opened later."""
+    program = ("import os, sys; from vsneuralstyle import cli; cli._run = lambda argv: open(os.devnull).fileno(); "
+               "sys.exit(cli.main([]))")
+    for closed in ("2>&-", "1>&-", "0>&-", "0>&- 1>&- 2>&-"):
+        assert run("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program).returncode > 2
+
+
+def test_an_ignored_signal_stays_ignored(run):
+    """As `nohup` has it: a render goes on when its terminal is closed."""
+    program = ("import signal; from vsneuralstyle import cli\n"
+               "cli._run = lambda argv: print(*map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))\n"
+               "signal.signal(signal.SIGHUP, signal.SIG_IGN); cli.main([])\n"
+               "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)")
+    done = run(sys.executable, "-c", program)
+    hangup, terminate = done.stdout.splitlines()[0].split(" ", 1)
+    assert "SIG_IGN" in hangup or hangup == "1"
+    assert "_end" in terminate and done.stdout.splitlines()[1] == "True"
+
+
 def test_help_is_light_and_names_every_command(run):
     program = "import sys\nfrom vsneuralstyle.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
     done = run(sys.executable, "-c", program)

@@ -111,6 +111,21 @@ def test_unknown_style_lists_those_that_exist(folder, style):
     assert repr(style) in str(error.value)
 
 
+def test_unknown_style_that_another_net_has(folder, stylebank_dir):
+    for file in stylebank_dir.iterdir():
+        file.rename(folder / file.name)
+    with pytest.raises(ModelError, match="unknown style 'two'.*; net 'stylebank' has it: net=\"stylebank\" .*--net stylebank"):
+        load_model("two", model_dir=folder)
+    for style in ("plain", "one:0.6+plain:0.4"):
+        with pytest.raises(ModelError, match="unknown style 'plain'.*; net 'johnson' has it: net=\"johnson\" .*--net johnson"):
+            load_model(style, net="stylebank", model_dir=folder)
+    for style, net in (("nope", "johnson"), ("nope", "stylebank"), ("one:0.6+two:0.4", "johnson")):
+        with pytest.raises(ModelError) as error:
+            load_model(style, net=net, model_dir=folder)
+        assert "has it" not in str(error.value)
+        assert ("a mix of styles takes net 'stylebank'" in str(error.value)) == ("+" in style)
+
+
 def test_unknown_net_and_folder(folder, tmp_path):
     with pytest.raises(ModelError, match="'nonet'.*johnson"):
         load_model("plain", net="nonet", model_dir=folder)

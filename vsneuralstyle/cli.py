@@ -7,12 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vsneuralstyle import __version__
 from vsneuralstyle.errors import ModelError, NeuralStyleError
 
-ERROR, INTERRUPTED, UNREAD, TERMINATED = 2, 130, 141, 143  # exit codes; the latter three are a shell's for SIGINT, SIGPIPE, SIGTERM
+ERROR, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes; the latter two a shell's for SIGINT, SIGPIPE
+# What asks a process to end: a terminal that was closed, Ctrl-\, a service manager, a limit on CPU
+# time. Windows has the third alone.
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGXCPU")
+                  if hasattr(signal, name)]
 
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
 DELEGATED = {
@@ -30,31 +35,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line argv (default: the process's own); returns the exit code.
 
     0: done; 1: `doctor` found the core not working; 2: an error of the user's, told in one line on stderr;
-    130, 143: stopped by SIGINT (Ctrl-C) or SIGTERM; 141: nobody reads standard output any more.
+    130: stopped by SIGINT (Ctrl-C); 128 + a signal's number: by one of `ENDING_SIGNALS` (129: by
+    SIGHUP, 143: by SIGTERM); 141: nobody reads standard output any more.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    # A signal that is ignored (by `nohup`, SIGHUP) stays so; None: what a library handles.
+    previous = {number: signal.signal(number, _end) for number in ENDING_SIGNALS
+                if signal.getsignal(number) not in (signal.SIG_IGN, None)}
     try:
         result = _run(argv) or 0
         sys.stdout.flush()
         return result
     except NeuralStyleError as error:
-        print(f"neuralstyle: error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return ERROR
     except KeyboardInterrupt:
-        print("neuralstyle: interrupted", file=sys.stderr)
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's end flushes it to
         return UNREAD
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _terminate(number: int, frame: object) -> None:
-    sys.exit(TERMINATED)  # an exception, so that what is half-written gets removed
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # an exception, so that what is half-written gets removed
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # a terminal that was closed can't be written to; the exit code counts
+        print(f"neuralstyle: {text}", file=sys.stderr, flush=True)
+
+
+def _open_standard_streams() -> None:
+    """Gives a process that was started without a standard stream one that leads nowhere.
+
+    Python has None for such a stream, to which tqdm can't write. And its descriptor is free: the
+    next file to be opened would get it, the output say, and with it what libraries write to stderr.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 def _run(argv: list[str]) -> int | None:
@@ -108,7 +137,8 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
         "and an existing one as it was.")
     parser.add_argument("source", type=Path, help="a video file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="the file to write; its suffix chooses the container (.mp4, .mkv, .webm, .mov, ...)")
+                        help="the file to write; its suffix chooses the container (.mp4, .mkv, "
+                        ".webm, .mov, .gif, ...)")
     parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them; "
                         "with --net stylebank a mix too, such as candy:0.6+muse:0.4")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
@@ -129,9 +159,14 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
                        help="auto, float32, bfloat16 or float16 (default auto)")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--no-audio", action="store_true", help="leave the audio out")
+    sound = output.add_mutually_exclusive_group()
+    sound.add_argument("--no-audio", action="store_true", help="leave the audio out")
+    sound.add_argument("--audio-codec", metavar="NAME",
+                       help="copy, or FFmpeg's name of the audio encoder (default: copy where the "
+                       "container can carry it, else the usual one there: libopus in .webm)")
     output.add_argument("--codec", metavar="NAME",
-                        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in .webm)")
+                        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in "
+                        ".webm, gif in .gif)")
     output.add_argument("--crf", type=float,
                         help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)")
     output.add_argument("--pix-fmt", metavar="NAME", help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
@@ -145,7 +180,8 @@ def _render(args: argparse.Namespace) -> None:
         logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
     options = {name: getattr(args, name) for name in STYLIZER_OPTIONS if hasattr(args, name)}
     render(args.source, args.output, style=args.style, overwrite=args.overwrite, progress=False if args.quiet else None,
-           audio=not args.no_audio, codec=args.codec, crf=args.crf, pix_fmt=args.pix_fmt, **options)
+           audio=not args.no_audio, audio_codec=args.audio_codec, codec=args.codec, crf=args.crf,
+           pix_fmt=args.pix_fmt, **options)
 
 
 def _styles(args: argparse.Namespace) -> None:

@@ -287,10 +287,17 @@ def _path_of(style: str, net: str, model_dir: str | os.PathLike | None) -> Path:
         names = ", ".join(sorted(available_styles(net, model_dir))) or "none"
         looked = ", ".join(str(folder) for folder in search_path(model_dir))
         mix = "; a mix of styles takes net 'stylebank'" if net != "stylebank" and set(style) & set("+:") else ""
-        raise ModelError(
-            f"unknown style {_shown(style)}; styles that exist for net {net!r}: {names} (looked in {looked}){mix}"
-        )
+        raise ModelError(f"unknown style {_shown(style)}; styles that exist for net {net!r}: "
+                         f"{names} (looked in {looked}){_other_net(style, net, model_dir)}{mix}")
     return path
+
+
+def _other_net(style: str, net: str, model_dir: str | os.PathLike | None) -> str:
+    """What an error says of a style that another network family has."""
+    having = [other for other in NETS
+              if other != net and style in available_styles(other, model_dir)]
+    return "".join(f"; net {other!r} has it: net=\"{other}\" (command line: --net {other})"
+                   for other in having)
 
 
 def _load(path: Path, net: str, model_dir: str | os.PathLike | None) -> Model:

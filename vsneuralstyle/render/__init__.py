@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import av
 from tqdm import tqdm
 
 from vsneuralstyle.errors import MediaError
-from vsneuralstyle.render.conversion import Converter
-from vsneuralstyle.render.sink import add_streams, open_destination, tag
+from vsneuralstyle.render.conversion import PALETTE, Converter
+from vsneuralstyle.render.encoding import PaletteEncoder
+from vsneuralstyle.render.losses import Losses, warn_of_rotation
+from vsneuralstyle.render.sink import add_streams, open_destination, tag, write_header
 from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
@@ -24,6 +27,7 @@ def render(
     overwrite: bool = False,
     progress: bool | None = None,
     audio: bool = True,
+    audio_codec: str | None = None,
     codec: str | None = None,
     crf: float | None = None,
     pix_fmt: str | None = None,
@@ -31,30 +35,39 @@ def render(
 ) -> int:
     """Stylizes the first video stream of the file source into the file destination; returns the number of frames.
 
-    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation, metadata and
-    chapters are kept. Audio and subtitle packets are copied as they are; what else the source holds (further video
-    streams, data, subtitles that the container can't carry) is left out, with a warning in the log. Few frames
-    are read before the first of them is written, so memory does not grow with the length.
+    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation,
+    timecode, metadata and chapters are kept. Audio and subtitle packets are copied as they are;
+    audio that the container can't carry is encoded anew. What else the source has is left out,
+    each with a warning in the log: alpha, HDR metadata, closed captions, interlacing, further video
+    streams, data, subtitles and chapters that the container can't carry. Few frames are read before
+    the first of them is written, so memory does not grow with the length.
 
-    The destination appears, complete, at the very end. Until then the file lies beside it under a hidden name ending in
-    `.part` and the suffix, and any exception (KeyboardInterrupt and SystemExit too) removes it.
+    The destination appears, complete, at the very end. Until then the file lies beside it under a
+    hidden name ending in `.part` and the suffix (a long name is cut), and any exception
+    (KeyboardInterrupt and SystemExit too) removes it.
 
     Args:
         source: a video file.
-        destination: the file to write; its suffix chooses the container.
+        destination: the file to write; its suffix chooses the container. `.gif` has 256 colors a
+            frame, each frame its own, and no sound.
         style: see `Stylizer`.
         overwrite: replace an existing destination.
         progress: show a bar on stderr; None: if stderr is a terminal.
         audio: False leaves the audio out.
-        codec: an FFmpeg encoder; None: libx264, or libvpx-vp9 where the container can't carry H.264.
-        crf: constant quality on the encoder's own scale; None: 18 for libx264, 24 for libvpx-vp9.
+        audio_codec: an FFmpeg encoder for the audio, or "copy"; None: "copy" where the container
+            can carry it, else what is usual there (libopus in .webm, mostly aac). Sound stays in
+            time with the picture; rate and channels stay where the encoder takes them.
+        codec: an FFmpeg encoder; None: libx264, libvpx-vp9 where the container can't carry H.264,
+            gif in .gif.
+        crf: constant quality on the encoder's own scale, from 0, the best; None: 18 for libx264, 24
+            for libvpx-vp9.
         pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p if width or height
             is odd (H.264 has no odd 4:2:0).
         stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and model_dir of
             `Stylizer`.
 
     Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
-    BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
+    BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive.
 
     Raises:
         MediaError: the source can't be read or is damaged; the destination can't be written or can't carry a stream.
@@ -64,24 +77,32 @@ def render(
     _check_paths(source, destination, overwrite)
     with open_source(source) as reader, open_destination(destination) as writer:
         video = video_stream(reader, source)
-        encoder, copies = add_streams(reader, writer, video, destination, audio, (codec, crf, pix_fmt))
-        items = read(reader, video, copies, source)
+        encoder, tracks = add_streams(reader, writer, video, destination, audio, audio_codec,
+                                      (codec, crf, pix_fmt))
+        items = Losses(video).watch(read(reader, video, tracks, source))
         head = list(until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
             raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
         converter = Converter(head[-1], encoder, source)
         tag(encoder, video, head[-1], converter)
+        warn_of_rotation(head[-1], writer)
+        write_header(writer, encoder, destination)
+        encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
         stylizer = Stylizer(style, **stylizer_options)
-        hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
+        # None: tqdm looks whether stderr is a terminal.
+        hidden = None if progress is None else not progress
+        if sys.stderr is None:  # a process was started without one
+            hidden = True
         with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
-                    item.stream = copies[item.stream.index]
-                    writer.mux(item)
+                    writer.mux(tracks[item.stream.index].packets(item))
                 else:
-                    writer.mux(encoder.encode(item))
+                    writer.mux(encode(item))
                     bar.update()
-            writer.mux(encoder.encode(None))
+            writer.mux(encode(None))
+            for track in tracks.values():
+                writer.mux(track.packets(None))
     return converter.count
 
 
@@ -102,6 +123,13 @@ def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
 
 
 def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
+    for path in (source, destination):
+        try:
+            path.exists()
+        except (OSError, ValueError) as error:  # a name too long, a folder that may not be read
+            why = getattr(error, "strerror", None) or error
+            raise MediaError(f"{path}: {why}; expected the name of a file that this user can reach"
+                             ) from error
     if not source.exists():
         raise MediaError(f"{source}: no such file; expected a video file")
     if source.is_dir():

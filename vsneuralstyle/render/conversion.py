@@ -16,7 +16,10 @@ from vsneuralstyle.pixels import Coding, components_to_rgb, rgb_to_components
 from vsneuralstyle.render.source import time_of
 
 LIMITED, FULL = 1, 2  # AVColorRange
+UNSPECIFIED, LEFT = 0, 1  # AVChromaLocation
 IDENTITY = 0  # AVColorSpace of RGB
+PALETTE = "pal8"
+PALETTE_SOURCE = "bgra"  # what a palette is made from
 SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
            | Interpolation.FULL_CHR_H_INP)
 
@@ -29,6 +32,11 @@ def bits(pixels: av.VideoFormat) -> int:
     """Bits of a sample, rounded up to a depth for which FFmpeg has planar formats, 16 at most."""
     most = max(component.bits for component in pixels.components)
     return next((depth for depth in (8, 9, 10, 12, 14) if depth >= most), 16)
+
+
+def is_420(pixels: av.VideoFormat) -> bool:
+    """Whether chroma has half the samples across and down."""
+    return (pixels.chroma_width(4), pixels.chroma_height(4)) == (2, 2)
 
 
 def planar_format(pixels: av.VideoFormat) -> str:
@@ -56,7 +64,8 @@ class Converter:
         """frame: the clip's first, which tells the size and the colors of all."""
         self.source = source
         self.size = (frame.width, frame.height)
-        self.pixels = av.VideoFormat(encoder.pix_fmt)
+        encoded = encoder.pix_fmt
+        self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
         self.count = 0  # frames made
         self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))  # nominal, in ticks
         self._last_pts = None
@@ -77,6 +86,16 @@ class Converter:
         else:
             self.matrix_tag = self.matrix if tagged else yuv.UNSPECIFIED
             self.range_tag = FULL if self.full else frame.color_range
+        self.chroma_location = self._chroma_location(frame)
+
+    def _chroma_location(self, frame: av.VideoFrame) -> int:
+        """Where the output's chroma samples lie, and its tag says: as the source's.
+
+        An AVChromaLocation. "Left" is what players take where nothing is said, so it needs no tag.
+        """
+        location = getattr(frame, "chroma_location", UNSPECIFIED)  # PyAV has it from 19 on
+        both = is_420(frame.format) and is_420(self.pixels)
+        return location if both and location != LEFT else UNSPECIFIED
 
     def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1, on the device."""
@@ -91,6 +110,8 @@ class Converter:
         rgb, _ = stylized.result()
         planar = av.VideoFrame(*self.size, planar_format(self.pixels))
         rgb_to_components(rgb, planes(planar), self._coding(planar.format))
+        if self.chroma_location:
+            planar.chroma_location = self.chroma_location  # the scaler puts the samples there
         frame = self._reformat(self._writer, planar, self.pixels.name)
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):

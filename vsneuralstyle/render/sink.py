@@ -1,4 +1,4 @@
-"""The file that is written: its container, its streams, its encoder, and what tells a player how to show it."""
+"""The file that is written: its container, its streams, and what tells a player how to show it."""
 
 import logging
 import os
@@ -8,35 +8,34 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vsneuralstyle.errors import ArgumentError, MediaError
-from vsneuralstyle.render.conversion import Converter, bits
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.render.audio import AudioTranscoder, PacketCopy, add_audio
+from vsneuralstyle.render.conversion import Converter
+from vsneuralstyle.render.encoding import CONTAINERS, EXAMPLES, add_encoder
+from vsneuralstyle.render.ffmpeg import cause, ffmpeg_log, hardware_of
+from vsneuralstyle.render.losses import timecode_of, warn_of_container, warn_of_stream
 
 log = logging.getLogger("vsneuralstyle.render")
 
-ENCODERS = ("libx264", "libvpx-vp9")  # the default is the first that the container can carry
-DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}  # visually lossless
-ENCODER_OPTIONS = {"libvpx-vp9": {"row-mt": "1", "cpu-used": "4"}}  # its own defaults use one core, slowly
 # What a container writes anew, or what is true of the source file only.
 FILE_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+# Containers (FFmpeg's names) that aren't files to watch -> what they are, and what to take instead.
+UNSUITABLE = {
+    "yuv4mpegpipe": "YUV4MPEG has raw pictures at one rate, without their times, sound or color "
+    "tags; choose .mkv with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`",
+}
+LONGEST_NAME = 255  # bytes, where the file system doesn't say
 
 
 @contextmanager
 def open_destination(destination: Path) -> Iterator[OutputContainer]:
     """The container to write, under a temporary name; becomes destination if the body succeeds, else vanishes."""
-    part = destination.with_name(f".{destination.stem}.{os.getpid()}.part{destination.suffix}")
-    try:
-        container = av.open(str(part), "w")
-    except ValueError as error:
-        raise MediaError(f"can't write {destination}: its suffix {destination.suffix!r} names no container; "
-                         "expected .mp4, .mkv, .webm, .mov or another one that FFmpeg knows") from error
-    if container.format.no_file:
-        raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video file; "
-                         "expected .mp4, .mkv, .webm or .mov")
+    part = _part_of(destination)
+    container = _open_container(part, destination)
     try:
         try:
             part.touch()  # FFmpeg would try no earlier than with the first packet
@@ -53,33 +52,76 @@ def open_destination(destination: Path) -> Iterator[OutputContainer]:
             part.unlink()
 
 
-def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path, audio: bool,
-                 encoding: tuple) -> tuple[VideoStream, dict[int, Stream]]:
+def _part_of(destination: Path) -> Path:
+    """The hidden file beside destination, its name cut to what the file system takes."""
+    end = f".{os.getpid()}.part{destination.suffix}"
+    try:
+        longest = os.pathconf(destination.parent, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):  # no such folder, or the system isn't POSIX
+        longest = LONGEST_NAME
+    room = longest - len(os.fsencode(f".{end}"))
+    # A character whose bytes are cut in two is left out: some file systems take UTF-8 alone.
+    stem = os.fsencode(destination.stem)[:max(room, 0)].decode(errors="ignore")
+    return destination.with_name(f".{stem}{end}")
+
+
+def _open_container(part: Path, destination: Path) -> OutputContainer:
+    try:
+        container = av.open(str(part), "w")
+    except ValueError as error:
+        raise MediaError(f"can't write {destination}: its suffix {destination.suffix!r} names no "
+                         "container; expected .mp4, .mkv, .webm, .mov or another one that FFmpeg "
+                         "knows") from error
+    if container.format.no_file:
+        raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video "
+                         f"file; expected {CONTAINERS}")
+    if why := UNSUITABLE.get(container.format.name):
+        raise MediaError(f"can't write {destination}: {why}")
+    return container
+
+
+def add_streams(
+    reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path,
+    audio: bool, audio_codec: str | None, encoding: tuple
+) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
     """Adds metadata, chapters and, in the source's order, the streams.
 
-    Returns the encoder's stream, and of those copied the index in reader -> stream in writer.
+    Returns the encoder's stream, and for each other one that is kept: its index in reader -> what
+    writes it.
     """
     writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
     writer.set_chapters(reader.chapters())
-    encoder, copies, container = None, {}, writer.format.long_name
+    encoder, tracks = None, {}
     for stream in reader.streams:
-        name = stream.codec_context.name if stream.codec_context else "unknown codec"
+        track = None
         if stream.index == video.index:
-            encoder = _add_encoder(writer, video, destination, *encoding)
+            encoder = add_encoder(writer, video, destination, *encoding)
             _copy_metadata(stream, encoder)
-        elif stream.type == "subtitle" or (stream.type == "audio" and audio):
-            try:
-                copies[stream.index] = writer.add_stream_from_template(stream)
-                _copy_metadata(stream, copies[stream.index])
-            except (ValueError, av.error.FFmpegError) as error:
-                if stream.type == "audio":
-                    raise MediaError(f"{destination}: {container} can't carry the source's audio ({name}); choose "
-                                     "another container (.mkv takes nearly every codec) or leave the audio out "
-                                     "(--no-audio)") from error
-                log.warning("%s can't carry subtitle stream %d (%s): left out", container, stream.index, name)
-        elif stream.type != "audio":
-            log.warning("%s stream %d (%s) is left out", stream.type, stream.index, name)
-    return encoder, copies
+        elif stream.type == "audio" and not audio:
+            pass
+        elif stream.type == "audio" and stream.codec_context:
+            track = add_audio(writer, stream, destination, audio_codec)
+        elif stream.type == "subtitle":
+            track = _add_subtitles(writer, stream)
+        else:
+            warn_of_stream(stream)
+        if track:
+            _copy_metadata(stream, track.stream)
+            tracks[stream.index] = track
+    if timecode := timecode_of(reader, video):
+        encoder.metadata["timecode"] = timecode  # FFmpeg makes a track of it, where there are such
+    warn_of_container(reader, writer, video)
+    return encoder, tracks
+
+
+def _add_subtitles(writer: OutputContainer, stream: Stream) -> PacketCopy | None:
+    try:
+        return PacketCopy(writer.add_stream_from_template(stream))
+    except (ValueError, av.error.FFmpegError):
+        name = stream.codec_context.name if stream.codec_context else "unknown codec"
+        log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name,
+                    stream.index, name)
+        return None
 
 
 def _copy_metadata(source: Stream, destination: Stream) -> None:
@@ -87,59 +129,42 @@ def _copy_metadata(source: Stream, destination: Stream) -> None:
     destination.metadata.update({key: value for key, value in source.metadata.items() if key in ("language", "title")})
 
 
-def _add_encoder(writer: OutputContainer, video: VideoStream, destination: Path, codec: str | None, crf: float | None,
-                 pix_fmt: str | None) -> VideoStream:
-    # For rate control and the header; each frame's timestamp is what counts.
-    rate = video.average_rate or video.guessed_rate or 25
-    encoder = None
-    for name in [codec] if codec else ENCODERS:
-        try:
-            if av.Codec(name, "w").type != "video":
-                raise MediaError(f"{name!r} does not encode video; expected an encoder such as libx264")
-            encoder = writer.add_stream(name, rate=rate, width=video.width, height=video.height)
-            break
-        except ValueError as error:
-            refusal = error
-    if encoder is None:
-        raise MediaError(f"can't write {destination}: {refusal}; choose .mp4, .mkv, .webm or .mov, or another encoder "
-                         "(--codec), for example libx264, libx265, libvpx-vp9 or ffv1") from refusal
-    encoder.codec_context.time_base = encoder.time_base = video.time_base
-    encoder.codec_context.flags |= Flags.frame_duration
-    encoder.pix_fmt = _choose_pix_fmt(encoder, video, pix_fmt)
-    if crf is not None and name not in DEFAULT_CRF:
-        raise ArgumentError(f"--crf {crf}: {name} has no such option; leave it out, or choose an encoder that does: "
-                            f"{', '.join(DEFAULT_CRF)}")
-    crf = DEFAULT_CRF.get(name) if crf is None else crf
-    encoder.options = ENCODER_OPTIONS.get(name, {}) | ({} if crf is None else {"crf": str(crf)})
-    return encoder
-
-
-def _choose_pix_fmt(encoder: VideoStream, video: VideoStream, pix_fmt: str | None) -> str:
-    known = [known.name for known in encoder.codec.video_formats or ()]
-    if pix_fmt is not None:
-        if pix_fmt not in known:
-            raise MediaError(f"{encoder.codec.name} does not encode {pix_fmt!r}; expected one of {', '.join(known)}")
-        return pix_fmt
-    odd = bool(video.width % 2 or video.height % 2)
-    wanted = ("yuv444p", "yuv420p") if odd else ("yuv420p",)
-    chosen = next((name for name in wanted if name in known), known[0])
-    if odd:
-        log.warning("%dx%d is odd: written as %s, which some players lack; crop the source to an even size for yuv420p",
-                    video.width, video.height, chosen)
-    depth, kept = bits(video.format), bits(av.VideoFormat(chosen))
-    if depth > kept:
-        log.warning("the source has %d bits a sample, the output %d (%s); --pix-fmt yuv420p10le keeps 10",
-                    depth, kept, chosen)
-    return chosen
-
-
 def tag(encoder: VideoStream, video: VideoStream, frame: av.VideoFrame, converter: Converter) -> None:
-    """What tells a player how to show the pixels: color, pixel shape, rotation."""
+    """What tells a player how to show the pixels: color, chroma's place, pixel shape, rotation."""
     encoder.colorspace, encoder.color_range = converter.matrix_tag, converter.range_tag
     encoder.color_primaries, encoder.color_trc = frame.color_primaries, frame.color_trc
+    if converter.chroma_location:
+        encoder.chroma_sample_location = converter.chroma_location
     if video.sample_aspect_ratio:
         encoder.sample_aspect_ratio = video.sample_aspect_ratio
     try:
         encoder.set_display_matrix(np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32))
     except KeyError:
         pass
+
+
+def write_header(writer: OutputContainer, encoder: VideoStream, destination: Path) -> None:
+    """Opens the encoder and the file: what either refuses is said before a frame is stylized.
+
+    Raises:
+        MediaError: with FFmpeg's own words.
+    """
+    name = encoder.codec.name
+    needed = hardware_of(name)
+    advice = f"it needs {needed}; choose one that doesn't" if needed else "choose another one"
+    with _refusal(destination, f"the encoder {name} can't be opened",
+                  f"{advice} (--codec), for example {EXAMPLES}"):
+        encoder.codec_context.open()
+    with _refusal(destination, f"{writer.format.long_name} refuses the streams",
+                  f"choose {CONTAINERS}, or another encoder (--codec, --audio-codec)"):
+        writer.start_encoding()
+
+
+@contextmanager
+def _refusal(destination: Path, what: str, advice: str) -> Iterator[None]:
+    try:
+        with ffmpeg_log() as lines:
+            yield
+    except (ValueError, av.error.FFmpegError) as error:
+        raise MediaError(
+            f"can't write {destination}: {what}: {cause(error, lines)}; {advice}") from error
