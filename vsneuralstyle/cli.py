@@ -14,9 +14,10 @@ from vsneuralstyle import __version__
 from vsneuralstyle.errors import ModelError, NeuralStyleError
 
 ERROR, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes; the latter two a shell's for SIGINT, SIGPIPE
-# What asks a process to end: a terminal that was closed, Ctrl-\, a service manager, a limit on CPU
-# time. Windows has the third alone.
-ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGXCPU")
+# What asks a process to end: Ctrl-C, a terminal that was closed, Ctrl-\, a service manager, a limit
+# on CPU time. Windows has two of them.
+ENDING_SIGNALS = [getattr(signal, name)
+                  for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGXCPU")
                   if hasattr(signal, name)]
 
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
@@ -64,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end(number: int, frame: object) -> None:
-    sys.exit(128 + number)  # an exception, so that what is half-written gets removed
+    """Ends the command by an exception, so that what is half-written gets removed."""
+    for other in ENDING_SIGNALS:  # an impatient second one would strike while that is done
+        signal.signal(other, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,8 @@ from vsneuralstyle.errors import ProcessError
 PATIENCE = 1.5
 """Seconds that the interpreter's end waits for the jobs that are under way."""
 
+LOOK_AGAIN = 1.0
+"""Seconds after which who waits for a job looks again whether it is done."""
 FORKED = (
     "this process was forked from one that had used PyTorch's threads, and those do not survive "
     "a fork; start processes by multiprocessing's 'spawn' or 'forkserver', or fork earlier"
@@ -79,9 +81,14 @@ class Job(Future):
             self._settle()
 
     def _await(self, timeout: float | None) -> None:
-        if not self._done.acquire(timeout=-1 if timeout is None else timeout):
-            raise TimeoutError
-        self._done.release()
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.dependents is not None:  # not done
+            left = LOOK_AGAIN if end is None else min(LOOK_AGAIN, end - time.monotonic())
+            if left < 0:
+                raise TimeoutError
+            # An exception between these two lines leaves the lock taken, and the job is done then.
+            if self._done.acquire(timeout=left):
+                self._done.release()
 
     def _settle(self) -> None:
         self._function = self._arguments = None  # a host may keep the job for its result

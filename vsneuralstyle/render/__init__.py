@@ -88,12 +88,12 @@ def render(
         warn_of_rotation(head[-1], writer)
         write_header(writer, encoder, destination)
         encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
-        stylizer = Stylizer(style, **stylizer_options)
         # None: tqdm looks whether stderr is a terminal.
         hidden = None if progress is None else not progress
         if sys.stderr is None:  # a process was started without one
             hidden = True
-        with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
+        with (Stylizer(style, **stylizer_options) as stylizer, stylizer.aside(),
+              tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar):
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
                     writer.mux(tracks[item.stream.index].packets(item))
