@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+from av.container import OutputContainer
 from tqdm import tqdm
 
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.render.conversion import Converter
+from vsneuralstyle.render.damage import Damage, Repeat, time_of
 from vsneuralstyle.render.sink import add_streams, open_destination, tag
 from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
+from vsneuralstyle.render.timeline import Timeline
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
 
@@ -22,6 +25,7 @@ def render(
     *,
     style: str,
     overwrite: bool = False,
+    on_error: str = "repeat",
     progress: bool | None = None,
     audio: bool = True,
     codec: str | None = None,
@@ -44,6 +48,8 @@ def render(
         destination: the file to write; its suffix chooses the container.
         style: see `Stylizer`.
         overwrite: replace an existing destination.
+        on_error: what to do about a damaged frame: "repeat": show the one before it again; "skip": leave it out, so that
+            the one before it stays for longer; "stop": raise an error.
         progress: show a bar on stderr; None: if stderr is a terminal.
         audio: False leaves the audio out.
         codec: an FFmpeg encoder; None: libx264, or libvpx-vp9 where the container can't carry H.264.
@@ -56,28 +62,40 @@ def render(
     Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
     BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
 
+    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. Damage is counted and told in the
+    log. The first frame has none before it and is left out, as are packets of sound that the container refuses. A file
+    that is cut off is rendered as far as it goes, with a warning that tells how much is missing (on_error "stop": an
+    error). A frame of another size is scaled to the first one's; one of another matrix or range is converted.
+
+    Timestamps of a sender's clock (a transport stream's) start at 0, and where they jump the next follow on those before.
+    Other files' timestamps stay, unless they start more than 10 s away from 0.
+
     Raises:
-        MediaError: the source can't be read or is damaged; the destination can't be written or can't carry a stream.
+        MediaError: the source can't be read or all of its video is damaged (on_error "stop": some of it); the destination can't be written or can't carry a stream.
         ArgumentError, ModelError, DeviceError: as `Stylizer` does.
     """
     source, destination = Path(source).absolute(), Path(destination).absolute()
+    damage = Damage(source, on_error)
     _check_paths(source, destination, overwrite)
     with open_source(source) as reader, open_destination(destination) as writer:
         video = video_stream(reader, source)
         encoder, copies = add_streams(reader, writer, video, destination, audio, (codec, crf, pix_fmt))
-        items = read(reader, video, copies, source)
+        timeline = Timeline(reader, [video, *(reader.streams[index] for index in copies)])
+        writer.set_chapters(timeline.chapters(reader.chapters()))
+        items = read(reader, video, copies, timeline, damage)
         head = list(until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
             raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
         converter = Converter(head[-1], encoder, source)
         tag(encoder, video, head[-1], converter)
         stylizer = Stylizer(style, **stylizer_options)
+        writer.start_encoding()  # so that what is wrong with the header is not taken for a packet's fault
         hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
         with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
                     item.stream = copies[item.stream.index]
-                    writer.mux(item)
+                    _copy(item, writer, damage)
                 else:
                     writer.mux(encoder.encode(item))
                     bar.update()
@@ -85,7 +103,15 @@ def render(
     return converter.count
 
 
-def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
+def _copy(packet: av.Packet, writer: OutputContainer, damage: Damage) -> None:
+    try:
+        writer.mux(packet)
+    except av.error.InvalidDataError as error:  # as a broken AAC frame of a transport stream for .mp4
+        at = time_of(packet.pts, packet.dts, packet.time_base)
+        damage.packet(packet.stream.type, at, f"it can't be copied ({error.strerror})")
+
+
+def _stylized(items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer,
               converter: Converter) -> Iterator[av.VideoFrame | av.Packet]:
     """Packets as they are and frames stylized; each frame once the next ones are under way, so that there is work while it is
     encoded and those after them are decoded."""
@@ -94,7 +120,8 @@ def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
         if isinstance(item, av.Packet):
             yield item
             continue
-        under_way.append((stylizer.begin(converter.to_rgb(item, stylizer.device)), item))
+        stylized = None if isinstance(item, Repeat) else stylizer.begin(converter.to_rgb(item, stylizer.device))
+        under_way.append((stylized, item))
         if len(under_way) > AHEAD:
             yield converter.to_frame(*under_way.popleft())
     while under_way:

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.render.conversion import Converter, bits
+from vsneuralstyle.render.source import codec_tag, frame_rate
 
 log = logging.getLogger("vsneuralstyle.render")
 
@@ -55,18 +56,24 @@ def open_destination(destination: Path) -> Iterator[OutputContainer]:
 
 def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path, audio: bool,
                  encoding: tuple) -> tuple[VideoStream, dict[int, Stream]]:
-    """Adds metadata, chapters and, in the source's order, the streams.
+    """Adds metadata and, in the source's order, the streams.
 
     Returns the encoder's stream, and of those copied the index in reader -> stream in writer.
     """
     writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
-    writer.set_chapters(reader.chapters())
     encoder, copies, container = None, {}, writer.format.long_name
     for stream in reader.streams:
         name = stream.codec_context.name if stream.codec_context else "unknown codec"
+        if stream.type == "attachment":
+            name = stream.name or "without a name"
         if stream.index == video.index:
             encoder = _add_encoder(writer, video, destination, *encoding)
             _copy_metadata(stream, encoder)
+        elif stream.type == "attachment" and writer.format.name == "matroska":
+            writer.add_attachment(stream.name or "", stream.mimetype or "application/octet-stream", stream.data)
+        elif stream.codec_context is None and stream.type in ("audio", "subtitle"):
+            log.warning("%s stream %d is left out: this FFmpeg doesn't know its codec (%s)", stream.type, stream.index,
+                        codec_tag(stream) or "untagged")
         elif stream.type == "subtitle" or (stream.type == "audio" and audio):
             try:
                 copies[stream.index] = writer.add_stream_from_template(stream)
@@ -90,7 +97,7 @@ def _copy_metadata(source: Stream, destination: Stream) -> None:
 def _add_encoder(writer: OutputContainer, video: VideoStream, destination: Path, codec: str | None, crf: float | None,
                  pix_fmt: str | None) -> VideoStream:
     # For rate control and the header; each frame's timestamp is what counts.
-    rate = video.average_rate or video.guessed_rate or 25
+    rate = frame_rate(video) or 25
     encoder = None
     for name in [codec] if codec else ENCODERS:
         try:
