@@ -352,8 +352,10 @@ def test_source_that_breaks_half_way_leaves_nothing(tmp_path, model_dir, kind):
         assert next(container.decode(video=0)).width == 64
     (tmp_path / "out.mp4").write_bytes(b"precious")
     before = listing(tmp_path)
-    with pytest.raises(MediaError, match=r"in\.mp4: (the frame at .* s is damaged|cut off at .* s): .*; repair"):
-        render(source, tmp_path / "out.mp4", style="candy", coherence=0, overwrite=True, on_error="stop")
+    message = r"in\.mp4: (the frame at .* s is damaged|cut off at .* s): .*; repair"
+    with pytest.raises(MediaError, match=message):
+        render(source, tmp_path / "out.mp4", style="candy", coherence=0, overwrite=True,
+               on_error="stop")
     assert listing(tmp_path) == before and (tmp_path / "out.mp4").read_bytes() == b"precious"
 
 

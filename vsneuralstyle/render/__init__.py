@@ -48,8 +48,8 @@ def render(
         destination: the file to write; its suffix chooses the container.
         style: see `Stylizer`.
         overwrite: replace an existing destination.
-        on_error: what to do about a damaged frame: "repeat": show the one before it again; "skip": leave it out, so that
-            the one before it stays for longer; "stop": raise an error.
+        on_error: what to do about a damaged frame: "repeat": show the one before it again; "skip":
+            leave it out, so that the one before it stays for longer; "stop": raise an error.
         progress: show a bar on stderr; None: if stderr is a terminal.
         audio: False leaves the audio out.
         codec: an FFmpeg encoder; None: libx264, or libvpx-vp9 where the container can't carry H.264.
@@ -62,16 +62,19 @@ def render(
     Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
     BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive, alpha is left out.
 
-    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. Damage is counted and told in the
-    log. The first frame has none before it and is left out, as are packets of sound that the container refuses. A file
-    that is cut off is rendered as far as it goes, with a warning that tells how much is missing (on_error "stop": an
-    error). A frame of another size is scaled to the first one's; one of another matrix or range is converted.
+    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. A packet's
+    own flag (a gap in a transport stream's counters) doesn't count. Damage is counted and told in
+    the log. A damaged first frame has none before it and is left out, as are copied packets that
+    the container refuses. A file that is cut off is rendered as far as it goes, and a warning tells
+    how much is missing (on_error "stop": an error). A frame of another size is scaled to the first
+    one's. One of another matrix or range is converted.
 
-    Timestamps of a sender's clock (a transport stream's) start at 0, and where they jump the next follow on those before.
-    Other files' timestamps stay, unless they start more than 10 s away from 0.
+    Timestamps of a sender's clock (a transport stream's) start at 0, and go on where it jumps.
+    Those of other files stay, unless they start more than 10 s away from 0: then they start at 0.
 
     Raises:
-        MediaError: the source can't be read or all of its video is damaged (on_error "stop": some of it); the destination can't be written or can't carry a stream.
+        MediaError: the source can't be read, or all of its video is damaged (on_error "stop": some
+            of it); the destination can't be written or can't carry a stream.
         ArgumentError, ModelError, DeviceError: as `Stylizer` does.
     """
     source, destination = Path(source).absolute(), Path(destination).absolute()
@@ -89,7 +92,7 @@ def render(
         converter = Converter(head[-1], encoder, source)
         tag(encoder, video, head[-1], converter)
         stylizer = Stylizer(style, **stylizer_options)
-        writer.start_encoding()  # so that what is wrong with the header is not taken for a packet's fault
+        writer.start_encoding()  # now, or a fault of the header would be taken for a packet's
         hidden = None if progress is None else not progress  # None: tqdm looks whether stderr is a terminal
         with stylizer.aside(), tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar:
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
@@ -106,9 +109,8 @@ def render(
 def _copy(packet: av.Packet, writer: OutputContainer, damage: Damage) -> None:
     try:
         writer.mux(packet)
-    except av.error.InvalidDataError as error:  # as a broken AAC frame of a transport stream for .mp4
-        at = time_of(packet.pts, packet.dts, packet.time_base)
-        damage.packet(packet.stream.type, at, f"it can't be copied ({error.strerror})")
+    except av.error.InvalidDataError as error:  # such as an AAC frame for .mp4 without its header
+        damage.packet(packet.stream.type, time_of(packet), f"it can't be copied ({error.strerror})")
 
 
 def _stylized(items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer,
@@ -120,7 +122,9 @@ def _stylized(items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Sty
         if isinstance(item, av.Packet):
             yield item
             continue
-        stylized = None if isinstance(item, Repeat) else stylizer.begin(converter.to_rgb(item, stylizer.device))
+        stylized = None
+        if not isinstance(item, Repeat):
+            stylized = stylizer.begin(converter.to_rgb(item, stylizer.device))
         under_way.append((stylized, item))
         if len(under_way) > AHEAD:
             yield converter.to_frame(*under_way.popleft())

@@ -79,17 +79,21 @@ class Converter:
     def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1, on the device."""
         self._tell_changes(frame)
-        # A recording may change its colors half-way: each frame has its own, which the encoder's needn't be.
+        # Colors may change half-way: they are the frame's own, which the encoder's needn't be.
         matrix, full = self.matrix, self.full
         if not is_rgb(frame.format):
             matrix, full, _ = self._colors(frame)
-        planar = self._reformat(self._reader, frame, planar_format(frame.format), full)
+        # The scaler takes yuvj420p for full, whatever the frame says.
+        as_full = full or frame.format.name.startswith("yuvj")
+        planar = self._reformat(self._reader, frame, planar_format(frame.format), as_full)
         return components_to_rgb(planes(planar), _coding(planar.format, matrix, full), device)
 
     def to_frame(self, stylized: Future[tuple[Tensor, bool]] | None,
                  original: av.VideoFrame | Repeat) -> av.VideoFrame:
-        """What `Stylizer.begin` gave, in the encoder's pixel format, shown when and as long as original; None: the
-        frame before once more."""
+        """What `Stylizer.begin` gave, in the encoder's pixel format, at the original's time.
+
+        stylized: None: the frame before is shown again.
+        """
         if stylized is not None:
             rgb, _ = stylized.result()
             planar = av.VideoFrame(*self.size, planar_format(self.pixels))
@@ -110,32 +114,34 @@ class Converter:
         frame.duration = self._last_duration  # without one, .mp4 would not show the last frame
 
     def _colors(self, frame: av.VideoFrame) -> tuple[int, bool, bool]:
-        """The frame's matrix, whether its range is full, and whether the matrix is what it says itself."""
+        """The frame's matrix, whether its range is full, and whether it says the matrix itself."""
         name, tag = frame.format.name, frame.colorspace
         tagged = not is_rgb(frame.format) and tag in yuv.LUMA_WEIGHTS
         if not tagged and not is_rgb(frame.format) and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED):
             raise MediaError(f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
                              "source to BT.709 first")
-        gray = name.startswith("gray") and frame.color_range == 0
-        full = name.startswith("yuvj") or gray or frame.color_range == FULL
+        # A decoder keeps yuvj420p where the range changes half-way: what the frame says is right.
+        unsaid = frame.color_range == 0
+        full = frame.color_range == FULL or (unsaid and name.startswith(("yuvj", "gray")))
         return tag if tagged else yuv.default_matrix(frame.height), full, tagged
 
     def _tell_changes(self, frame: av.VideoFrame) -> None:
         """Warns, once for each kind, where a frame has another look than the first."""
-        changed = {what for what, value in _look(frame).items() if value != self._look[what]} - self._told
+        changed = {what for what, value in _look(frame).items() if value != self._look[what]}
+        at, size = time_of(frame), (frame.width, frame.height)
+        if "size" in changed - self._told:
+            log.warning("%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that, as are "
+                        "others", self.source, at, *size, *self.size)
+        if "light" in changed - self._told:
+            log.warning("%s: primaries or transfer characteristics change at %s: written as if "
+                        "they hadn't; convert the source to one of them", self.source, at)
         self._told |= changed
-        at = time_of(frame.pts, frame.dts, frame.time_base)
-        if "size" in changed:
-            log.warning("%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that from here on",
-                        self.source, at, frame.width, frame.height, *self.size)
-        if "light" in changed:
-            log.warning("%s: primaries or transfer characteristics change at %s: written as if they hadn't; convert "
-                        "the source to one of them first", self.source, at)
 
-    def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str, full: bool) -> av.VideoFrame:
-        kept = FULL if full else LIMITED  # the same on both sides: the scaler must leave the range alone
-        return scaler.reformat(frame, *self.size, format=name, interpolation=SCALING, src_color_range=kept,
-                               dst_color_range=kept)
+    def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str,
+                  full: bool) -> av.VideoFrame:
+        kept = FULL if full else LIMITED  # on both sides: the scaler must leave the range alone
+        return scaler.reformat(frame, *self.size, format=name, interpolation=SCALING,
+                               src_color_range=kept, dst_color_range=kept)
 
 
 def _coding(planar: av.VideoFormat, matrix: int, full: bool) -> Coding:

@@ -16,10 +16,12 @@ log = logging.getLogger("vsneuralstyle.render")
 
 ON_ERROR = ("stop", "skip", "repeat")
 ADVICE = "repair the file, cut it before that, or go on (--on-error repeat)"
+REPLACED, LEFT_OUT = "frames replaced by the one before", "frames left out"
+PACKETS = "packets left out"
 
 
 class Repeat(NamedTuple):
-    """Stands for a damaged frame, at whose time the one before it is shown again."""
+    """Stands for a damaged frame, at whose time the one before is shown again."""
 
     pts: int | None
     dts: int | None
@@ -28,24 +30,28 @@ class Repeat(NamedTuple):
 
 
 class Damage:
-    """What a file's damage leads to: an error (on_error "stop"), or a warning where it begins and a summary at its end."""
+    """What a file's damage leads to.
+
+    With on_error "stop" an error, else a warning where it begins and a summary at the file's end.
+    """
 
     def __init__(self, source: Path, on_error: str) -> None:
         if on_error not in ON_ERROR:
-            raise ArgumentError(f"on_error={on_error!r} is unknown; expected one of {', '.join(ON_ERROR)}")
+            raise ArgumentError(f"on_error={on_error!r} is unknown; expected one of "
+                                f"{', '.join(ON_ERROR)}")
         self.source = source
         self.repeats = on_error == "repeat"
         self._stops = on_error == "stop"
-        self._counts = {"frames replaced by the one before": 0, "frames left out": 0, "packets left out": 0}
-        self._last = ""
+        self._counts = {REPLACED: 0, LEFT_OUT: 0, PACKETS: 0}
+        self._last = ""  # when the last of it was
 
     def frame(self, at: str, why: str, repeated: bool) -> None:
         """A frame, replaced by the one before it or left out."""
-        self._note("the frame", at, why, "frames replaced by the one before" if repeated else "frames left out")
+        self._note("the frame", at, why, REPLACED if repeated else LEFT_OUT)
 
     def packet(self, kind: str, at: str, why: str) -> None:
         """A packet of a stream that is copied, left out."""
-        self._note(f"the {kind} packet", at, why, "packets left out")
+        self._note(f"the {kind} packet", at, why, PACKETS)
 
     def cut_off(self, what: str) -> None:
         """The file ends early."""
@@ -55,12 +61,14 @@ class Damage:
     def sum_up(self) -> None:
         counted = [f"{what}: {count}" for what, count in self._counts.items() if count]
         if counted:
-            log.warning("%s: damaged in all: %s; the last at %s", self.source, ", ".join(counted), self._last)
+            log.warning("%s: damaged in all: %s; the last at %s",
+                        self.source, ", ".join(counted), self._last)
 
     def _note(self, what: str, at: str, why: str, outcome: str) -> None:
         self._stop(f"{what} at {at} is damaged: {why}")
         if not any(self._counts.values()):
-            log.warning("%s: %s at %s is damaged: %s; going on, and counting", self.source, what, at, why)
+            log.warning("%s: %s at %s is damaged: %s; going on, and counting",
+                        self.source, what, at, why)
         self._counts[outcome] += 1
         self._last = at
 
@@ -70,22 +78,24 @@ class Damage:
 
 
 class Frames:
-    """Decodes the video's packets. A frame is damaged if its decoder refuses its packet or flags the frame as corrupt.
+    """Decodes the video's packets.
 
-    A packet's own flag is_corrupt says less: a gap in a transport stream's counters sets it for whole packets, too.
+    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. A packet's
+    own flag says less: a gap in a transport stream's counters sets it for whole packets, too.
     """
 
     def __init__(self, video: VideoStream, damage: Damage) -> None:
         self._video, self._damage = video, damage
-        self._awaited: list[tuple[int, int | None]] = []  # a heap: what the decoder has been given, (pts, duration)
-        self._why: str | None = None  # why the decoder last refused a packet ...
-        self._until = 0  # ... and the last pts that it may have been, as several are decoded at a time
+        # A heap of (pts, duration): what the decoder has been given and has not given back.
+        self._awaited: list[tuple[int, int]] = []
+        self._why = ""  # why it refused a packet, until all is well again
+        self._until = 0  # the last pts that it may have had: several are decoded at a time
         self._begun = False  # whether there is a frame to repeat
 
     def decode(self, packet: av.Packet) -> Iterator[av.VideoFrame | Repeat]:
-        """The frames that are complete with this packet; an empty one asks for those that remain."""
+        """The frames that this packet completes; an empty one asks for those that remain."""
         if packet.size and packet.pts is not None and not packet.is_discard:
-            heapq.heappush(self._awaited, (packet.pts, packet.duration))
+            heapq.heappush(self._awaited, (packet.pts, packet.duration or 0))
         try:
             decoded = packet.decode()
         except av.error.MemoryError:
@@ -95,35 +105,39 @@ class Frames:
             self._why = f"its decoder refuses it ({error.strerror})"
             if self._awaited:
                 self._until = max(self._awaited)[0]
-            else:  # no timestamps: it is between the frames that came and those to come
-                yield from self._damaged(packet.pts, packet.dts, packet.duration, self._why)
+            else:  # without timestamps: its place is between what came and what is to come
+                yield from self._damaged(packet, self._why)
         for frame in decoded:
             yield from self._passed(frame.pts)
             if frame.is_corrupt:
-                yield from self._damaged(frame.pts, frame.dts, frame.duration, "its decoder flags it as corrupt")
+                yield from self._damaged(frame, "its decoder flags it as corrupt")
                 continue
             if frame.key_frame and frame.pts is not None and frame.pts > self._until:
-                self._why = None
+                self._why = ""
             self._begun = True
             yield frame
         if not packet.size:
             yield from self._passed(None)
 
     def _passed(self, pts: int | None) -> Iterator[Repeat]:
-        """In place of what should have come before pts (None: the end) and did not, as its packet or one that it
-        refers to was refused. Without a refusal nothing is missing: some packets hold no frame of their own."""
+        """What stands for the frames that should have come before pts (None: the end).
+
+        Without a refusal none is missing: some packets hold no frame of their own. After one, up
+        to the next key frame, those that refer to it may be missing as well.
+        """
         while self._awaited and (pts is None or self._awaited[0][0] <= pts):
             at, duration = heapq.heappop(self._awaited)
             if self._why and at != pts:
-                yield from self._damaged(at, None, duration, self._why)
+                missing = Repeat(at, None, duration, self._video.time_base)
+                yield from self._damaged(missing, self._why)
 
-    def _damaged(self, pts: int | None, dts: int | None, duration: int | None, why: str) -> Iterator[Repeat]:
+    def _damaged(self, item: av.VideoFrame | av.Packet | Repeat, why: str) -> Iterator[Repeat]:
         repeated = self._damage.repeats and self._begun
-        self._damage.frame(time_of(pts, dts, self._video.time_base), why, repeated)
+        self._damage.frame(time_of(item), why, repeated)
         if repeated:
-            yield Repeat(pts, dts, duration, self._video.time_base)
+            yield Repeat(item.pts, item.dts, item.duration, item.time_base)
 
 
-def time_of(pts: int | None, dts: int | None, time_base: Fraction) -> str:
-    ticks = dts if pts is None else pts
-    return "an unknown time" if ticks is None else f"{float(ticks * time_base):.3f} s"
+def time_of(item: av.VideoFrame | av.Packet | Repeat) -> str:
+    ticks = item.dts if item.pts is None else item.pts
+    return "an unknown time" if ticks is None else f"{float(ticks * item.time_base):.3f} s"

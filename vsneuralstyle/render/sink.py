@@ -70,10 +70,11 @@ def add_streams(reader: InputContainer, writer: OutputContainer, video: VideoStr
             encoder = _add_encoder(writer, video, destination, *encoding)
             _copy_metadata(stream, encoder)
         elif stream.type == "attachment" and writer.format.name == "matroska":
-            writer.add_attachment(stream.name or "", stream.mimetype or "application/octet-stream", stream.data)
+            mimetype = stream.mimetype or "application/octet-stream"
+            writer.add_attachment(stream.name or "", mimetype, stream.data)
         elif stream.codec_context is None and stream.type in ("audio", "subtitle"):
-            log.warning("%s stream %d is left out: this FFmpeg doesn't know its codec (%s)", stream.type, stream.index,
-                        codec_tag(stream) or "untagged")
+            log.warning("%s stream %d is left out: this FFmpeg doesn't know its codec (%s)",
+                        stream.type, stream.index, codec_tag(stream) or "untagged")
         elif stream.type == "subtitle" or (stream.type == "audio" and audio):
             try:
                 copies[stream.index] = writer.add_stream_from_template(stream)

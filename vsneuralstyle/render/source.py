@@ -17,9 +17,13 @@ from vsneuralstyle.errors import MediaError
 from vsneuralstyle.render.damage import Damage, Frames, Repeat
 from vsneuralstyle.render.timeline import Timeline, is_timed, may_jump, seconds
 
-# By how much a file is shorter than its header says, from which on it is cut off: seconds, and a part of its length.
+# A file is cut off if it is shorter than its header says: by seconds, or part of its length.
 MISSING, MISSING_PART = 1, Fraction(1, 10)
-TRANSPORT_PACKETS = (188, 192, 204)  # bytes; bare, with a timestamp (.m2ts), with a checksum
+# Bytes of a transport stream's packets, and where in them the sync byte is: bare, with a timestamp
+# (.m2ts), with a checksum.
+TRANSPORT_PACKETS, SYNC = ((188, 0), (192, 4), (204, 0)), 0x47
+
+Item = av.VideoFrame | Repeat | av.Packet
 
 
 @contextmanager
@@ -51,12 +55,12 @@ def frame_rate(video: VideoStream) -> Fraction | None:
     """The nominal frame rate as far as it is known."""
     if has_timestamps(video.container):
         return video.average_rate or video.guessed_rate
-    # The average of a raw stream is only libavformat's default; the guess knows what the stream itself says.
+    # A raw stream's average is only libavformat's default. The guess is what the stream says.
     return video.guessed_rate or video.average_rate
 
 
 def codec_tag(stream: Stream) -> str | None:
-    """The container's name (four characters mostly) for the codec of a stream of which PyAV gives none: `apac`."""
+    """The container's name for a stream's codec, such as avc1; FFmpeg needn't know the codec."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)  # FFmpeg writes the description to its log
     try:
@@ -81,7 +85,7 @@ def expected_frames(reader: InputContainer, video: VideoStream) -> int | None:
 
 
 def read(reader: InputContainer, video: VideoStream, copies: dict[int, Stream], timeline: Timeline,
-         damage: Damage) -> Iterator[av.VideoFrame | Repeat | av.Packet]:
+         damage: Damage) -> Iterator[Item]:
     """The frames of video and the packets of the streams in copies, in the order of the file."""
     frames, packets = Frames(video, damage), Packets(reader, video)
     for packet in packets:
@@ -99,14 +103,15 @@ def read(reader: InputContainer, video: VideoStream, copies: dict[int, Stream], 
 
 
 class Packets:
-    """A file's packets as they are, at last an empty one of the video; and then what is missing at the file's end."""
+    """A file's packets as they are, and an empty one of the video at the end."""
 
     def __init__(self, reader: InputContainer, video: VideoStream) -> None:
-        self.missing = ""  # in words, once all came
+        self.missing = ""  # what is at the file's end, in words, once all came
         self._reader, self._video = reader, video
-        self._end = Fraction(0)  # until when what came is shown, by the file's own clock
+        # When what came starts, and until when it is shown, by the file's own clock.
+        self._start = self._end = Fraction(reader.start_time or 0, av.time_base)
         self._last: dict[int, Fraction] = {}  # each stream's latest time
-        self._longest = Fraction(0)  # time between two frames: the last one's, if the container doesn't tell
+        self._longest = Fraction(0)  # between two of a stream: the last may be as long, untold
         self._incomplete: dict[int, bool] = {}  # whether each stream's last packet is
 
     def __iter__(self) -> Iterator[av.Packet]:
@@ -115,7 +120,7 @@ class Packets:
             # All streams, as the longest of them tells the length.
             for packet in self._reader.demux():
                 if not packet.size:
-                    continue  # in the midst of the file (.avi), the decoder would take it for the end
+                    continue  # one of demux's own, which mark the end
                 self._look_at(packet)
                 if packet.stream.index == self._video.index:
                     if held:
@@ -125,8 +130,8 @@ class Packets:
                     yield packet
         except av.error.FFmpegError as error:
             unreadable = f" ({error.strerror})"
-        # A last packet that breaks off is not decoded (it stays held): several frames are decoded at a time, and PyAV
-        # gives none of those after an error at the very end.
+        # A last packet that breaks off stays held. Several frames are decoded at a time, and PyAV
+        # gives none of those that come after an error at the very end.
         self.missing = self._find_missing(unreadable)
         last = av.Packet()
         last.stream, last.time_base = self._video, self._video.time_base
@@ -144,20 +149,24 @@ class Packets:
                 self._longest, self._last[index] = max(self._longest, at - last), max(at, last)
 
     def _find_missing(self, unreadable: str) -> str:
-        start = Fraction(self._reader.start_time or 0, av.time_base)
-        came, announced = self._end - start, _announced_end(self._reader)
-        length = came if announced is None else announced - start
-        breaks = unreadable or any(self._incomplete.values()) or _ends_in_transport_packet(self._reader)
-        if breaks and length <= came:
-            return f"cut off at {float(came):.2f} s: how much is missing is unknown{unreadable}"
-        if breaks or length - came > max(min(MISSING, MISSING_PART * length), 2 * self._longest):
-            return (f"cut off at {float(came):.2f} s: {float(length - came):.2f} s of {float(length):.2f} s are "
-                    f"missing{unreadable}")
+        came, announced = self._end - self._start, _announced_end(self._reader)
+        length = came if announced is None else announced - self._start
+        breaks_off = (unreadable or any(self._incomplete.values())
+                      or _ends_inside_transport_packet(self._reader))
+        cut_off = f"cut off at {float(came):.2f} s{unreadable}"
+        if breaks_off and length <= came:
+            return f"{cut_off}: how much is missing is unknown"
+        tolerance = max(min(MISSING, MISSING_PART * length), 2 * self._longest)
+        if breaks_off or length - came > tolerance:
+            return f"{cut_off}: {float(length - came):.2f} s of {float(length):.2f} s are missing"
         return ""
 
 
 def _announced_end(reader: InputContainer) -> Fraction | None:
-    """In seconds, by the file's own clock; None where it is not in a header: FFmpeg then tells what is there."""
+    """When the header says that the file ends, in seconds by its own clock.
+
+    None where no header does: FFmpeg then tells the time of the last packet there is.
+    """
     if may_jump(reader) or not has_timestamps(reader) or not reader.duration:
         return None
     streams = [stream for stream in reader.streams if is_timed(stream)]
@@ -166,11 +175,18 @@ def _announced_end(reader: InputContainer) -> Fraction | None:
     return max(seconds(stream.start_time + stream.duration, stream.time_base) for stream in streams)
 
 
-def _ends_in_transport_packet(reader: InputContainer) -> bool:
-    return reader.format.name == "mpegts" and bool(reader.size) and all(reader.size % size for size in TRANSPORT_PACKETS)
+def _ends_inside_transport_packet(reader: InputContainer) -> bool:
+    path = Path(reader.name)
+    if reader.format.name != "mpegts" or not path.is_file():  # but a pipe
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 5 * 204))
+        tail = file.read()
+    return not any(all(tail[sync - end] == SYNC for end in range(size, len(tail) + 1, size))
+                   for size, sync in TRANSPORT_PACKETS)
 
 
-def until_frame(items: Iterator[av.VideoFrame | Repeat | av.Packet]) -> Iterator[av.VideoFrame | Repeat | av.Packet]:
+def until_frame(items: Iterator[Item]) -> Iterator[Item]:
     for item in items:
         yield item
         if isinstance(item, av.VideoFrame):

@@ -19,24 +19,29 @@ def seconds(ticks: int, time_base) -> Fraction:
 
 
 def may_jump(reader: InputContainer) -> bool:
-    """Whether timestamps are a sender's clock, as in a transport stream: it jumps where two were joined."""
+    """Whether timestamps are a sender's clock: a transport stream's jumps where two were joined."""
     return Flags.ts_discont in Flags(reader.format.flags)
 
 
 class Timeline:
     """Moves the packets of a file's streams, all together, to where a player shows them.
 
-    A clock that may jump (`may_jump`) starts anywhere: its start becomes 0. Where it jumps (more than 10 s ahead or 0.1 s
-    back) another segment begins, at the end of what came before. Within a segment streams keep their distances.
-    Other containers count from 0. Their times stay, except for a start more than 10 s away from 0, which becomes 0, too.
+    A clock that may jump (`may_jump`) starts anywhere: its start becomes 0. Where it jumps, more
+    than 10 s ahead or 0.1 s back, another segment begins at the end of what came before. Within a
+    segment streams keep their distances.
+
+    Other containers count from 0. Their times stay, but a start over 10 s away from 0 becomes 0.
     """
 
     def __init__(self, reader: InputContainer, streams: Iterable[Stream]) -> None:
         """streams: those in use."""
         self._jumps = may_jump(reader)
-        start = min((seconds(stream.start_time, stream.time_base) for stream in streams
-                     if is_timed(stream) and stream.start_time is not None), default=Fraction(0))
-        self.start = start if self._jumps or abs(start) > JUMP_AHEAD else Fraction(0)  # in seconds; it becomes 0
+        starts = {stream.index: seconds(stream.start_time, stream.time_base) for stream in streams
+                  if is_timed(stream) and stream.start_time is not None}
+        start = min(starts.values(), default=Fraction(0))
+        self._delays = {index: at - start for index, at in starts.items()}
+        # In seconds: what becomes 0.
+        self.start = start if self._jumps or abs(start) > JUMP_AHEAD else Fraction(0)
         # What is added in the segment before, which streams leave one by one, and in this one.
         self._offsets = [-self.start] * 2
         self._offset: dict[int, Fraction] = {}  # of each stream
@@ -64,7 +69,7 @@ class Timeline:
             self._end = max(self._end, shown * tick + length)
 
     def rise(self, packet: av.Packet) -> None:
-        """Moves a placed packet of audio that isn't after the one before: a container would refuse it."""
+        """Moves a placed packet of audio that isn't after the one before, as containers demand."""
         if packet.stream.type != "audio" or packet.dts is None:
             return
         last = self._copied.get(packet.stream.index)
@@ -82,11 +87,13 @@ class Timeline:
             return offset
         ahead = at + offset - expected
         if not (-JUMP_BACK if index in self._next else -JUMP_AHEAD) <= ahead <= JUMP_AHEAD:
-            # Pictures are shown later than decoded, so that those before are still to be shown.
-            offset = self._end - (at if packet.pts is None else seconds(packet.pts, packet.time_base))
+            # Pictures are shown later than decoded: those before are still to be shown. What is
+            # joined is mostly alike: streams begin as far from each other as at the file's start.
+            shown = at if packet.pts is None else seconds(packet.pts, packet.time_base)
+            offset = self._end + self._delays.get(index, 0) - shown
             self._offsets = [self._offsets[-1], offset]
         elif offset == self._offsets[-1] != self._offset.get(index, offset) and ahead < 0:
-            # This stream begins the segment before the one that opened it, and would overlap what it has.
+            # It begins sooner than the stream that opened the segment, and would overlap itself.
             offset -= ahead
             self._offsets[-1] = offset
         self._offset[index] = offset
