@@ -106,7 +106,7 @@ class Converter:
     def _time(self, frame: av.VideoFrame, original: av.VideoFrame | Repeat) -> None:
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
-            # Raw streams have none, broken ones fall back; encoders and containers need them rising.
+            # Raw streams have none, broken ones fall back. Encoders and containers need them rising.
             pts = self._last_pts + (self._last_duration if pts is None else 1)
         self._last_pts = pts or 0
         self._last_duration = original.duration or self._interval

@@ -108,7 +108,8 @@ class Frames:
             else:  # without timestamps: its place is between what came and what is to come
                 yield from self._damaged(packet, self._why)
         for frame in decoded:
-            yield from self._passed(frame.pts)
+            if frame.pts is not None:
+                yield from self._passed(frame.pts)
             if frame.is_corrupt:
                 yield from self._damaged(frame, "its decoder flags it as corrupt")
                 continue
