@@ -28,8 +28,9 @@ def film(path, count=25, *, start=0, rate=25, size=(64, 48), sound="aac", late=0
     with av.open(str(path), "w", options=muxing or {}) as container:
         width, height = size
         video = container.add_stream(codec, rate=rate, width=width, height=height,
-                                     pix_fmt="yuv420p", options=options or {})
-        video.options |= {"g": "10", "sc_threshold": "0"}  # not each noise is a scene of its own
+                                     pix_fmt="yuv420p")
+        # Not each noise is a scene of its own.
+        video.options = {"g": "10", "sc_threshold": "0"} | (options or {})
         for name, value in (tags or {}).items():
             setattr(video, name, value)
         packets = []
@@ -177,6 +178,19 @@ def decode_what_goes(path):
             except av.error.InvalidDataError:
                 pass
     return frames
+
+
+@pytest.mark.parametrize("kind, beginning", [("refuses", 0), ("flags", 0.25)])
+def test_damage_at_the_end_takes_no_other_frame_along(tmp_path, model_dir, caplog, kind, beginning):
+    """Whatever number of frames is decoded at a time."""
+    source = film(tmp_path / "in.mp4", 30, sound=None, options={"bf": "0", "g": "4"})
+    render(source, tmp_path / "out.mkv", **LOSSLESS)
+    whole = pictures(tmp_path / "out.mkv")
+    overwrite(source, [27], beginning)  # two key frames' last but one
+    assert render(source, tmp_path / "out.mkv", overwrite=True, **LOSSLESS) == 30
+    assert same(pictures(tmp_path / "out.mkv"), whole[:27] + whole[26:27] + whole[28:])
+    assert f"its decoder {kind}" in caplog.text
+    assert "frames replaced by the one before: 1;" in caplog.messages[-1]
 
 
 def test_damaged_frame_of_a_raw_stream(tmp_path, model_dir, caplog):

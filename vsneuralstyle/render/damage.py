@@ -18,6 +18,7 @@ ON_ERROR = ("stop", "skip", "repeat")
 ADVICE = "repair the file, cut it before that, or go on (--on-error repeat)"
 REPLACED, LEFT_OUT = "frames replaced by the one before", "frames left out"
 PACKETS = "packets left out"
+MOST_KEPT = 600  # packets since a key frame, in memory
 
 
 class Repeat(NamedTuple):
@@ -91,34 +92,66 @@ class Frames:
         self._why = ""  # why it refused a packet, until all is well again
         self._until = 0  # the last pts that it may have had: several are decoded at a time
         self._begun = False  # whether there is a frame to repeat
+        self._kept: list[av.Packet] = []  # from the last key frame on that was given back
 
     def decode(self, packet: av.Packet) -> Iterator[av.VideoFrame | Repeat]:
         """The frames that this packet completes; an empty one asks for those that remain."""
         if packet.size and packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._awaited, (packet.pts, packet.duration or 0))
+        decoded = self._given(packet, self._video.codec_context)
+        if decoded is None and not self._awaited:
+            # Without timestamps its place is between what came and what is to come.
+            yield from self._damaged(packet, self._why)
+        for frame in decoded or ():
+            yield from self._judged(frame)
+        if packet.size:
+            if len(self._kept) == MOST_KEPT:
+                self._kept.clear()
+            self._kept.append(packet)
+            return
+        for frame in self._given_again(packet):
+            yield from self._judged(frame)
+        yield from self._passed(None)
+
+    def _given(self, packet: av.Packet,
+               decoder: av.VideoCodecContext) -> list[av.VideoFrame] | None:
+        """What the decoder gives; None: it refuses a packet."""
         try:
-            decoded = packet.decode()
+            return decoder.decode(packet)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError as error:
-            decoded = []
             self._why = f"its decoder refuses it ({error.strerror})"
-            if self._awaited:
-                self._until = max(self._awaited)[0]
-            else:  # without timestamps: its place is between what came and what is to come
-                yield from self._damaged(packet, self._why)
-        for frame in decoded:
-            if frame.pts is not None:
-                yield from self._passed(frame.pts)
-            if frame.is_corrupt:
-                yield from self._damaged(frame, "its decoder flags it as corrupt")
-                continue
-            if frame.key_frame and frame.pts is not None and frame.pts > self._until:
+            self._until = max(self._awaited, default=(0,))[0]
+            return None
+
+    def _given_again(self, last: av.Packet) -> list[av.VideoFrame]:
+        """The frames that are still awaited at the end, decoded one at a time from a key frame on.
+
+        Those that other threads have under way behind a refused one, PyAV drops at the end.
+        """
+        if not self._awaited or not self._kept or not self._kept[0].is_keyframe:
+            return []
+        decoder = av.CodecContext.create(self._video.codec_context.name, "r")
+        decoder.extradata, decoder.thread_type = self._video.codec_context.extradata, "NONE"
+        awaited = {pts for pts, _ in self._awaited}
+        return [frame for packet in (*self._kept, last)
+                for frame in self._given(packet, decoder) or () if frame.pts in awaited]
+
+    def _judged(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame | Repeat]:
+        if frame.pts is not None:
+            yield from self._passed(frame.pts)
+        if frame.is_corrupt:
+            yield from self._damaged(frame, "its decoder flags it as corrupt")
+            return
+        if frame.key_frame and frame.pts is not None:
+            if frame.pts > self._until:
                 self._why = ""
-            self._begun = True
-            yield frame
-        if not packet.size:
-            yield from self._passed(None)
+            stamps = [packet.pts for packet in self._kept]
+            if frame.pts in stamps:
+                del self._kept[:stamps.index(frame.pts)]
+        self._begun = True
+        yield frame
 
     def _passed(self, pts: int | None) -> Iterator[Repeat]:
         """What stands for the frames that should have come before pts (None: the end).
