@@ -148,6 +148,9 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them; "
                         "with --net stylebank a mix too, such as candy:0.6+muse:0.4")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--on-error", default="repeat", metavar="stop|skip|repeat",
+                        help="a damaged frame: end with an error, leave it out, or show the one "
+                        "before it again (default repeat); stop ends at a cut-off file, too")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
     parser.set_defaults(run=_render)
 
@@ -185,7 +188,8 @@ def _render(args: argparse.Namespace) -> None:
     if args.quiet:
         logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
     options = {name: getattr(args, name) for name in STYLIZER_OPTIONS if hasattr(args, name)}
-    render(args.source, args.output, style=args.style, overwrite=args.overwrite, progress=False if args.quiet else None,
+    render(args.source, args.output, style=args.style, overwrite=args.overwrite,
+           on_error=args.on_error, progress=False if args.quiet else None,
            audio=not args.no_audio, audio_codec=args.audio_codec, codec=args.codec, crf=args.crf,
            pix_fmt=args.pix_fmt, **options)
 

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+from av.container import OutputContainer
 from tqdm import tqdm
 
 from vsneuralstyle.errors import MediaError
+from vsneuralstyle.render.audio import AudioTranscoder, PacketCopy
 from vsneuralstyle.render.conversion import PALETTE, Converter
+from vsneuralstyle.render.damage import Damage, Repeat, time_of
 from vsneuralstyle.render.encoding import PaletteEncoder
 from vsneuralstyle.render.losses import Losses, warn_of_rotation
 from vsneuralstyle.render.sink import add_streams, open_destination, tag, write_header
 from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
+from vsneuralstyle.render.timeline import Timeline
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
 
@@ -25,6 +29,7 @@ def render(
     *,
     style: str,
     overwrite: bool = False,
+    on_error: str = "repeat",
     progress: bool | None = None,
     audio: bool = True,
     audio_codec: str | None = None,
@@ -52,6 +57,8 @@ def render(
             frame, each frame its own, and no sound.
         style: see `Stylizer`.
         overwrite: replace an existing destination.
+        on_error: what to do about a damaged frame: "repeat": show the one before it again; "skip":
+            leave it out, so that the one before it stays for longer; "stop": raise an error.
         progress: show a bar on stderr; None: if stderr is a terminal.
         audio: False leaves the audio out.
         audio_codec: an FFmpeg encoder for the audio, or "copy"; None: "copy" where the container
@@ -69,17 +76,31 @@ def render(
     Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
     BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive.
 
+    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. A packet's
+    own flag (a gap in a transport stream's counters) doesn't count. Damage is counted and told in
+    the log. A damaged first frame has none before it and is left out, as are copied packets that
+    the container refuses. A file that is cut off is rendered as far as it goes, and a warning tells
+    how much is missing (on_error "stop": an error). A frame of another size is scaled to the first
+    one's. One of another matrix or range is converted.
+
+    Timestamps of a sender's clock (a transport stream's) start at 0, and go on where it jumps.
+    Those of other files stay, unless they start more than 10 s away from 0: then they start at 0.
+
     Raises:
-        MediaError: the source can't be read or is damaged; the destination can't be written or can't carry a stream.
+        MediaError: the source can't be read, or all of its video is damaged (on_error "stop": some
+            of it); the destination can't be written or can't carry a stream.
         ArgumentError, ModelError, DeviceError: as `Stylizer` does.
     """
     source, destination = Path(source).absolute(), Path(destination).absolute()
+    damage = Damage(source, on_error)
     _check_paths(source, destination, overwrite)
     with open_source(source) as reader, open_destination(destination) as writer:
         video = video_stream(reader, source)
         encoder, tracks = add_streams(reader, writer, video, destination, audio, audio_codec,
                                       (codec, crf, pix_fmt))
-        items = Losses(video).watch(read(reader, video, tracks, source))
+        timeline = Timeline(reader, [video, *(reader.streams[index] for index in tracks)])
+        writer.set_chapters(timeline.chapters(reader.chapters()))
+        items = Losses(video).watch(read(reader, video, tracks, timeline, damage))
         head = list(until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
             raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
@@ -96,7 +117,7 @@ def render(
               tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar):
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
-                    writer.mux(tracks[item.stream.index].packets(item))
+                    _copy(item, tracks[item.stream.index], writer, damage)
                 else:
                     writer.mux(encode(item))
                     bar.update()
@@ -106,7 +127,17 @@ def render(
     return converter.count
 
 
-def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
+def _copy(packet: av.Packet, track: PacketCopy | AudioTranscoder, writer: OutputContainer,
+          damage: Damage) -> None:
+    kind, at = packet.stream.type, time_of(packet)
+    for copied in track.packets(packet):
+        try:
+            writer.mux(copied)
+        except av.error.InvalidDataError as error:  # such as an AAC frame for .mp4 without its header
+            damage.packet(kind, at, f"it can't be copied ({error.strerror})")
+
+
+def _stylized(items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer,
               converter: Converter) -> Iterator[av.VideoFrame | av.Packet]:
     """Packets as they are and frames stylized; each frame once the next ones are under way, so that there is work while it is
     encoded and those after them are decoded."""
@@ -115,7 +146,10 @@ def _stylized(items: Iterator[av.VideoFrame | av.Packet], stylizer: Stylizer,
         if isinstance(item, av.Packet):
             yield item
             continue
-        under_way.append((stylizer.begin(converter.to_rgb(item, stylizer.device)), item))
+        stylized = None
+        if not isinstance(item, Repeat):
+            stylized = stylizer.begin(converter.to_rgb(item, stylizer.device))
+        under_way.append((stylized, item))
         if len(under_way) > AHEAD:
             yield converter.to_frame(*under_way.popleft())
     while under_way:

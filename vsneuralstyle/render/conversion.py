@@ -1,5 +1,6 @@
 """Decoded frames -> RGB tensors -> frames for the encoder."""
 
+import logging
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from vsneuralstyle import yuv
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.pixels import Coding, components_to_rgb, rgb_to_components
-from vsneuralstyle.render.source import time_of
+from vsneuralstyle.render.damage import Repeat, time_of
+
+log = logging.getLogger("vsneuralstyle.render")
 
 LIMITED, FULL = 1, 2  # AVColorRange
 UNSPECIFIED, LEFT = 0, 1  # AVChromaLocation
@@ -68,16 +71,11 @@ class Converter:
         self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
         self.count = 0  # frames made
         self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))  # nominal, in ticks
-        self._last_pts = None
+        self._last: av.VideoFrame | None = None
+        self._last_pts, self._last_duration = None, self._interval
         self._reader, self._writer = VideoReformatter(), VideoReformatter()
-        name, tag = frame.format.name, frame.colorspace
-        tagged = not is_rgb(frame.format) and tag in yuv.LUMA_WEIGHTS
-        if not tagged and not is_rgb(frame.format) and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED):
-            raise MediaError(f"{source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
-                             "source to BT.709 first")
-        self.matrix = tag if tagged else yuv.default_matrix(frame.height)
-        gray = name.startswith("gray") and frame.color_range == 0
-        self.full = name.startswith("yuvj") or gray or frame.color_range == FULL
+        self._look, self._told = _look(frame), set()
+        self.matrix, self.full, tagged = self._colors(frame)
         if is_rgb(self.pixels):
             self.matrix_tag, self.range_tag = IDENTITY, 0
         elif is_rgb(frame.format):
@@ -99,33 +97,77 @@ class Converter:
 
     def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1, on the device."""
-        if (frame.width, frame.height) != self.size:
-            raise MediaError(f"{self.source}: the frame at {time_of(frame)} is {frame.width}x{frame.height}, the first "
-                             f"was {self.size[0]}x{self.size[1]}; scale the source to one size first")
-        planar = self._reformat(self._reader, frame, planar_format(frame.format))
-        return components_to_rgb(planes(planar), self._coding(planar.format), device)
+        self._tell_changes(frame)
+        # Colors may change half-way: they are the frame's own, which the encoder's needn't be.
+        matrix, full = self.matrix, self.full
+        if not is_rgb(frame.format):
+            matrix, full, _ = self._colors(frame)
+        # The scaler takes yuvj420p for full, whatever the frame says.
+        as_full = full or frame.format.name.startswith("yuvj")
+        planar = self._reformat(self._reader, frame, planar_format(frame.format), as_full)
+        return components_to_rgb(planes(planar), _coding(planar.format, matrix, full), device)
 
-    def to_frame(self, stylized: Future[tuple[Tensor, bool]], original: av.VideoFrame) -> av.VideoFrame:
-        """What `Stylizer.begin` gave, in the encoder's pixel format, shown when and as long as original."""
-        rgb, _ = stylized.result()
-        planar = av.VideoFrame(*self.size, planar_format(self.pixels))
-        rgb_to_components(rgb, planes(planar), self._coding(planar.format))
-        if self.chroma_location:
-            planar.chroma_location = self.chroma_location  # the scaler puts the samples there
-        frame = self._reformat(self._writer, planar, self.pixels.name)
+    def to_frame(self, stylized: Future[tuple[Tensor, bool]] | None,
+                 original: av.VideoFrame | Repeat) -> av.VideoFrame:
+        """What `Stylizer.begin` gave, in the encoder's pixel format, at the original's time.
+
+        stylized: None: the frame before is shown again.
+        """
+        if stylized is not None:
+            rgb, _ = stylized.result()
+            planar = av.VideoFrame(*self.size, planar_format(self.pixels))
+            rgb_to_components(rgb, planes(planar), _coding(planar.format, self.matrix, self.full))
+            if self.chroma_location:
+                planar.chroma_location = self.chroma_location  # the scaler puts the samples there
+            self._last = self._reformat(self._writer, planar, self.pixels.name, self.full)
+        self._time(self._last, original)
+        self.count += 1
+        return self._last
+
+    def _time(self, frame: av.VideoFrame, original: av.VideoFrame | Repeat) -> None:
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
-            # Raw streams have none, broken ones fall back; encoders and containers need them rising.
-            pts = self._last_pts + (self._interval if pts is None else 1)
+            # Raw streams have none, broken ones fall back. Encoders and containers need them rising.
+            pts = self._last_pts + (self._last_duration if pts is None else 1)
         self._last_pts = pts or 0
+        self._last_duration = original.duration or self._interval
         frame.pts, frame.time_base = self._last_pts, original.time_base
-        frame.duration = original.duration or self._interval  # without one, .mp4 would not show the last frame
-        self.count += 1
-        return frame
+        frame.duration = self._last_duration  # without one, .mp4 would not show the last frame
 
-    def _coding(self, planar: av.VideoFormat) -> Coding:
-        return Coding(bits(planar)) if planar.is_rgb else Coding(bits(planar), 0, self.matrix, self.full)
+    def _colors(self, frame: av.VideoFrame) -> tuple[int, bool, bool]:
+        """The frame's matrix, whether its range is full, and whether it says the matrix itself."""
+        name, tag = frame.format.name, frame.colorspace
+        tagged = not is_rgb(frame.format) and tag in yuv.LUMA_WEIGHTS
+        if not tagged and not is_rgb(frame.format) and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED):
+            raise MediaError(f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
+                             "source to BT.709 first")
+        # A decoder keeps yuvj420p where the range changes half-way: what the frame says is right.
+        unsaid = frame.color_range == 0
+        full = frame.color_range == FULL or (unsaid and name.startswith(("yuvj", "gray")))
+        return tag if tagged else yuv.default_matrix(frame.height), full, tagged
 
-    def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str) -> av.VideoFrame:
-        kept = FULL if self.full else LIMITED  # the same on both sides: the scaler must leave the range alone
-        return scaler.reformat(frame, format=name, interpolation=SCALING, src_color_range=kept, dst_color_range=kept)
+    def _tell_changes(self, frame: av.VideoFrame) -> None:
+        """Warns, once for each kind, where a frame has another look than the first."""
+        changed = {what for what, value in _look(frame).items() if value != self._look[what]}
+        at, size = time_of(frame), (frame.width, frame.height)
+        if "size" in changed - self._told:
+            log.warning("%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that, as are "
+                        "others", self.source, at, *size, *self.size)
+        if "light" in changed - self._told:
+            log.warning("%s: primaries or transfer characteristics change at %s: written as if "
+                        "they hadn't; convert the source to one of them", self.source, at)
+        self._told |= changed
+
+    def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str,
+                  full: bool) -> av.VideoFrame:
+        kept = FULL if full else LIMITED  # on both sides: the scaler must leave the range alone
+        return scaler.reformat(frame, *self.size, format=name, interpolation=SCALING,
+                               src_color_range=kept, dst_color_range=kept)
+
+
+def _coding(planar: av.VideoFormat, matrix: int, full: bool) -> Coding:
+    return Coding(bits(planar)) if planar.is_rgb else Coding(bits(planar), 0, matrix, full)
+
+
+def _look(frame: av.VideoFrame) -> dict[str, tuple]:
+    return {"size": (frame.width, frame.height), "light": (frame.color_primaries, frame.color_trc)}

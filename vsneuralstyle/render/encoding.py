@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.render.conversion import PALETTE, bits
 from vsneuralstyle.render.ffmpeg import can_carry, check_encoder
+from vsneuralstyle.render.source import frame_rate
 
 log = logging.getLogger("vsneuralstyle.render")
 
@@ -46,7 +47,7 @@ def add_encoder(writer: OutputContainer, video: VideoStream, destination: Path, 
     name = codec or _usual_encoder(writer, destination)
     check_encoder(name, "video", "--codec", EXAMPLES)
     # For rate control and the header; each frame's timestamp is what counts.
-    rate = video.average_rate or video.guessed_rate or 25
+    rate = frame_rate(video) or 25
     try:
         encoder = writer.add_stream(name, rate=rate, width=video.width, height=video.height)
     except ValueError as refusal:

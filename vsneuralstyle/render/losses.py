@@ -9,6 +9,8 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from vsneuralstyle.render.source import codec_tag
+
 log = logging.getLogger("vsneuralstyle.render")
 
 Item = TypeVar("Item")
@@ -118,6 +120,10 @@ def _values(wanted: str, *all_metadata: dict[str, str]) -> Iterator[str]:
 
 def warn_of_stream(stream: Stream) -> None:
     """Says that a stream is left out, and what it is."""
+    if stream.codec_context is None and stream.type in ("audio", "subtitle"):
+        log.warning("%s stream %d is left out: this FFmpeg doesn't know its codec (%s)",
+                    stream.type, stream.index, codec_tag(stream) or "untagged")
+        return
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
     names = (stream.metadata.get(key) for key in ("handler_name", "filename", "title"))
     title = next((repr(name) for name in names if name), None)

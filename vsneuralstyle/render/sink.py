@@ -84,13 +84,12 @@ def add_streams(
     reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path,
     audio: bool, audio_codec: str | None, encoding: tuple
 ) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
-    """Adds metadata, chapters and, in the source's order, the streams.
+    """Adds metadata and, in the source's order, the streams.
 
     Returns the encoder's stream, and for each other one that is kept: its index in reader -> what
     writes it.
     """
     writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
-    writer.set_chapters(reader.chapters())
     encoder, tracks = None, {}
     for stream in reader.streams:
         track = None
@@ -101,8 +100,11 @@ def add_streams(
             pass
         elif stream.type == "audio" and stream.codec_context:
             track = add_audio(writer, stream, destination, audio_codec)
-        elif stream.type == "subtitle":
+        elif stream.type == "subtitle" and stream.codec_context:
             track = _add_subtitles(writer, stream)
+        elif stream.type == "attachment" and writer.format.name == "matroska":
+            mimetype = stream.mimetype or "application/octet-stream"
+            writer.add_attachment(stream.name or "", mimetype, stream.data)
         else:
             warn_of_stream(stream)
         if track:
@@ -118,9 +120,8 @@ def _add_subtitles(writer: OutputContainer, stream: Stream) -> PacketCopy | None
     try:
         return PacketCopy(writer.add_stream_from_template(stream))
     except (ValueError, av.error.FFmpegError):
-        name = stream.codec_context.name if stream.codec_context else "unknown codec"
         log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name,
-                    stream.index, name)
+                    stream.index, stream.codec_context.name)
         return None
 
 
