@@ -106,7 +106,7 @@ def components_to_rgb(
     if _served(components[0].dtype, device):
         shape, samples, rows = components[0].shape, _upload(components, device), _rows_to_rgb(coding)
         if coding.matrix == yuv.IDENTITY:
-            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3], limited=not coding.full_range)
+            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3])
         return gpu.from_components(samples, shape, components[1].shape, rows, coding.cosited)
     if _near(components[0].dtype, device):
         is_rgb = coding.matrix == yuv.IDENTITY
