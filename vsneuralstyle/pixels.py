@@ -24,6 +24,7 @@ from torch import Tensor
 from vsneuralstyle import kernels, yuv
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.kernels import gpu
+from vsneuralstyle.settings import without_autocast
 
 
 LARGE = 4 << 20
@@ -83,7 +84,7 @@ def download(samples: Tensor) -> Tensor:
     """A tensor in host memory, once all that it waits for is done; from a GPU in pinned memory, where it comes faster."""
     if samples.device.type != "cuda":
         return samples.cpu()
-    there = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples, non_blocking=True)
+    there = torch.empty(samples.shape, dtype=samples.dtype, device="cpu", pin_memory=True).copy_(samples, non_blocking=True)
     # For this alone, not for what other threads launch behind it; and asleep: some ten threads may wait for frames, on the cores
     # that make the next ones' sources.
     here = torch.cuda.Event(blocking=True)
@@ -92,6 +93,7 @@ def download(samples: Tensor) -> Tensor:
     return there
 
 
+@without_autocast
 def components_to_rgb(
     components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -128,7 +130,7 @@ def components_to_rgb(
 @torch.inference_mode(False)
 def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor]:
     """Of samples of Y, Cb and Cr in R, G and B: luma's, those of chroma (3, 2), and what is added (3, 1), float32."""
-    rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64)
+    rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64, device="cpu")
     return float(rows[0, 0]), *(part.to(device, torch.float32) for part in (rows[:, 1:3], rows[:, 3:]))
 
 
@@ -225,7 +227,7 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
     if _served(dtype, rgb.device):
         return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(rgb.shape[1:])
     if _near(dtype, rgb.device):
-        samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype])
+        samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype], device="cpu")
         rgb_to_components(rgb, list(samples.numpy()), Coding(levels.bit_length()))
         return samples
     samples = rgb[0].float()
@@ -263,7 +265,8 @@ def _near(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
 
 def _upload(planes: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
     """Planes -> all their samples, one plane after the other, on a GPU."""
-    pinned = torch.empty(sum(plane.size for plane in planes), dtype=_TORCH_TYPES[planes[0].dtype], pin_memory=True)
+    count, dtype = sum(plane.size for plane in planes), _TORCH_TYPES[planes[0].dtype]
+    pinned = torch.empty(count, dtype=dtype, device="cpu", pin_memory=True)
     _copy(_divided(pinned.numpy(), planes), planes)
     return pinned.to(device, non_blocking=True)
 

@@ -20,6 +20,7 @@ from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.gpu_net1 import GpuNet1
 from vsneuralstyle.kernels.net1 import FusedNet1, Networks, fastest
 from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.streams import mark, on, queued, receive, streams
 from vsneuralstyle.weights import Model, load_model
 
@@ -190,7 +191,7 @@ class Stylizer:
         # third slower.
         with ThreadPoolExecutor(1) as loader:
             self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
-        self._luma_weights = torch.tensor(yuv.luma_weights(), device=self.device).view(1, 3, 1, 1)
+        self._luma_weights = torch.tensor(yuv.luma_weights(), dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
         self.threads = torch.get_num_threads()
@@ -252,6 +253,7 @@ class Stylizer:
             self._begun = None
 
     @torch.inference_mode()
+    @without_autocast
     def is_cut(self, previous: Tensor, frame: Tensor) -> bool:
         """Whether the built-in detector says that a scene starts between two consecutive frames, as `stylize` would.
 
@@ -278,6 +280,7 @@ class Stylizer:
         return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
     @torch.inference_mode()
+    @without_autocast
     def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
         """Stylizes consecutive frames.
 
@@ -311,6 +314,7 @@ class Stylizer:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else frames
 
     @torch.inference_mode()
+    @without_autocast
     def prepare(self, frame: Tensor) -> Prepared:
         """The part of `stylize` that needs no frame but this one: for any number of them, in any order, while another thread is in
         `advance`, and on a CPU by several threads at a time.
@@ -343,6 +347,7 @@ class Stylizer:
         return self.launch(prepared, starts_scene).result()[0]
 
     @torch.inference_mode()
+    @without_autocast
     def launch(
         self, prepared: Prepared, starts_scene: bool | None = None, then: Callable[[Tensor], Tensor] | None = None
     ) -> Begun:
