@@ -925,6 +925,7 @@ def compare_components(converting, by_operators, coding: Coding, height: int, wi
     for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
         shapes = [(height, width), chroma, chroma]
         planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
+        planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
         with by_operators():
             expected = components_to_rgb(planes, coding)
         with converting() as device:
@@ -972,6 +973,7 @@ def compare_planes(converting, by_operators, kind: type, bits: int | None, heigh
     levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
     samples = np.arange(height * width) % (levels + 1)
     planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
+    planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
     with by_operators():
         expected = planes_to_rgb(planes, bits)
     with converting() as device:

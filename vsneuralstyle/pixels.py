@@ -93,11 +93,20 @@ def download(samples: Tensor) -> Tensor:
     return there
 
 
+def limited(frame: Tensor) -> Tensor:
+    """RGB within 0..1, float32: a frame itself where all of it is, on a CPU. NaN is 0, and what is beyond is the nearest of 0 and 1."""
+    if frame.device.type == "cpu":  # a GPU would have to be waited for
+        least, most = frame.aminmax()
+        if least >= 0 and most <= 1:  # neither is so where there is a NaN
+            return frame
+    return frame.clamp(0, 1).nan_to_num_(0.0)
+
+
 @without_autocast
 def components_to_rgb(
     components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
+    """A picture's components -> (1, 3, H, W) float32, RGB limited to 0..1, on `device`.
 
     Args:
         components: R, G, B or Y, Cb, Cr: arrays of uint8 or uint16, the first (H, W), the others the same or with half
@@ -116,7 +125,7 @@ def components_to_rgb(
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
-        return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
+        return (rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits)).clamp_(0, 1)
     luma, chroma = _load([components[:1], components[1:]], device)
     white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
@@ -190,7 +199,8 @@ def _rows_of_map(coding: Coding) -> list[list[float]]:
 
 
 def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device: torch.device | str = "cpu") -> Tensor:
-    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`.
+    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`. Integers are limited to the highest value of their bits; floating point
+    passes unlimited.
 
     Args:
         planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.
@@ -209,7 +219,7 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
     # there would be another than one that came as RGB.
-    return rgb[None] if levels is None else rgb[None] / rgb.new_full((), levels)
+    return rgb[None] if levels is None else (rgb[None] / rgb.new_full((), levels)).clamp_(max=1)
 
 
 def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = None) -> None:
