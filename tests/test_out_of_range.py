@@ -1,4 +1,7 @@
-"""Samples beyond 0..1, and such as are no numbers: the networks see them limited, and a source that shows through has its own."""
+"""Samples beyond 0..1, and those that are not finite: the networks see them limited, and where the
+source shows through it has its own."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ def way(request, monkeypatch) -> str:
 
 @pytest.fixture
 def play(model_dir, way):
-    """play(frames, **arguments) -> what a new stylizer makes of them, and where it saw a scene start."""
+    """play(frames, **arguments) -> what a new stylizer makes of them, and where scenes start."""
 
     def play(frames: Tensor, **arguments) -> tuple[Tensor, tuple[bool, ...]]:
         one = Stylizer("candy", model_dir=model_dir, device="cpu", precision="float32", **arguments)
@@ -57,7 +60,7 @@ def test_the_networks_see_the_nearest_of_0_and_1(play, frames, value):
 def test_without_strength_the_source_passes_as_it_is(play, frames, value):
     given = patched(frames[:3], value)
     made, _ = play(given, strength=0)
-    assert torch.equal(made.nan_to_num(7.0), given.nan_to_num(7.0)) and torch.equal(made.isnan(), given.isnan())
+    torch.testing.assert_close(made, given, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("strength", [0.25, 0.75])
@@ -73,20 +76,22 @@ def test_a_source_that_shows_through_has_its_own(play, frames, value, strength):
 
 
 def test_frames_that_are_alike_when_limited_are_each_its_own(play, frames):
-    """What was prepared of the frame before serves for one that the networks see no difference of."""
+    """What was prepared of the one before serves for the next, but for the source."""
     given = frames[:1].repeat(3, 1, 1, 1)
     given[:, :, 10:16, 20:26] = torch.tensor([1.3, 5.0, 1.0]).view(3, 1, 1, 1)
     made, _ = play(given, strength=0.5)
     patches = made[:, :, 10:16, 20:26]
     torch.testing.assert_close(patches[1] - patches[2], torch.full((3, 6, 6), 0.5 * 4.0))
-    assert (patches[0] - patches[2]).mean() == pytest.approx(0.5 * 0.3, abs=0.02)  # the first is drawn by itself
+    # The first is drawn by itself.
+    assert (patches[0] - patches[2]).mean() == pytest.approx(0.5 * 0.3, abs=0.02)
 
 
 @pytest.mark.parametrize("value", [50.0, NAN])
 def test_a_cut_is_where_it_is(model_dir, way, frames, value):
     one = Stylizer("candy", model_dir=model_dir, device="cpu", precision="float32")
     given = patched(frames[3:], value)  # its second frame is before the cut, its third behind it
-    assert [one.is_cut(given[n : n + 1], given[n + 1 : n + 2]) for n in range(3)] == [False, True, False]
+    pairs = pairwise(given.split(1))
+    assert [one.is_cut(*pair) for pair in pairs][:3] == [False, True, False]
 
 
 @torch.inference_mode()

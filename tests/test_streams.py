@@ -182,7 +182,8 @@ def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
     return shown
 
 
-@pytest.mark.parametrize("brightness", [1, 1.5])  # of which some is out of range: what the networks see is then another tensor, as on a GPU
+# Frames of which some is out of range: what the networks see is another tensor then, as on a GPU.
+@pytest.mark.parametrize("brightness", [1, 1.5])
 @pytest.mark.parametrize("aside", [False, True])
 def test_streams_wait_for_each_other(watch, watched, frames, aside, brightness):
     frames = frames * brightness

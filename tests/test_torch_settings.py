@@ -52,26 +52,29 @@ HELD = {
     "autocast": "held.enter_context(torch.autocast('cpu', dtype=torch.bfloat16))",
     "inference mode": "held.enter_context(torch.inference_mode())",
     "no gradients, no compilation, no denormals, no warnings":
-        "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); torch.set_flush_denormal(True); "
-        "warnings.simplefilter('error')",
+        "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); "
+        "torch.set_flush_denormal(True); warnings.simplefilter('error')",
 }
 HELD_BY_KERNELS = {
     "matmul precision": "torch.set_float32_matmul_precision('medium')",
     "no oneDNN": "torch.backends.mkldnn.enabled = False",
 }
-"""PyTorch's own convolutions sum in another order then, or in another precision, and that can't be asked for in one thread alone."""
+"""PyTorch's own operators sum in another order then, or in another precision, and that can't be
+undone for one thread alone."""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, clip, model_dir, run):
-    """made(setting) -> what a process that set this first makes of a clip: a line for each network and way."""
+    """made(setting) -> what a process that set this first makes of a clip: a line for each network
+    and way."""
     import numpy as np
 
     path = tmp_path_factory.mktemp("settings") / "clip.npy"
     np.save(path, clip)
 
     def make(setting: str) -> list[str]:
-        done = run(sys.executable, "-P", "-c", SCRIPT.format(setting=setting, clip=str(path)), timeout=60)
+        script = SCRIPT.format(setting=setting, clip=str(path))
+        done = run(sys.executable, "-P", "-c", script, timeout=60)
         assert done.returncode == 0, f"{done.returncode}: {done.stderr[-2000:]}"
         return done.stdout.splitlines()
 
@@ -99,7 +102,9 @@ def test_a_setting_moves_no_pixel_of_the_kernels(made, expected, setting):
     assert of_kernels(made(setting)) == of_kernels(expected)
 
 
-MAKES = {"arange", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "tensor", "zeros"}
+MAKES = {
+    "arange", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "ones", "rand",
+    "randint", "randn", "tensor", "zeros"}
 """PyTorch's functions that make tensors of a default type, on a default device."""
 AT_RUN_TIME = ["*.py", "kernels/*.py", "networks/*.py", "vs_plugin/*.py", "render/*.py"]
 ALONE = {"doctor.py"}
@@ -108,19 +113,20 @@ ALONE = {"doctor.py"}
 
 def factory_calls(file: Path) -> list[tuple[str, set[str]]]:
     """Where a file calls one of `MAKES`, and the keywords."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    named = [(ast.unparse(call.func), call) for call in calls]
     return [
-        (f"{file.name}:{node.lineno}: torch.{node.func.attr}", {keyword.arg for keyword in node.keywords})
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MAKES
-        and getattr(node.func.value, "id", None) == "torch"
+        (f"{file.name}:{call.lineno}: {name}", {keyword.arg for keyword in call.keywords})
+        for name, call in named if name in {f"torch.{made}" for made in MAKES}
     ]
 
 
 def test_what_makes_a_tensor_says_its_type_and_device():
     """But for the device of a module's parameters, which `torch.device` tells as a context."""
     package = Path(vsneuralstyle.__file__).parent
-    files = [file for pattern in AT_RUN_TIME for file in package.glob(pattern) if file.name not in ALONE]
-    calls = [call for file in files for call in factory_calls(file)]
+    files = {file for pattern in AT_RUN_TIME for file in package.glob(pattern)}
+    calls = [call for file in files if file.name not in ALONE for call in factory_calls(file)]
     assert len(calls) > 20
-    silent = [call for call, said in calls if not {"dtype", "device"} <= said and not (call.startswith("norm.py") and "dtype" in said)]
-    assert not silent
+    for call, said in calls:
+        needed = {"dtype"} if call.startswith("norm.py") else {"dtype", "device"}
+        assert needed <= said, call

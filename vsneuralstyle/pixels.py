@@ -84,7 +84,8 @@ def download(samples: Tensor) -> Tensor:
     """A tensor in host memory, once all that it waits for is done; from a GPU in pinned memory, where it comes faster."""
     if samples.device.type != "cuda":
         return samples.cpu()
-    there = torch.empty(samples.shape, dtype=samples.dtype, device="cpu", pin_memory=True).copy_(samples, non_blocking=True)
+    there = torch.empty(samples.shape, dtype=samples.dtype, device="cpu", pin_memory=True)
+    there.copy_(samples, non_blocking=True)
     # For this alone, not for what other threads launch behind it; and asleep: some ten threads may wait for frames, on the cores
     # that make the next ones' sources.
     here = torch.cuda.Event(blocking=True)
@@ -94,7 +95,10 @@ def download(samples: Tensor) -> Tensor:
 
 
 def limited(frame: Tensor) -> Tensor:
-    """RGB within 0..1, float32: a frame itself where all of it is, on a CPU. NaN is 0, and what is beyond is the nearest of 0 and 1."""
+    """A frame, float32, with samples beyond 0..1 at the nearest of the two, and NaN at 0.
+
+    On a CPU it is the frame itself where none is beyond.
+    """
     if frame.device.type == "cpu":  # a GPU would have to be waited for
         least, most = frame.aminmax()
         if least >= 0 and most <= 1:  # neither is so where there is a NaN
@@ -125,7 +129,9 @@ def components_to_rgb(
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
-        return (rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits)).clamp_(0, 1)
+        if not coding.full_range:
+            rgb = yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits)
+        return rgb.clamp_(0, 1)
     luma, chroma = _load([components[:1], components[1:]], device)
     white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
@@ -199,8 +205,9 @@ def _rows_of_map(coding: Coding) -> list[list[float]]:
 
 
 def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device: torch.device | str = "cpu") -> Tensor:
-    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`. Integers are limited to the highest value of their bits; floating point
-    passes unlimited.
+    """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`.
+
+    Integers are limited to the highest value of their bits; floating point passes unlimited.
 
     Args:
         planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.

@@ -1,6 +1,7 @@
 """PyTorch's settings that others in the process, or the calling thread, may have changed.
 
-Tensors are made with their own type and device, so that no default of others' tells them. What can't be said so is undone here.
+Tensors are made with a type and a device of their own, so that no default tells them. What can't be
+said so is undone here.
 """
 
 import functools
@@ -14,7 +15,7 @@ P, R = ParamSpec("P"), TypeVar("R")
 
 
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
-    """Has a function compute in its tensors' own precision, where its caller is within `torch.autocast` too."""
+    """Has a function compute in its tensors' own precision, within `torch.autocast` too."""
 
     @functools.wraps(function)
     def called(*arguments: P.args, **options: P.kwargs) -> R:

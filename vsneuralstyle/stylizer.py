@@ -69,9 +69,10 @@ class State:
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, look: as in `State`; glimpse, too, but on the device. source: the frame as it came, which may have samples beyond 0..1,
-    where `frame` is limited; the same tensor where it has none, on a CPU. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks'
-    precision. made: on a GPU, what has come when all of it is done.
+    frame, quarter, look: as in `State`; glimpse, too, but on the device. source: the frame as it
+    came, with samples beyond 0..1 where it has any; on a CPU, where it has none, `frame` itself.
+    feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision. made: on a GPU, what has
+    come when all of it is done.
     """
 
     frame: Tensor
@@ -193,7 +194,8 @@ class Stylizer:
         # third slower.
         with ThreadPoolExecutor(1) as loader:
             self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
-        self._luma_weights = torch.tensor(yuv.luma_weights(), dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
+        luma_weights = torch.tensor(yuv.luma_weights(), dtype=torch.float32, device=self.device)
+        self._luma_weights = luma_weights.view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
         self.threads = torch.get_num_threads()
@@ -262,8 +264,8 @@ class Stylizer:
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        frames = (pixels.limited(pixels.upload(one, self.device).contiguous()) for one in (previous, frame))
-        quarters = map(self.net1.quarter, frames)
+        frames = (pixels.upload(one, self.device).contiguous() for one in (previous, frame))
+        quarters = (self.net1.quarter(pixels.limited(one)) for one in frames)
         glimpses = (self.net1.glimpse(quarter).cpu() for quarter in quarters)
         return self.scene_cut > 0 and scenecut.starts(*glimpses, self.scene_cut)
 
@@ -288,8 +290,9 @@ class Stylizer:
         """Stylizes consecutive frames.
 
         Args:
-            frames: (B, 3, H, W) float32, RGB 0..1, on any device; H and W at least 16. The networks see what is beyond as 0 or 1,
-                and NaN as 0; in the result it is again by the source's share, 1 - strength, and at strength 0 the frame as it is.
+            frames: (B, 3, H, W) float32, RGB 0..1, on any device; H and W at least 16.
+                The networks see what is beyond as 0 or 1, and NaN as 0. The result has it by the
+                source's share, 1 - strength; at strength 0 a frame passes as it is.
             starts_scene: for each frame whether it starts a scene; None for a frame, or for all: the built-in detector
                 decides from the frame before and this one. `scene_starts` tells afterwards what held.
 
@@ -460,7 +463,8 @@ class Stylizer:
     def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         with queued(self._streams.ahead, frame):
             feature, *look = (self._steps.make if self.coherence > 0 else self._steps.encode)(frame)
-            return Prepared(frame, frame, quarter, glimpse, feature, tuple(look) or None, mark(self._streams.ahead))
+            made = mark(self._streams.ahead)
+            return Prepared(frame, frame, quarter, glimpse, feature, tuple(look) or None, made)
 
     def _follow(self, prepared: Prepared, glimpse: Tensor, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look

@@ -46,16 +46,20 @@ def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor
     luma_black, luma_span, chroma_span = (0, top, top) if full_range else (16 * unit, 219 * unit, 224 * unit)
     if matrix == IDENTITY:
         linear = torch.eye(3, dtype=torch.float64, device="cpu") * top / luma_span
-        return linear, torch.full((3, 1), -luma_black / luma_span, dtype=torch.float64, device="cpu")
+        return linear, _exact(3 * [[-luma_black / luma_span]])
     kr, kg, kb = luma_weights(matrix)
-    scale = torch.tensor([top / luma_span, top / chroma_span, top / chroma_span], dtype=torch.float64, device="cpu")
-    zero = torch.tensor([luma_black, 128 * unit, 128 * unit], dtype=torch.float64, device="cpu") / top
-    linear = torch.tensor([
+    scale = _exact([top / luma_span, top / chroma_span, top / chroma_span])
+    zero = _exact([luma_black, 128 * unit, 128 * unit]) / top
+    linear = _exact([
         [1, 0, 2 * (1 - kr)],
         [1, -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg],
         [1, 2 * (1 - kb), 0],
-    ], dtype=torch.float64, device="cpu") * scale
+    ]) * scale
     return linear, -linear @ zero[:, None]
+
+
+def _exact(numbers: Sequence) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def from_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor]:

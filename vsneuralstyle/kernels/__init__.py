@@ -84,7 +84,7 @@ def _call(kernel: str, *arguments: object, **sizes: int) -> None:
     """
     operation = ops.CPU[kernel]
     values = operation.values(arguments, **sizes)
-    function = getattr(library(), kernel.removesuffix("_pairs"))  # which is the same function, given another weight
+    function = getattr(library(), kernel.removesuffix("_pairs"))  # the same, of another weight
     if function.argtypes is None:
         function.argtypes = [c_void_p, c_int, *operation.c_types]
     # A profiler's mark takes as long as a small kernel.
@@ -92,7 +92,10 @@ def _call(kernel: str, *arguments: object, **sizes: int) -> None:
     with mark:
         result = function(_fork(), torch.get_num_threads(), *values)
     if result:
-        raise MemoryError(f"no memory for {kernel} of {arguments[1:3]}")
+        raise MemoryError(
+            f"the kernel {kernel} got no memory for what it keeps until it is done; give smaller "
+            "frames, or end other processes"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def _tiles(height: int, width: int, size: int) -> int:
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty((1, channels, height, width), dtype=dtype or like.dtype, device="cpu", memory_format=torch.channels_last)
+    shape, dtype = (1, channels, height, width), dtype or like.dtype
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
 
 
 def _floats(*shape: int) -> Tensor:
@@ -172,8 +176,8 @@ def whole(channels: int) -> int:
 
 def _filtered(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
     """G w G^T: weights (..., r, r) at the points of minimal filtering, (points, points, ...), float64."""
-    lines, divisors = (torch.tensor(numbers, dtype=torch.float64, device=weight.device) for numbers in (lines, divisors))
-    lines = lines / divisors[:, None]
+    lines = torch.tensor(lines, dtype=torch.float64, device=weight.device)
+    lines = lines / torch.tensor(divisors, dtype=torch.float64, device=weight.device)[:, None]
     return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
 
 
@@ -264,7 +268,8 @@ def nine_points(weight: Tensor) -> Tensor:
         if channels == COLORS:
             return _as_tiles(torch.stack(columns)).flatten(1, 3).contiguous()
         nine = torch.arange(9, dtype=torch.int64, device=weight.device)
-        turns = (nine[:, None] + 4 - nine) % 9  # of row r, the kernel's row that a row of the picture, modulo 9, meets there
+        # Of row r, the kernel's row that a row of the picture, modulo 9, meets there.
+        turns = (nine[:, None] + 4 - nine) % 9
         return _as_tiles(F.pad(torch.cat(columns, 1)[turns].flatten(1, 2), (0, 0, 0, 10))).contiguous()
     if weight.shape[1] % 2 or not pairs(weight.dtype):
         lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
@@ -368,7 +373,8 @@ def convolve(
     height, width = x.shape[2:]
     out = _empty(x, convolution.outputs, *convolution.size(height, width), dtype)
     following = _floats(2, convolution.outputs) if convolution.norms else None
-    _call("convolve", x, height, width, byref(convolution.layer), scale, relu, following, out, x.dtype, out.dtype, C=whole(convolution.inputs))
+    _call("convolve", x, height, width, byref(convolution.layer), scale, relu, following, out,
+          x.dtype, out.dtype, C=whole(convolution.inputs))
     if _counted is not None:
         convolution.count(x, out)
     return out, following
@@ -399,7 +405,8 @@ def _like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
 def blocks(x: Tensor, layers: Layers) -> Tensor:
     """Residual blocks, each of two layers of stride 1 with their norms and a ReLU between: like x."""
     out = _empty(x, *x.shape[1:])
-    _call("blocks", x, *x.shape[2:], layers.array, len(layers.convolutions), out, x.dtype, C=layers.inputs)
+    count = len(layers.convolutions)
+    _call("blocks", x, *x.shape[2:], layers.array, count, out, x.dtype, C=layers.inputs)
     layers.count(x)
     return out
 
@@ -475,7 +482,8 @@ def look(frame: Tensor, height: int, width: int, pyramid: Pyramid, dtype: torch.
     for halving, second in zip(layers[1::2], layers[2::2]):
         size = halving.size(*size)
         features.append(_empty(frame, second.outputs, *size, dtype))
-    _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first, pyramid.layers.array, len(features), features, dtype)
+    _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first,
+          pyramid.layers.array, len(features), features, dtype)
     pyramid.count(frame, height, width, dtype)
     return tuple(features)
 
@@ -505,11 +513,15 @@ class Motion:
             weight = weight.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16()
         self.matching, self.pixels = (weight.contiguous(), bias), float(pixels)
         self.start = _Start(*ops.MATCHING.values(self.matching), pairs(dtype), sure)
-        self.chains, self.channels = [chain for chain, *_ in estimators], [channels for _, channels, *_ in estimators]
+        self.chains = [chain for chain, *_ in estimators]
+        self.channels = [channels for _, channels, *_ in estimators]
         self.array = (_Estimator * len(estimators))(*(_Estimator(chain.struct, *numbers) for chain, *numbers in estimators))
 
     def sizes(self, height: int, width: int) -> dict[str, int]:
-        """Of the features of both frames, the coarsest first, as `ops` names them, from the finest's."""
+        """Of both frames' features, the coarsest first, as `ops` names them.
+
+        height, width: of the finest.
+        """
         sizes = {}
         for n in reversed(range(len(self.channels))):
             sizes |= {f"C{n}": self.channels[n], f"H{n}": height, f"W{n}": width}
@@ -550,8 +562,10 @@ def motion(
         change: (1, 1, H, W) float32, contiguous: where it is not above `still`, the flow is 0.
     """
     out = _floats(1, 2, *here[0].shape[2:])
-    _call("motion", here[::-1], there[::-1], byref(motion.start), squares, motion.array, len(motion.chains), motion.pixels, *out.shape[2:], change,
-          float(still), out, here[0].dtype, **motion.sizes(*out.shape[2:]))
+    height, width = out.shape[2:]
+    _call("motion", here[::-1], there[::-1], byref(motion.start), squares, motion.array,
+          len(motion.chains), motion.pixels, height, width, change, float(still), out,
+          here[0].dtype, **motion.sizes(height, width))
     motion.count(here, squares)
     return out
 
@@ -573,7 +587,8 @@ def enter(
     out, scale = _empty(frame, 16, height, width, dtype), _floats(2, 16)
     norm_weight, norm_bias, eps = norm
     kernel = "enter_tiled" if _is_tiled(weight) else "enter"
-    _call(kernel, frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, dtype)
+    _call(kernel, frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias,
+          float(eps), scale, out, dtype)
     _count_nine(weight, height, width, frame, out)
     return out, scale
 
@@ -587,13 +602,17 @@ def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tenso
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
     if height > x.shape[2] or width > x.shape[3]:
-        raise ValueError(f"a picture of {tuple(x.shape)} to draw {width}x{height} pixels of; expected one of at least that size")
+        raise ValueError(
+            f"a picture of {tuple(x.shape)} to draw {width}x{height} pixels of; expected one of at "
+            "least that size"
+        )
     out = _floats(1, 3, height, width)
     if _is_tiled(weight):
         _call("draw_tiled", x, *x.shape[2:], scale, weight, bias, out, height, width, x.dtype)
     else:
-        pairs = weight.dtype == torch.bfloat16
-        _call("draw_pairs" if pairs else "draw", x, *x.shape[2:], scale, weight, pairs, bias, out, height, width, x.dtype)
+        in_pairs = weight.dtype == torch.bfloat16
+        _call("draw_pairs" if in_pairs else "draw", x, *x.shape[2:], scale, weight, in_pairs, bias,
+              out, height, width, x.dtype)
     _count_nine(weight, *x.shape[2:], x, out)
     return out
 
@@ -651,7 +670,10 @@ def compose(
         cubic: bicubic, else bilinear.
     """
     if mask.layers.inputs != whole(feature.shape[1] + COLORS):
-        raise ValueError(f"a feature {tuple(feature.shape)} and a mask of {mask.layers.inputs} inputs; expected the feature's channels, and 3 more")
+        raise ValueError(
+            f"a feature of {tuple(feature.shape)} and a mask of {mask.layers.inputs} inputs; "
+            f"expected a mask of the feature's channels and {COLORS} more"
+        )
     composite, blended = _empty(previous, *feature.shape[1:]), _floats(1, 1, *feature.shape[2:])
     numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
     _call("compose", feature, previous, flow, unexplained, change, *feature.shape[2:], feature.shape[1], cubic, byref(mask.struct), *numbers,

@@ -222,8 +222,11 @@ def noted(note: Callable[[Launch], None]) -> Iterator[None]:
         del _notes.take
 
 
-def _launch(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: Tensor | float | bool | int | None, shared: int = 0) -> None:
-    """Launches a kernel of `ops.GPU`, whose name there is without its numbers, on the device of the job's first tensor.
+def _launch(
+    kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: object, shared: int = 0
+) -> None:
+    """Launches a kernel on the device of the job's first tensor. Its name in `ops.GPU` is without
+    the numbers at the end.
 
     Args:
         kernel, grid, threads, shared: as `_launched` takes them.
@@ -257,7 +260,7 @@ def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dt
 
 
 def _floats(like: Tensor, *shape: int) -> Tensor:
-    """On the same device, for a kernel to write to; whatever type others have made PyTorch's default."""
+    """For a kernel to write to; whatever type others have made PyTorch's default."""
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
@@ -481,7 +484,8 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
         F'_t, and (1, C + 8, h, w), whose last channels are 0.
     """
     channels, height, width = feature.shape[1:]
-    warped, difference = _empty(feature, channels, height, width), _empty(feature, channels + MULTIPLE, height, width)
+    warped = _empty(feature, channels, height, width)
+    difference = _empty(feature, channels + MULTIPLE, height, width)
     threads = _threads(channels + MULTIPLE)
     _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference,
             height, width, channels, cubic)
@@ -505,7 +509,8 @@ def blend(
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
-    composite, (blended, most) = _empty(warped, channels, height, width), _floats(feature, 2, 1, 1, height, width)
+    composite = _empty(warped, channels, height, width)
+    blended, most = _floats(feature, 2, 1, 1, height, width)
     threads = _threads(channels)
     _launch("blend", _over(width, height, threads=(threads[1], 1)), threads, feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
             channels, float(still), float(hold), float(refresh), float(sharpen))
@@ -571,10 +576,12 @@ Rows = Sequence[Sequence[float]]
 
 
 def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    """Samples of R, G and B, (1, 3, H, W), contiguous -> sample / top * scale + offset, float32, limited to 0..1."""
+    """Samples of R, G and B, (1, 3, H, W), contiguous -> sample / top * scale + offset, limited to
+    0..1, float32."""
     count, out = samples.numel(), _floats(samples, *samples.shape)
-    _launch(_of_samples("from_samples", samples.dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), samples, out, count,
-            float(top), scale, offset)
+    kernel = _of_samples("from_samples", samples.dtype)
+    blocks = _over(count, threads=(PIXELS * BLOCK,))
+    _launch(kernel, blocks, (BLOCK,), samples, out, count, float(top), scale, offset)
     return out
 
 

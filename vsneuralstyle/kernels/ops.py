@@ -1,141 +1,180 @@
 """The kernels' operations: what each takes, as its function in C, or its struct in gpu.cu, has it.
 
-Shapes are numbers and names: C, H and W of what comes in; H' and W' of another size, mostly of what comes out. A name stands for the same number
-throughout a call.
+    picture(T) x[1 C H W]   a tensor, channels last, of a type that is called T ("precision" if
+                            nothing else is said); `halves_last`: float16
+    floats x[2 C]           a tensor, contiguous, float32; `halves`: float16; `pairs`: bfloat16;
+                            `samples`: of any one type; `weights`: of the type called "precision"
+    floats x[2 C]?          None may stand for it
+    pictures x[1 C H W]     an array of as many as there are "levels", of sizes C0, C1 and so on
+    size H                  a number that is a size of tensors
+    precision(T)            the type called T, as kernels.h has it
+    int, long, float*3      numbers, here three of the last; `address`: of what is no tensor
+
+Each name of a size stands for one number in a call: C, H and W are those of what comes in, H' and
+W' others, mostly of what comes out. A shape of [...] is any.
 """
 
-from ctypes import c_float, c_int, c_long, c_void_p
-from functools import partial
+import ctypes
+import re
+from collections.abc import Mapping
 
 import torch
 
-from vsneuralstyle.kernels.arguments import Argument, Dense, Number, Operation, Precision, Several, Size
+from vsneuralstyle.kernels.arguments import (
+    Argument, Dense, Number, Operation, Precision, Several, Size,
+)
 
 PRECISIONS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """As kernels.h has them."""
-FLAG, INT, LONG, FLOAT, ADDRESS = (Number(c_type) for c_type in (c_int, c_int, c_long, c_float, c_void_p))
+_NUMBERS = {
+    "int": ctypes.c_int, "long": ctypes.c_long, "float": ctypes.c_float, "address": ctypes.c_void_p,
+}
+_TENSORS: dict[str, tuple[torch.dtype | str, torch.memory_format]] = {
+    "picture": ("precision", torch.channels_last),
+    "halves_last": (torch.float16, torch.channels_last),
+    "floats": (torch.float32, torch.contiguous_format),
+    "halves": (torch.float16, torch.contiguous_format),
+    "pairs": (torch.bfloat16, torch.contiguous_format),
+    "samples": ("sample", torch.contiguous_format),
+    "weights": ("precision", torch.contiguous_format),
+}
+_DECLARED = re.compile(
+    r"(?P<kind>\w+)(?:\((?P<type>\w+)\))?(?:\*(?P<count>\d+))?"
+    r"(?: (?P<name>[\w' ]+))?(?:\[(?P<shape>[^]]*)\](?P<optional>\?)?)?"
+)
 
 
-def dense(
-    name: str,
-    shape: str | None,
-    dtype: torch.dtype | str = torch.float32,
-    layout: torch.memory_format = torch.contiguous_format,
-    *,
-    optional: bool = False,
-) -> Dense:
-    """A tensor, of a shape such as "1 C H W", or of any (None)."""
-    sizes = shape if shape is None else tuple(int(size) if size.isdecimal() else size for size in shape.split())
-    return Dense(name, sizes, dtype, layout, optional)
+def _arguments(declared: str, integer: type) -> list[Argument]:
+    """One argument as it is declared, or as many as that says. integer: what a size is in C."""
+    parts = _DECLARED.fullmatch(declared).groupdict()
+    kind, name = parts["kind"], parts["name"]
+    if kind in _NUMBERS:
+        return [Number(_NUMBERS[kind])] * int(parts["count"] or 1)
+    if kind == "size":
+        return [Size(name, integer)]
+    if kind == "precision":
+        return [Precision(parts["type"] or kind, PRECISIONS)]
+    dtype, layout = _TENSORS["picture" if kind == "pictures" else kind]
+    sizes = tuple(int(size) if size.isdecimal() else size for size in parts["shape"].split())
+    shape = None if sizes == ("...",) else sizes
+    tensor = Dense(name, shape, parts["type"] or dtype, layout, bool(parts["optional"]))
+    return [Several(tensor, "levels")] if kind == "pictures" else [tensor]
 
 
-floats = dense
-"""float32, contiguous."""
-pairs = partial(dense, dtype=torch.bfloat16)
-picture = partial(dense, dtype="precision", layout=torch.channels_last)
-halves = partial(dense, dtype=torch.float16)
-half_picture = partial(halves, layout=torch.channels_last)
+def _operation(name: str, takes: str, integer: type = ctypes.c_long) -> Operation:
+    declared = " ".join(takes.split()).split(", ")
+    return Operation(name, *(one for each in declared for one in _arguments(each, integer)))
 
 
-def _table(*operations: tuple[str, *tuple[Argument, ...]]) -> dict[str, Operation]:
-    return {name: Operation(name, *arguments) for name, *arguments in operations}
+_ENTER = """floats frame[1 3 H W], size H, size W, size H', size W', {weight}, floats bias[16],
+    floats norm weight[16], floats norm bias[16], float, floats scale[2 16],
+    picture out[1 16 H' W'], precision"""
+_DRAW = """picture x[1 16 H' W'], size H', size W', floats scale[2 16]?, {weight}, floats bias[3],
+    floats out[1 3 H W], size H, size W, precision"""
+
+_CPU = {
+    "normalise": """picture x[1 C H W], size H, size W, size C, floats scale[2 C]?, int,
+        picture residual[1 C H W]?, picture out[1 C H W], precision""",
+    "convolve": """picture x[1 C H W], size H, size W, address, floats scale[2 C]?, int,
+        floats next scale[2 outputs]?, picture(wanted) out[1 outputs H' W'],
+        precision, precision(wanted)""",
+    "chain": """picture x[1 C H W], size H, size W, address, address,
+        floats out[1 outputs H W], precision""",
+    "blocks": """picture x[1 C H W], size H, size W, address, long,
+        picture out[1 C H W], precision""",
+    "look": """floats frame[1 3 H W], size H, size W, size H', size W', float,
+        floats weight[3 3 3 16], floats bias[16], float, address, size levels,
+        pictures features[1 C H W], precision""",
+    "motion": """pictures here[1 C H W], pictures there[1 C H W], address, int, address,
+        size levels, float, size H, size W, floats change[1 1 H W]?, float,
+        floats out[1 2 H W], precision""",
+    "enter": _ENTER.format(weight="floats weight[81 2 2 3 16]"),
+    "enter_tiled": _ENTER.format(weight="pairs weight[2 9 16 16 2]"),
+    "draw": _DRAW.format(weight="floats weight[81 2 2 16 3], int"),
+    "draw_pairs": _DRAW.format(weight="pairs weight[25 3 3 8 3 2], int"),
+    "draw_tiled": _DRAW.format(weight="pairs weight[9 4 5 16 16 2]"),
+    "quarter": "floats frame[1 3 H W], size H, size W, floats out[1 3 H' W']",
+    "glimpse": "floats quarter[1 3 H W], size H, size W, floats out[numbers]",
+    "change": """floats frame[1 3 H W], floats previous[1 3 H W], size H, size W, float,
+        floats out[1 1 H' W']""",
+    "unexplained": """floats quarter[1 3 H W], floats previous[1 3 H W], floats flow[1 2 H W],
+        size H, size W, floats out[1 3 H W]""",
+    "compose": """picture feature[1 C H W], picture(kept) previous[1 C H W],
+        floats flow[1 2 H W], floats unexplained[1 3 H W], floats change[1 1 H W]?,
+        size H, size W, size C, int, address, float*5,
+        picture(kept) composite[1 C H W], floats mask[1 1 H W], precision, precision(kept)""",
+    "from_components": """address, long, size H, size W, long*2, int*2, long, address,
+        floats rgb[1 3 H W]""",
+    "to_components": """floats rgb[1 3 H W], size H, size W, address, long*3, int*2, address,
+        long*2""",
+}
+_LAYOUT = "int, int, size W', size C"  # gpu.cu's struct of that name
+
+_GPU = {
+    "enter": """floats frame[1 3 H W], halves_last out[1 48 H' W'],
+        size H, size W, size H', size W'""",
+    "leave": """halves_last x[1 48 H' W'], floats bias[3], floats out[1 3 H W],
+        size H, size W, size W'""",
+    "sums": f"""halves_last x[1 samples H' W'], floats sums[parts 2 C], {_LAYOUT},
+        int, int, size H', int""",
+    "scales": f"""floats sums[parts 2 C], halves_last x[1 samples H' W'], floats weight[C]?,
+        floats bias[C]?, floats scale[2 C], {_LAYOUT}, size parts, float*2""",
+    "normalise": f"""halves_last x[1 samples H' W'], floats scale[2 C]?,
+        halves_last residual[1 others rows columns]?, halves_last out[1 outputs h w], {_LAYOUT},
+        int*3, size C, int*3, size C, int*5""",
+    "activate": "halves_last x[1 C H W], floats bias[C], int, size C, float",
+    "convolve": """halves_last x[1 C H W], halves weight[taps steps pairs 32 8],
+        floats bias[outputs], halves_last out[1 outputs H W]?, floats planes[1 outputs H W]?,
+        size H, size W, size C, size steps, size outputs, float""",
+    "colors": """floats frame[1 3 H W], floats mean[], address, halves weight[taps 1 pairs 32 8],
+        floats bias[outputs], halves_last out[1 outputs H' W'], address, size H', size W',
+        int*2, size outputs, float, size H, size W, int*2""",
+    "change": """floats frame[1 3 H W], floats previous[1 3 H W], floats out[1 1 H' W'],
+        size H, size W, size H', size W'""",
+    "quarter": """floats frame[1 3 H W], floats out[1 3 H' W'],
+        size H, size W, size H', size W'""",
+    "total": "floats frame[1 3 H W], floats sums[parts], size H, size W, int*2",
+    "brightness": "floats sums[parts], floats mean[], size parts, float",
+    "unexplained": """floats quarter[1 3 H W], floats previous[1 3 H W], floats flow[1 2 H W],
+        floats out[1 3 H W], size H, size W""",
+    "follow": """halves_last previous[1 C H W], halves_last feature[1 C H W],
+        floats flow[1 2 H W], floats unexplained[1 3 H W], halves_last warped[1 C H W],
+        halves_last difference[1 inputs H W], size H, size W, size C, int""",
+    "blend": """halves_last feature[1 C H W], halves_last warped[1 C H W], floats mask[1 1 H W],
+        floats flow[1 2 H W], floats change[1 1 H W]?, floats coherence[],
+        halves_last composite[1 C H W], floats blended[1 1 H W], floats most[1 1 H W],
+        size H, size W, size C, float*4""",
+    "energy": """halves_last composite[1 C H W], halves_last feature[1 C H W],
+        floats energy[2 H W], size H, size W, size C""",
+    "gain": """floats energy[2 H W], floats most[1 1 H W], floats gain[1 1 H W],
+        size H, size W, size C""",
+    "sharpen": """halves_last composite[1 C H W], floats gain[1 1 H W], halves_last out[1 C H W],
+        size H, size W, size C""",
+    "match": """halves_last here[1 C H W], halves_last there[1 C H W], floats flow[1 2 H W],
+        halves_last known[1 all H W], size H, size W, size C, size all, float""",
+    "supported": "halves scores[1 H W H W], halves out[1 H W H W], size H, size W",
+    "columns": "halves scores[1 H W H W], floats most[2 places], size places",
+    "rows": """halves scores[1 H W H W], floats most[2 places], floats out[1 2 H W],
+        size H, size W, float""",
+    "from_samples": "samples samples[1 3 H W], floats out[1 3 H W], int, float*3",
+    "to_samples": """floats rgb[1 3 H W], samples samples[count], size count, float*2,
+        float, int""",
+    "from_components": """samples samples[count], floats out[1 3 H W], size H, size W,
+        int*4, float*12""",
+    "to_components": """floats rgb[1 3 H W], samples samples[count], size H, size W,
+        int*4, float*12, float, int""",
+}
 
 
-def _cpu() -> dict[str, Operation]:
-    height, width, channels, other_height, other_width = (Size(name, c_long) for name in ("H", "W", "C", "H'", "W'"))
-    precision, kept, precision_out = (Precision(name, PRECISIONS) for name in ("precision", "kept", "precision out"))
-    x, like_x, frame = picture("x", "1 C H W"), picture("out", "1 C H W"), floats("frame", "1 3 H W")
-    scale, levels = floats("scale", "2 C", optional=True), Size("levels", c_long)
-
-    def enter(weight: Dense) -> tuple[Argument, ...]:
-        norm = floats("norm weight", "16"), floats("norm bias", "16"), FLOAT, floats("scale", "2 16")
-        return (frame, height, width, other_height, other_width, weight, floats("bias", "16"), *norm, picture("out", "1 16 H' W'"), precision)
-
-    def draw(*weight: Argument) -> tuple[Argument, ...]:
-        return (picture("x", "1 16 H' W'"), other_height, other_width, floats("scale", "2 16", optional=True), *weight, floats("bias", "3"),
-                floats("out", "1 3 H W"), height, width, precision)
-
-    return _table(
-        ("normalise", x, height, width, channels, scale, FLAG, picture("residual", "1 C H W", optional=True), like_x, precision),
-        ("convolve", x, height, width, ADDRESS, scale, FLAG, floats("next scale", "2 outputs", optional=True),
-         picture("out", "1 outputs H' W'", dtype="precision out"), precision, precision_out),
-        ("chain", x, height, width, ADDRESS, ADDRESS, floats("out", "1 outputs H W"), precision),
-        ("blocks", x, height, width, ADDRESS, LONG, like_x, precision),
-        ("look", frame, height, width, other_height, other_width, FLOAT, floats("weight", "3 3 3 16"), floats("bias", "16"), FLOAT, ADDRESS, levels,
-         Several(picture("features", "1 C H W"), "levels"), precision),
-        ("motion", *(Several(picture(name, "1 C H W"), "levels") for name in ("here", "there")), ADDRESS, FLAG, ADDRESS, levels, FLOAT,
-         height, width, floats("change", "1 1 H W", optional=True), FLOAT, floats("out", "1 2 H W"), precision),
-        ("enter", *enter(floats("weight", "81 2 2 3 16"))),
-        ("enter_tiled", *enter(pairs("weight", "2 9 16 16 2"))),
-        ("draw", *draw(floats("weight", "81 2 2 16 3"), FLAG)),
-        ("draw_pairs", *draw(pairs("weight", "25 3 3 8 3 2"), FLAG)),
-        ("draw_tiled", *draw(pairs("weight", "9 4 5 16 16 2"))),
-        ("quarter", frame, height, width, floats("out", "1 3 H' W'")),
-        ("glimpse", floats("quarter", "1 3 H W"), height, width, floats("out", "numbers")),
-        ("change", frame, floats("previous", "1 3 H W"), height, width, FLOAT, floats("out", "1 1 H' W'")),
-        ("unexplained", floats("quarter", "1 3 H W"), floats("previous", "1 3 H W"), floats("flow", "1 2 H W"), height, width,
-         floats("out", "1 3 H W")),
-        ("compose", picture("feature", "1 C H W"), picture("previous", "1 C H W", dtype="kept"), floats("flow", "1 2 H W"),
-         floats("unexplained", "1 3 H W"), floats("change", "1 1 H W", optional=True), height, width, channels, FLAG, ADDRESS,
-         *5 * [FLOAT], picture("composite", "1 C H W", dtype="kept"), floats("mask", "1 1 H W"), precision, kept),
-        ("from_components", ADDRESS, LONG, height, width, LONG, LONG, FLAG, FLAG, LONG, ADDRESS, floats("rgb", "1 3 H W")),
-        ("to_components", floats("rgb", "1 3 H W"), height, width, ADDRESS, LONG, LONG, LONG, FLAG, FLAG, ADDRESS, LONG, LONG),
-    )
+def _table(takes: Mapping[str, str], integer: type) -> dict[str, Operation]:
+    return {name: _operation(name, declared, integer) for name, declared in takes.items()}
 
 
-def _gpu() -> dict[str, Operation]:
-    height, width, channels, rows, columns = map(Size, ("H", "W", "C", "H'", "W'"))
-    samples = half_picture("x", "1 samples H' W'")
-    frame, quarter, previous = (floats(name, "1 3 H W") for name in ("frame", "quarter", "previous"))
-    flow, unexplained, mask = floats("flow", "1 2 H W"), floats("unexplained", "1 3 H W"), floats("mask", "1 1 H W")
-    feature, composite = half_picture("feature", "1 C H W"), half_picture("composite", "1 C H W")
-    scores, layout, affine, levels = halves("scores", "1 H W H W"), (INT, INT, columns, channels), 4 * [FLOAT], (FLOAT, INT)
-    chroma = INT, INT, FLAG, FLAG
-
-    def bias(name: str = "bias", size: str = "C") -> Dense:
-        return floats(name, size, optional=True)
-
-    return _table(
-        ("enter", frame, half_picture("out", "1 48 H' W'"), height, width, rows, columns),
-        ("leave", half_picture("x", "1 48 H' W'"), floats("bias", "3"), floats("out", "1 3 H W"), height, width, columns),
-        ("sums", samples, floats("sums", "parts 2 C"), *layout, INT, INT, rows, INT),
-        ("scales", floats("sums", "parts 2 C"), samples, bias("weight"), bias(), floats("scale", "2 C"), *layout, Size("parts"), FLOAT, FLOAT),
-        ("normalise", samples, floats("scale", "2 C", optional=True), half_picture("residual", "1 others rows columns", optional=True),
-         half_picture("out", "1 outputs h w"), *layout, INT, INT, INT, channels, INT, INT, INT, channels, INT, INT, INT, FLAG, FLAG),
-        ("activate", half_picture("x", "1 C H W"), floats("bias", "C"), INT, channels, FLOAT),
-        ("convolve", half_picture("x", "1 C H W"), halves("weight", "taps steps pairs 32 8"), floats("bias", "outputs"),
-         half_picture("out", "1 outputs H W", optional=True), floats("planes", "1 outputs H W", optional=True), height, width, channels,
-         Size("steps"), Size("outputs"), FLOAT),
-        ("colors", frame, floats("mean", ""), ADDRESS, halves("weight", "taps 1 pairs 32 8"), floats("bias", "outputs"),
-         half_picture("out", "1 outputs H' W'"), ADDRESS, rows, columns, INT, INT, Size("outputs"), FLOAT, height, width, INT, INT),
-        ("change", frame, previous, floats("out", "1 1 H' W'"), height, width, rows, columns),
-        ("quarter", frame, floats("out", "1 3 H' W'"), height, width, rows, columns),
-        ("total", frame, floats("sums", "parts"), height, width, INT, INT),
-        ("brightness", floats("sums", "parts"), floats("mean", ""), Size("parts"), FLOAT),
-        ("unexplained", quarter, previous, flow, floats("out", "1 3 H W"), height, width),
-        ("follow", half_picture("previous", "1 C H W"), feature, flow, unexplained, half_picture("warped", "1 C H W"),
-         half_picture("difference", "1 inputs H W"), height, width, channels, FLAG),
-        ("blend", feature, half_picture("warped", "1 C H W"), mask, flow, floats("change", "1 1 H W", optional=True), floats("coherence", ""),
-         composite, floats("blended", "1 1 H W"), floats("most", "1 1 H W"), height, width, channels, *4 * [FLOAT]),
-        ("energy", composite, feature, floats("energy", "2 H W"), height, width, channels),
-        ("gain", floats("energy", "2 H W"), floats("most", "1 1 H W"), floats("gain", "1 1 H W"), height, width, channels),
-        ("sharpen", composite, floats("gain", "1 1 H W"), half_picture("out", "1 C H W"), height, width, channels),
-        ("match", half_picture("here", "1 C H W"), half_picture("there", "1 C H W"), flow, half_picture("known", "1 all H W"), height, width,
-         channels, Size("all"), FLOAT),
-        ("supported", scores, halves("out", "1 H W H W"), height, width),
-        ("columns", scores, floats("most", "2 places"), Size("places")),
-        ("rows", scores, floats("most", "2 places"), floats("out", "1 2 H W"), height, width, FLOAT),
-        ("from_samples", dense("samples", "1 3 H W", "sample"), floats("out", "1 3 H W"), INT, *3 * [FLOAT]),
-        ("to_samples", floats("rgb", "1 3 H W"), dense("samples", "count", "sample"), Size("count"), FLOAT, FLOAT, *levels),
-        ("from_components", dense("samples", "count", "sample"), floats("out", "1 3 H W"), height, width, *chroma, *3 * affine),
-        ("to_components", floats("rgb", "1 3 H W"), dense("samples", "count", "sample"), height, width, *chroma, *3 * affine, *levels),
-    )
-
-
-CPU, GPU = _cpu(), _gpu()
-"""Of kernels.c and what is beside it, and of gpu.cu: by their names."""
-LAYER = Operation("layer", dense("weight", None, "precision"), floats("bias", "outputs"),
-                  *(floats(f"norm {name}", "outputs", optional=True) for name in ("weight", "bias")))
-LAST = Operation("last layer", floats("weight", "3 3 outputs inputs"), floats("bias", "outputs"))
-MATCHING = Operation("matching", dense("weight", None, "precision"), floats("bias", "channels"))
-"""Of a `kernels.Convolution`, the end of a `Chain`, and the start of a `Motion`: what their structs in kernels.h have of tensors."""
+CPU, GPU = _table(_CPU, ctypes.c_long), _table(_GPU, ctypes.c_int)
+"""Of the C sources, and of gpu.cu, by their names."""
+LAYER = _operation("layer", """weights weight[...], floats bias[outputs],
+    floats norm weight[outputs]?, floats norm bias[outputs]?""")
+LAST = _operation("last layer", "floats weight[3 3 outputs inputs], floats bias[outputs]")
+MATCHING = _operation("matching", "weights weight[...], floats bias[channels]")
+"""The tensors of a `kernels.Convolution`, of a `Chain`'s end and of a `Motion`'s start: their
+structs have the addresses."""
