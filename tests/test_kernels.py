@@ -4,6 +4,7 @@ import copy
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from vsneuralstyle import Stylizer, cache, graphs, kernels, pixels, yuv
 from vsneuralstyle.cpu import units
-from vsneuralstyle.kernels import gpu
+from vsneuralstyle.kernels import gpu, ops
 from vsneuralstyle.kernels.gpu import Picture
 from vsneuralstyle.kernels.gpu_net1 import GpuNet1, served
 from vsneuralstyle.kernels.net1 import FusedNet1, fastest
@@ -476,6 +477,81 @@ def test_a_library_that_the_system_does_not_permit_is_passed_over(monkeypatch):
     assert [Path(found._name).stem] == names[1:2] if names[1:] else found is None
 
 
+def unfit(good: Tensor) -> dict[str, Tensor | None]:
+    """What no kernel takes where it takes that tensor, by what is wrong with it."""
+    layouts = torch.contiguous_format, torch.channels_last
+    other = layouts[good.is_contiguous()]
+    twice = torch.cat((good, good), -1)
+    return {
+        "type": good.double(),
+        "size": twice,
+        "dimensions": good.squeeze(0),
+        "gaps": twice[..., ::2],
+        "layout": good.contiguous(memory_format=other),
+        "device": good.to("meta"),
+        "none": None,
+    }
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("wrong", unfit(torch.zeros(1, 3, 1, 2)))
+def test_a_tensor_that_does_not_fit_is_an_error_and_nothing_is_called(monkeypatch, wrong):
+    monkeypatch.setattr(kernels, "library", None)  # which isn't asked for
+    (quarter, previous), flow = torch.rand(2, 1, 3, 12, 20), torch.zeros(1, 2, 12, 20)
+    for name, call in {
+        "previous": lambda: kernels.unexplained(quarter, unfit(previous)[wrong], flow),
+        "flow": lambda: kernels.unexplained(quarter, previous, unfit(flow)[wrong]),
+    }.items():
+        fitting = r"expected \(1, [23], 12, 20\) torch.float32, contiguous format, on cpu"
+        with pytest.raises(ValueError, match=f"kernel unexplained: {name} is .* {fitting}"):
+            call()
+    x = lasting(torch.randn(1, 16, 12, 20))
+    if wrong != "none":  # which is none to add
+        fitting = r"expected \(1, 16, 12, 20\) torch.float32, channels last, on cpu"
+        with pytest.raises(ValueError, match=f"kernel normalise: residual is .* {fitting}"):
+            kernels.normalise(x, residual=unfit(x)[wrong])
+
+
+@needs_library
+@torch.inference_mode()
+def test_what_a_kernel_reads_by_what_its_layers_say_has_to_be_there():
+    layer = kernels.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6)
+    with pytest.raises(ValueError, match=r"kernel convolve: x is \(1, 16, 4, 4\)"):
+        kernels.convolve(lasting(torch.randn(1, 16, 4, 4)), layer)
+    with pytest.raises(ValueError, match=r"kernel layer: norm weight is \(16,\) torch.float64"):
+        norm = torch.ones(16).double(), torch.ones(16), 1e-5
+        kernels.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6, norm=norm)
+    fused, _ = fused_flow(torch.float32)
+    here = fused.look(torch.rand(1, 3, 64, 96))
+    smaller = fused.look(torch.rand(1, 3, 64, 64))
+    for there in (here[:-1], smaller, (*here[:-1], smaller[-1])):
+        with pytest.raises(ValueError, match="kernel motion: there"):
+            fused.moved(here, there, 64, 96, None)
+    with pytest.raises(ValueError, match="to draw 128x64 pixels"):
+        kernels.draw(lasting(torch.randn(1, 16, 64, 96)), None, 64, 128, *fused.last)
+
+
+@torch.inference_mode()
+def test_a_gpus_kernels_take_no_tensor_that_does_not_fit(monkeypatch):
+    monkeypatch.setattr(gpu, "_launched", None)  # nothing is
+    quarter, flow = torch.rand(1, 3, 12, 20), torch.zeros(1, 2, 12, 20)
+    fitting = r"expected \(1, 2, 12, 20\) torch.float32"
+    with pytest.raises(ValueError, match=f"kernel unexplained: flow is .*float64.* {fitting}"):
+        gpu.unexplained(quarter, quarter, flow.double())
+    with pytest.raises(ValueError, match="kernel unexplained: previous is .* on meta; .* on cpu"):
+        gpu.unexplained(quarter, quarter.to("meta"), flow)
+    with pytest.raises(ValueError, match="kernel activate: x is .*torch.float32"):
+        gpu.activate(lasting(torch.randn(1, 16, 4, 4)), torch.zeros(16), 0.1)
+
+
+def test_the_operations_are_those_of_the_sources():
+    sources = "".join(source.read_text() for source in SOURCES)
+    exported = re.findall(r"^EXPORT int (\w+)\(Fork", sources, re.MULTILINE)
+    assert {name.removesuffix("_pairs") for name in ops.CPU} == set(exported)
+    launched = re.findall(r"^KERNEL\((\w+?)[_\d]*,", (KERNELS / "gpu.cu").read_text(), re.MULTILINE)
+    assert set(ops.GPU) == {*launched, "convolve"}  # which a macro makes
+
+
 def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     small = Net1(channels=(8, 8, 16), flow_width=0.125)
     assert fastest(small) is small
@@ -860,6 +936,7 @@ def compare_components(converting, by_operators, coding: Coding, height: int, wi
     for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
         shapes = [(height, width), chroma, chroma]
         planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
+        planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
         with by_operators():
             expected = components_to_rgb(planes, coding)
         with converting() as device:
@@ -907,6 +984,7 @@ def compare_planes(converting, by_operators, kind: type, bits: int | None, heigh
     levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
     samples = np.arange(height * width) % (levels + 1)
     planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
+    planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
     with by_operators():
         expected = planes_to_rgb(planes, bits)
     with converting() as device:

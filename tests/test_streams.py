@@ -182,8 +182,11 @@ def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
     return shown
 
 
+# Frames of which some is out of range: what the networks see is another tensor then, as on a GPU.
+@pytest.mark.parametrize("brightness", [1, 1.5])
 @pytest.mark.parametrize("aside", [False, True])
-def test_streams_wait_for_each_other(watch, watched, frames, aside):
+def test_streams_wait_for_each_other(watch, watched, frames, aside, brightness):
+    frames = frames * brightness
     expected = Stylizer("candy", device="cpu", precision="float32", coherence=1.0)
     with watch:
         shown = play(watched, frames, watched.aside if aside else nullcontext)

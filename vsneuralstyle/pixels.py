@@ -23,6 +23,7 @@ from torch import Tensor
 from vsneuralstyle import kernels, yuv
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.kernels import gpu
+from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.workers import Workers
 
 
@@ -85,7 +86,8 @@ def download(samples: Tensor) -> Tensor:
     """A tensor in host memory, once all that it waits for is done; from a GPU in pinned memory, where it comes faster."""
     if samples.device.type != "cuda":
         return samples.cpu()
-    there = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True).copy_(samples, non_blocking=True)
+    there = torch.empty(samples.shape, dtype=samples.dtype, device="cpu", pin_memory=True)
+    there.copy_(samples, non_blocking=True)
     # For this alone, not for what other threads launch behind it; and asleep: some ten threads may wait for frames, on the cores
     # that make the next ones' sources.
     here = torch.cuda.Event(blocking=True)
@@ -94,10 +96,23 @@ def download(samples: Tensor) -> Tensor:
     return there
 
 
+def limited(frame: Tensor) -> Tensor:
+    """A frame, float32, with samples beyond 0..1 at the nearest of the two, and NaN at 0.
+
+    On a CPU it is the frame itself where none is beyond.
+    """
+    if frame.device.type == "cpu":  # a GPU would have to be waited for
+        least, most = frame.aminmax()
+        if least >= 0 and most <= 1:  # neither is so where there is a NaN
+            return frame
+    return frame.clamp(0, 1).nan_to_num_(0.0)
+
+
+@without_autocast
 def components_to_rgb(
     components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """A picture's components -> (1, 3, H, W) float32, RGB 0..1, on `device`.
+    """A picture's components -> (1, 3, H, W) float32, RGB limited to 0..1, on `device`.
 
     Args:
         components: R, G, B or Y, Cb, Cr: arrays of uint8 or uint16, the first (H, W), the others the same or with half
@@ -108,7 +123,7 @@ def components_to_rgb(
     if _served(components[0].dtype, device):
         shape, samples, rows = components[0].shape, _upload(components, device), _rows_to_rgb(coding)
         if coding.matrix == yuv.IDENTITY:
-            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3], limited=not coding.full_range)
+            return gpu.from_samples(samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3])
         return gpu.from_components(samples, shape, components[1].shape, rows, coding.cosited)
     if _near(components[0].dtype, device):
         is_rgb = coding.matrix == yuv.IDENTITY
@@ -116,7 +131,9 @@ def components_to_rgb(
     if coding.matrix == yuv.IDENTITY:
         (rgb,) = _load([components], device)
         rgb = rgb[None].div_(coding.top)
-        return rgb if coding.full_range else yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits).clamp_(0, 1)
+        if not coding.full_range:
+            rgb = yuv.yuv_to_rgb(rgb, coding.matrix, False, coding.bits)
+        return rgb.clamp_(0, 1)
     luma, chroma = _load([components[:1], components[1:]], device)
     white, linear, offset = _shares(coding, chroma.device)
     # By linearity, the matrix may go before the interpolation: for a quarter of the work. Luma is the share of white, the
@@ -130,7 +147,7 @@ def components_to_rgb(
 @torch.inference_mode(False)
 def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor]:
     """Of samples of Y, Cb and Cr in R, G and B: luma's, those of chroma (3, 2), and what is added (3, 1), float32."""
-    rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64)
+    rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64, device="cpu")
     return float(rows[0, 0]), *(part.to(device, torch.float32) for part in (rows[:, 1:3], rows[:, 3:]))
 
 
@@ -192,6 +209,8 @@ def _rows_of_map(coding: Coding) -> list[list[float]]:
 def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device: torch.device | str = "cpu") -> Tensor:
     """Planar R, G, B -> (1, 3, H, W) float32, RGB 0..1, on `device`.
 
+    Integers are limited to the highest value of their bits; floating point passes unlimited.
+
     Args:
         planes: three (H, W) arrays or buffers of uint8, uint16, float16 or float32, in the order R, G, B.
         bits: significant bits of integer samples; None: all.
@@ -209,7 +228,7 @@ def planes_to_rgb(planes: Sequence[np.ndarray], bits: int | None = None, device:
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its inverse, and a frame that was converted
     # there would be another than one that came as RGB.
-    return rgb[None] if levels is None else rgb[None] / rgb.new_full((), levels)
+    return rgb[None] if levels is None else (rgb[None] / rgb.new_full((), levels)).clamp_(max=1)
 
 
 def rgb_to_planes(rgb: Tensor, planes: Sequence[np.ndarray], bits: int | None = None) -> None:
@@ -227,7 +246,7 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
     if _served(dtype, rgb.device):
         return gpu.to_samples(rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels).view(rgb.shape[1:])
     if _near(dtype, rgb.device):
-        samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype])
+        samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype], device="cpu")
         rgb_to_components(rgb, list(samples.numpy()), Coding(levels.bit_length()))
         return samples
     samples = rgb[0].float()
@@ -265,7 +284,8 @@ def _near(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
 
 def _upload(planes: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
     """Planes -> all their samples, one plane after the other, on a GPU."""
-    pinned = torch.empty(sum(plane.size for plane in planes), dtype=_TORCH_TYPES[planes[0].dtype], pin_memory=True)
+    count, dtype = sum(plane.size for plane in planes), _TORCH_TYPES[planes[0].dtype]
+    pinned = torch.empty(count, dtype=dtype, device="cpu", pin_memory=True)
     _copy(_divided(pinned.numpy(), planes), planes)
     return pinned.to(device, non_blocking=True)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from vsneuralstyle.graphs import Graphed
 from vsneuralstyle.kernels.gpu_net1 import GpuNet1
 from vsneuralstyle.kernels.net1 import FusedNet1, Networks, fastest
 from vsneuralstyle.networks.net1 import Net1
+from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.streams import mark, on, queued, receive, streams
 from vsneuralstyle.weights import Model, load_model
 from vsneuralstyle.workers import Job, Workers
@@ -70,11 +71,14 @@ class State:
 class Prepared:
     """A frame, and all that the networks make of it by itself, whatever came before it.
 
-    frame, quarter, look: as in `State`; glimpse, too, but on the device. feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks'
-    precision. made: on a GPU, what has come when all of it is done.
+    frame, quarter, look: as in `State`; glimpse, too, but on the device. source: the frame as it
+    came, with samples beyond 0..1 where it has any; on a CPU, where it has none, `frame` itself.
+    feature: F_t, (1, C, ceil(H/4), ceil(W/4)) in the networks' precision. made: on a GPU, what has
+    come when all of it is done.
     """
 
     frame: Tensor
+    source: Tensor
     quarter: Tensor
     glimpse: Tensor
     feature: Tensor
@@ -193,7 +197,8 @@ class Stylizer:
         # third slower.
         with Workers(1, "loader") as loader:
             self.model, self.net1 = loader.submit(self._load, style, net, model_dir).result()
-        self._luma_weights = torch.tensor(yuv.luma_weights(), device=self.device).view(1, 3, 1, 1)
+        luma_weights = torch.tensor(yuv.luma_weights(), dtype=torch.float32, device=self.device)
+        self._luma_weights = luma_weights.view(1, 3, 1, 1)
         self._state: State | None = None
         self.scene_starts: tuple[bool, ...] = ()
         self.threads = torch.get_num_threads()
@@ -289,13 +294,15 @@ class Stylizer:
         self._begun.clear()
 
     @torch.inference_mode()
+    @without_autocast
     def is_cut(self, previous: Tensor, frame: Tensor) -> bool:
         """Whether the built-in detector says that a scene starts between two consecutive frames, as `stylize` would.
 
         Args:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
-        quarters = (self.net1.quarter(pixels.upload(one, self.device).contiguous()) for one in (previous, frame))
+        frames = (pixels.upload(one, self.device).contiguous() for one in (previous, frame))
+        quarters = (self.net1.quarter(pixels.limited(one)) for one in frames)
         glimpses = (self.net1.glimpse(quarter).cpu() for quarter in quarters)
         return self.scene_cut > 0 and scenecut.starts(*glimpses, self.scene_cut)
 
@@ -315,16 +322,19 @@ class Stylizer:
         return starts, min(max((contrast - FLAT) / (SHOWN - FLAT), 0.0), 1.0)
 
     @torch.inference_mode()
+    @without_autocast
     def stylize(self, frames: Tensor, starts_scene: Sequence[bool | None] | None = None) -> Tensor:
         """Stylizes consecutive frames.
 
         Args:
             frames: (B, 3, H, W) float32, RGB 0..1, on any device; H and W at least 16.
+                The networks see what is beyond as 0 or 1, and NaN as 0. The result has it by the
+                source's share, 1 - strength; at strength 0 a frame passes as it is.
             starts_scene: for each frame whether it starts a scene; None for a frame, or for all: the built-in detector
                 decides from the frame before and this one. `scene_starts` tells afterwards what held.
 
         Returns:
-            (B, 3, H, W) float32, RGB 0..1, on `device`.
+            (B, 3, H, W) float32, RGB 0..1 but for what the frames have beyond, on `device`.
 
         Raises:
             ArgumentError: another shape or type, too small, or another size than the frame before (`reset` first).
@@ -348,6 +358,7 @@ class Stylizer:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else frames
 
     @torch.inference_mode()
+    @without_autocast
     def prepare(self, frame: Tensor) -> Prepared:
         """The part of `stylize` that needs no frame but this one: for any number of them, in any order, while another thread is in
         `advance`, and on a CPU by several threads at a time.
@@ -362,8 +373,9 @@ class Stylizer:
         _check(frame, None, count=1)
         frame = pixels.upload(frame, self.device)
         with queued(self._streams.side, frame):
-            frame = frame.contiguous()
-            return self._prepared(frame, *self._steps.glance(frame))
+            source = frame.contiguous()
+            frame = pixels.limited(source)
+            return replace(self._prepared(frame, *self._steps.glance(frame)), source=source)
 
     def advance(self, prepared: Prepared, starts_scene: bool | None = None) -> Tensor:
         """The rest of `stylize`, for the next frame.
@@ -381,6 +393,7 @@ class Stylizer:
         return self.launch(prepared, starts_scene).result()[0]
 
     @torch.inference_mode()
+    @without_autocast
     def launch(
         self, prepared: Prepared, starts_scene: bool | None = None, then: Callable[[Tensor], Tensor] | None = None
     ) -> Begun:
@@ -407,7 +420,7 @@ class Stylizer:
         with on(self._streams.flow):  # of a scene's first frame, too: the next one's flow leads there
             receive(prepared.made, prepared.frame, prepared.quarter, *(prepared.look or ()))
         with on(self._streams.work):
-            receive(prepared.made, prepared.frame, prepared.feature)
+            receive(prepared.made, prepared.frame, prepared.source, prepared.feature)
             stylized = self._follow(prepared, glimpse, starts, shown)
             result = stylized if then is None else then(stylized)
             return Begun(mark(self._streams.work), result, starts)
@@ -493,7 +506,8 @@ class Stylizer:
     def _made(self, frame: Tensor, quarter: Tensor, glimpse: Tensor) -> Prepared:
         with queued(self._streams.ahead, frame):
             feature, *look = (self._steps.make if self.coherence > 0 else self._steps.encode)(frame)
-            return Prepared(frame, quarter, glimpse, feature, tuple(look) or None, mark(self._streams.ahead))
+            made = mark(self._streams.ahead)
+            return Prepared(frame, frame, quarter, glimpse, feature, tuple(look) or None, made)
 
     def _follow(self, prepared: Prepared, glimpse: Tensor, starts: bool, shown: float) -> Tensor:
         frame, state, look = prepared.frame, self._state, prepared.look
@@ -506,7 +520,7 @@ class Stylizer:
             receive(mark(self._streams.flow), *moved)
             composite, stylized = self._steps.coherent(prepared.feature, frame[:, :0], self.coherence, state.feature, *moved)
         self._state = State(frame, prepared.quarter, glimpse, composite, look, shown)
-        return self._finish(frame, stylized, float(self.strength * shown))
+        return self._finish(prepared, stylized, float(self.strength * shown))
 
     def _looked(self, frame: Tensor) -> tuple[Tensor, ...]:
         """What wasn't prepared, since the coherence was 0 then. In the stream of all looks: a graph has one copy of its tensors."""
@@ -515,11 +529,18 @@ class Stylizer:
         receive(mark(self._streams.ahead), *look)
         return look
 
-    def _finish(self, frame: Tensor, stylized: Tensor, strength: float) -> Tensor:
+    def _finish(self, prepared: Prepared, stylized: Tensor, strength: float) -> Tensor:
+        frame, source = prepared.frame, prepared.source
         if self.preserve_color:
             # The same step in R, G and B changes luma alone.
             stylized = (frame + ((stylized - frame) * self._luma_weights).sum(1, keepdim=True)).clamp(0, 1)
-        return stylized if strength == 1 else torch.lerp(frame, stylized, strength)
+        if strength == 1:
+            return stylized
+        if strength == 0:
+            return source.clone()
+        blended = torch.lerp(frame, stylized, strength)
+        # By its share, and not by a lerp: of an infinity that would be NaN.
+        return blended if source is frame else blended.add_(source - frame, alpha=1 - strength)
 
 
 class Steps(NamedTuple):

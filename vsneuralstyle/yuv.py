@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from vsneuralstyle.settings import without_autocast
+
 IDENTITY, UNSPECIFIED, RESERVED = 0, 2, 3
 # MatrixCoefficients (H.273, table 4) -> (Kr, Kb) of the matrices that are linear in R'G'B'
 LUMA_WEIGHTS = {
@@ -43,17 +45,21 @@ def to_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor
     unit, top = 2 ** (bits - 8), 2**bits - 1
     luma_black, luma_span, chroma_span = (0, top, top) if full_range else (16 * unit, 219 * unit, 224 * unit)
     if matrix == IDENTITY:
-        linear = torch.eye(3, dtype=torch.float64) * top / luma_span
-        return linear, torch.full((3, 1), -luma_black / luma_span, dtype=torch.float64)
+        linear = torch.eye(3, dtype=torch.float64, device="cpu") * top / luma_span
+        return linear, _exact(3 * [[-luma_black / luma_span]])
     kr, kg, kb = luma_weights(matrix)
-    scale = torch.tensor([top / luma_span, top / chroma_span, top / chroma_span], dtype=torch.float64)
-    zero = torch.tensor([luma_black, 128 * unit, 128 * unit], dtype=torch.float64) / top
-    linear = torch.tensor([
+    scale = _exact([top / luma_span, top / chroma_span, top / chroma_span])
+    zero = _exact([luma_black, 128 * unit, 128 * unit]) / top
+    linear = _exact([
         [1, 0, 2 * (1 - kr)],
         [1, -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg],
         [1, 2 * (1 - kb), 0],
-    ], dtype=torch.float64) * scale
+    ]) * scale
     return linear, -linear @ zero[:, None]
+
+
+def _exact(numbers: Sequence) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def from_rgb_map(matrix: int, full_range: bool, bits: int) -> tuple[Tensor, Tensor]:
@@ -83,6 +89,7 @@ def _on(
     return linear.to(device, dtype), offset.to(device, dtype)
 
 
+@without_autocast
 def _apply(pixels: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     return torch.baddbmm(offset, linear.expand(len(pixels), -1, -1), pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 

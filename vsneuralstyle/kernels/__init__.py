@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from vsneuralstyle import scenecut
 from vsneuralstyle.cpu import openmp, units
+from vsneuralstyle.kernels import ops
 
 _V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _V4_BF16 = _V4 | {"avx512_bf16"}
@@ -69,21 +70,32 @@ def _fork() -> int | None:
     return ctypes.cast(openmp().GOMP_parallel, c_void_p).value if openmp() else None
 
 
-_C_TYPES = {float: c_float, bool: c_int, c_int: c_int, int: c_long}
+def _call(kernel: str, *arguments: object, **sizes: int) -> None:
+    """Calls a kernel.
 
+    Args:
+        kernel: a name of `ops.CPU`.
+        arguments: as that has them.
+        sizes: what is known of the tensors' sizes.
 
-def _call(kernel: str, *arguments: Tensor | float | bool | int | None) -> None:
-    """Tensors go as their addresses; None as no address."""
-    function = getattr(library(), kernel)
-    if function.argtypes is None:  # the first call: each argument is of the same kind in all
-        function.argtypes = [c_void_p, c_int, *(_C_TYPES.get(type(argument), c_void_p) for argument in arguments)]
-    values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+    Raises:
+        ValueError: a tensor that the kernel can't take; nothing was called.
+        MemoryError: the kernel got no memory.
+    """
+    operation = ops.CPU[kernel]
+    values = operation.values(arguments, **sizes)
+    function = getattr(library(), kernel.removesuffix("_pairs"))  # the same, of another weight
+    if function.argtypes is None:
+        function.argtypes = [c_void_p, c_int, *operation.c_types]
     # A profiler's mark takes as long as a small kernel.
     mark = torch.autograd.profiler.record_function(f"vsneuralstyle::{kernel}") if torch.autograd._profiler_enabled() else nullcontext()
     with mark:
         result = function(_fork(), torch.get_num_threads(), *values)
     if result:
-        raise MemoryError(f"no memory for {kernel} of {arguments[1:3]}")
+        raise MemoryError(
+            f"the kernel {kernel} got no memory for what it keeps until it is done; give smaller "
+            "frames, or end other processes"
+        )
 
 
 @dataclass(frozen=True)
@@ -121,17 +133,13 @@ def _tiles(height: int, width: int, size: int) -> int:
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty(
-        (1, channels, height, width), dtype=dtype or like.dtype, memory_format=torch.channels_last
-    )
+    shape, dtype = (1, channels, height, width), dtype or like.dtype
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
 
 
-_HALVES = {torch.float32: c_int(0), torch.bfloat16: c_int(1), torch.float16: c_int(2)}
-
-
-def _half(x: Tensor) -> c_int:
-    """As kernels.h has it."""
-    return _HALVES[x.dtype]
+def _floats(*shape: int) -> Tensor:
+    """For a kernel to write to; whatever type and device others have made PyTorch's default."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def kept(dtype: torch.dtype) -> torch.dtype:
@@ -156,8 +164,8 @@ def normalise(
         residual: added at the end.
     """
     channels, height, width = x.shape[1:]
-    out = torch.empty_like(x)
-    _call("normalise", x, height, width, channels, scale, relu, residual, out, _half(x))
+    out = _empty(x, channels, height, width)
+    _call("normalise", x, height, width, channels, scale, relu, residual, out, x.dtype)
     return out
 
 
@@ -168,7 +176,8 @@ def whole(channels: int) -> int:
 
 def _filtered(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
     """G w G^T: weights (..., r, r) at the points of minimal filtering, (points, points, ...), float64."""
-    lines = torch.tensor(lines, dtype=torch.float64) / torch.tensor(divisors, dtype=torch.float64)[:, None]
+    lines = torch.tensor(lines, dtype=torch.float64, device=weight.device)
+    lines = lines / torch.tensor(divisors, dtype=torch.float64, device=weight.device)[:, None]
     return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
 
 
@@ -258,7 +267,9 @@ def nine_points(weight: Tensor) -> Tensor:
         columns = F.pad(rows, (0, channels)), F.pad(rows, (channels, 0))  # of an even one and of an odd one, which see ten
         if channels == COLORS:
             return _as_tiles(torch.stack(columns)).flatten(1, 3).contiguous()
-        turns = (torch.arange(9)[:, None] + 4 - torch.arange(9)) % 9  # of row r, the kernel's row that a row of the picture, modulo 9, meets there
+        nine = torch.arange(9, dtype=torch.int64, device=weight.device)
+        # Of row r, the kernel's row that a row of the picture, modulo 9, meets there.
+        turns = (nine[:, None] + 4 - nine) % 9
         return _as_tiles(F.pad(torch.cat(columns, 1)[turns].flatten(1, 2), (0, 0, 0, 10))).contiguous()
     if weight.shape[1] % 2 or not pairs(weight.dtype):
         lines = [[point**n for n in range(5)] for point in _NINE] + [[0, 0, 0, 0, 1]]
@@ -316,7 +327,7 @@ class Convolution:
         bias = F.pad(bias.detach().float(), (0, self.outputs - len(bias)))
         *affine, eps = norm or (None, None, 0.0)
         self.kept = self.weight, bias, *affine  # the layer has no more than their addresses
-        addresses = (None if tensor is None else tensor.data_ptr() for tensor in self.kept)
+        addresses = ops.LAYER.values(self.kept, outputs=self.outputs)
         self.layer = _Layer(*addresses, self.inputs, self.outputs, reach, slope, eps, self.weight.dtype == torch.bfloat16, self.tiled, reflects)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -361,8 +372,9 @@ def convolve(
     """
     height, width = x.shape[2:]
     out = _empty(x, convolution.outputs, *convolution.size(height, width), dtype)
-    following = torch.empty(2, convolution.outputs) if convolution.norms else None
-    _call("convolve", x, height, width, byref(convolution.layer), scale, relu, following, out, _half(x), _half(out))
+    following = _floats(2, convolution.outputs) if convolution.norms else None
+    _call("convolve", x, height, width, byref(convolution.layer), scale, relu, following, out,
+          x.dtype, out.dtype, C=whole(convolution.inputs))
     if _counted is not None:
         convolution.count(x, out)
     return out, following
@@ -373,6 +385,7 @@ class Layers:
 
     def __init__(self, convolutions: Sequence[Convolution]) -> None:
         self.convolutions = convolutions
+        self.inputs = whole(convolutions[0].inputs) if convolutions else 0
         self.array = (_Layer * len(convolutions))(*(one.layer for one in convolutions))
 
     def count(self, x: Tensor) -> Tensor:
@@ -391,8 +404,9 @@ def _like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 def blocks(x: Tensor, layers: Layers) -> Tensor:
     """Residual blocks, each of two layers of stride 1 with their norms and a ReLU between: like x."""
-    out = torch.empty_like(x)
-    _call("blocks", x, *x.shape[2:], layers.array, len(layers.convolutions), out, _half(x))
+    out = _empty(x, *x.shape[1:])
+    count = len(layers.convolutions)
+    _call("blocks", x, *x.shape[2:], layers.array, count, out, x.dtype, C=layers.inputs)
     layers.count(x)
     return out
 
@@ -408,8 +422,8 @@ class Chain:
         self.layers, self.outputs = Layers(convolutions), len(weight)
         inputs = weight.shape[1]
         weight = F.pad(weight.detach().float().permute(2, 3, 0, 1), (0, whole(inputs) - inputs)).contiguous()  # (3, 3, outputs, whole(inputs))
-        self.last = weight, bias.detach().float()
-        addresses = (tensor.data_ptr() for tensor in self.last)
+        self.last = weight, bias.detach().float().contiguous()
+        addresses = ops.LAST.values(self.last, outputs=self.outputs)
         self.struct = _Chain(addressof(self.layers.array), len(convolutions), *addresses, self.outputs)
 
     def count(self, picture: Tensor) -> None:
@@ -427,8 +441,8 @@ class _Chain(ctypes.Structure):
 
 def chain(x: Tensor, chain: Chain) -> Tensor:
     """(1, outputs, H, W) float32, contiguous, of x, a picture of whole(inputs) channels, of which the last are 0."""
-    out = torch.empty((1, chain.outputs, *x.shape[2:]))
-    _call("chain", x, *x.shape[2:], byref(chain.struct), None, out, _half(x))
+    out = _floats(1, chain.outputs, *x.shape[2:])
+    _call("chain", x, *x.shape[2:], byref(chain.struct), None, out, x.dtype, C=chain.layers.inputs)
     chain.count(x)
     return out
 
@@ -468,9 +482,8 @@ def look(frame: Tensor, height: int, width: int, pyramid: Pyramid, dtype: torch.
     for halving, second in zip(layers[1::2], layers[2::2]):
         size = halving.size(*size)
         features.append(_empty(frame, second.outputs, *size, dtype))
-    addresses = (c_void_p * len(features))(*(feature.data_ptr() for feature in features))
-    _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first, pyramid.layers.array, len(features), addresses,
-          _HALVES[dtype])
+    _call("look", frame, *frame.shape[2:], height, width, pyramid.factor, *pyramid.first,
+          pyramid.layers.array, len(features), features, dtype)
     pyramid.count(frame, height, width, dtype)
     return tuple(features)
 
@@ -499,9 +512,21 @@ class Motion:
         if pairs(dtype):
             weight = weight.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16()
         self.matching, self.pixels = (weight.contiguous(), bias), float(pixels)
-        self.start = _Start(*(tensor.data_ptr() for tensor in self.matching), pairs(dtype), sure)
+        self.start = _Start(*ops.MATCHING.values(self.matching), pairs(dtype), sure)
         self.chains = [chain for chain, *_ in estimators]
+        self.channels = [channels for _, channels, *_ in estimators]
         self.array = (_Estimator * len(estimators))(*(_Estimator(chain.struct, *numbers) for chain, *numbers in estimators))
+
+    def sizes(self, height: int, width: int) -> dict[str, int]:
+        """Of both frames' features, the coarsest first, as `ops` names them.
+
+        height, width: of the finest.
+        """
+        sizes = {}
+        for n in reversed(range(len(self.channels))):
+            sizes |= {f"C{n}": self.channels[n], f"H{n}": height, f"W{n}": width}
+            height, width = -(-height // 2), -(-width // 2)
+        return sizes
 
     def count(self, features: Sequence[Tensor], squares: bool) -> None:
         """As `Convolution.count`, for all of them, and the products of places."""
@@ -536,10 +561,11 @@ def motion(
         squares: whether squares of 2x2 of the coarsest features are matched.
         change: (1, 1, H, W) float32, contiguous: where it is not above `still`, the flow is 0.
     """
-    out = torch.empty((1, 2, *here[0].shape[2:]))
-    addresses = ((c_void_p * len(each))(*(feature.data_ptr() for feature in reversed(each))) for each in (here, there))
-    _call("motion", *addresses, byref(motion.start), squares, motion.array, len(here), motion.pixels, *out.shape[2:], change, float(still), out,
-          _half(here[0]))
+    out = _floats(1, 2, *here[0].shape[2:])
+    height, width = out.shape[2:]
+    _call("motion", here[::-1], there[::-1], byref(motion.start), squares, motion.array,
+          len(motion.chains), motion.pixels, height, width, change, float(still), out,
+          here[0].dtype, **motion.sizes(height, width))
     motion.count(here, squares)
     return out
 
@@ -558,10 +584,11 @@ def enter(
     Returns:
         (1, 16, height, width), and its scale, as `normalise` takes it.
     """
-    out, scale = _empty(frame, 16, height, width, dtype), torch.empty(2, 16)
+    out, scale = _empty(frame, 16, height, width, dtype), _floats(2, 16)
     norm_weight, norm_bias, eps = norm
     kernel = "enter_tiled" if _is_tiled(weight) else "enter"
-    _call(kernel, frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias, float(eps), scale, out, _half(out))
+    _call(kernel, frame, *frame.shape[2:], height, width, weight, bias, norm_weight, norm_bias,
+          float(eps), scale, out, dtype)
     _count_nine(weight, height, width, frame, out)
     return out, scale
 
@@ -574,25 +601,32 @@ def draw(x: Tensor, scale: Tensor | None, height: int, width: int, weight: Tenso
         scale: of x before the convolution, as `normalise` has it; then there is a ReLU.
         weight: as `nine_points` makes it. bias: (3,) float32.
     """
-    out = torch.empty((1, 3, height, width))
+    if height > x.shape[2] or width > x.shape[3]:
+        raise ValueError(
+            f"a picture of {tuple(x.shape)} to draw {width}x{height} pixels of; expected one of at "
+            "least that size"
+        )
+    out = _floats(1, 3, height, width)
     if _is_tiled(weight):
-        _call("draw_tiled", x, *x.shape[2:], scale, weight, bias, out, height, width, _half(x))
+        _call("draw_tiled", x, *x.shape[2:], scale, weight, bias, out, height, width, x.dtype)
     else:
-        _call("draw", x, *x.shape[2:], scale, weight, weight.dtype == torch.bfloat16, bias, out, height, width, _half(x))
+        in_pairs = weight.dtype == torch.bfloat16
+        _call("draw_pairs" if in_pairs else "draw", x, *x.shape[2:], scale, weight, in_pairs, bias,
+              out, height, width, x.dtype)
     _count_nine(weight, *x.shape[2:], x, out)
     return out
 
 
 def quarter(frame: Tensor) -> Tensor:
     """(1, 3, H, W) float32, contiguous -> the mean of each 4x4 square, (1, 3, ceil(H/4), ceil(W/4))."""
-    out = torch.empty((1, 3, *(-(-size // 4) for size in frame.shape[2:])))
+    out = _floats(1, 3, *(-(-size // 4) for size in frame.shape[2:]))
     _call("quarter", frame, *frame.shape[2:], out)
     return out
 
 
 def glimpse(quarter: Tensor) -> Tensor:
     """`scenecut.glimpse` of (1, 3, H, W) float32, contiguous."""
-    out = torch.empty(scenecut.GLIMPSE)
+    out = _floats(scenecut.GLIMPSE)
     _call("glimpse", quarter, *quarter.shape[2:], out)
     return out
 
@@ -600,14 +634,14 @@ def glimpse(quarter: Tensor) -> Tensor:
 def change(frame: Tensor, previous: Tensor, repeats: float) -> Tensor:
     """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32; where their mean is
     below `repeats`, an eighth of them."""
-    out = torch.empty((1, 1, *(-(-size // 4) for size in frame.shape[2:])))
+    out = _floats(1, 1, *(-(-size // 4) for size in frame.shape[2:]))
     _call("change", frame, previous, *frame.shape[2:], float(repeats), out)
     return out
 
 
 def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
     """As `Net1.unexplained` has it; all contiguous float32."""
-    out = torch.empty_like(quarter)
+    out = _floats(*quarter.shape)
     _call("unexplained", quarter, previous, flow, *quarter.shape[2:], out)
     return out
 
@@ -635,10 +669,15 @@ def compose(
         mask: of what is seen of whole(C + 3) channels, before its sigmoid.
         cubic: bicubic, else bilinear.
     """
-    composite, blended = torch.empty_like(previous), torch.empty((1, 1, *feature.shape[2:]))
+    if mask.layers.inputs != whole(feature.shape[1] + COLORS):
+        raise ValueError(
+            f"a feature of {tuple(feature.shape)} and a mask of {mask.layers.inputs} inputs; "
+            f"expected a mask of the feature's channels and {COLORS} more"
+        )
+    composite, blended = _empty(previous, *feature.shape[1:]), _floats(1, 1, *feature.shape[2:])
     numbers = (float(number) for number in (still, hold, coherence, refresh, sharpen))
     _call("compose", feature, previous, flow, unexplained, change, *feature.shape[2:], feature.shape[1], cubic, byref(mask.struct), *numbers,
-          composite, blended, _half(feature), _half(previous))
+          composite, blended, feature.dtype, previous.dtype)
     mask.count(feature)
     return composite, blended
 
@@ -681,7 +720,7 @@ def from_components(
         ValueError: planes of other sizes, or of different types.
     """
     height, width = planes[0].shape
-    out = torch.empty((1, 3, height, width))
+    out = _floats(1, 3, height, width)
     components, size, *chroma = _components(planes, (height, width), cosited)
     _call("from_components", components, size, height, width, *chroma, *(cosited or (False, False)), top, _rows(rows), out)
     return out

@@ -1311,8 +1311,8 @@ template <typename Sample> __device__ static void put(Sample *to, const Floats &
 
 struct FromSamples {
     const void *samples; /* (count,) */
-    float *out;          /* (count,): sample / top * scale + offset */
-    int count, bounds;   /* whether they are limited to 0..1 */
+    float *out;          /* (count,): sample / top * scale + offset, limited to 0..1 */
+    int count;
     float top, scale, offset;
 };
 
@@ -1324,8 +1324,7 @@ template <typename Sample> __device__ static void from_samples(const FromSamples
     Floats floats = four((const Sample *)job.samples + first, left);
     for (int n = 0; n < FOUR; n++) {
         /* A quotient, not a product with what is nearly the inverse: the very number that a host would have given. */
-        const float value = floats.values[n] / job.top * job.scale + job.offset;
-        floats.values[n] = job.bounds ? bounded(value, 0, 1) : value;
+        floats.values[n] = bounded(floats.values[n] / job.top * job.scale + job.offset, 0, 1);
     }
     put(job.out + first, floats, left);
 }

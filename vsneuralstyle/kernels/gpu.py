@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from vsneuralstyle import kernels
 from vsneuralstyle.cache import kept
 from vsneuralstyle.errors import DeviceError
+from vsneuralstyle.kernels import ops
 from vsneuralstyle.networks.transform import SquaredConv
 
 MULTIPLE = 8
@@ -221,14 +222,22 @@ def noted(note: Callable[[Launch], None]) -> Iterator[None]:
         del _notes.take
 
 
-_FORMATS = {bool: "i", int: "i", float: "f"}
+def _launch(
+    kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: object, shared: int = 0
+) -> None:
+    """Launches a kernel on the device of the job's first tensor. Its name in `ops.GPU` is without
+    the numbers at the end.
 
+    Args:
+        kernel, grid, threads, shared: as `_launched` takes them.
+        job: the members, as `ops` has them; None: no address.
 
-def _launch(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], *job: Tensor | float | bool | int | None, shared: int = 0) -> None:
-    """The job's members as the struct in gpu.cu has them: tensors go as their addresses, None as no address."""
-    members = "".join(_FORMATS.get(type(member), "P") for member in job)
-    values = (member.data_ptr() if isinstance(member, Tensor) else member or 0 for member in job)
-    packed, device = struct.pack(f"@{members}0P", *values), job[0].device
+    Raises:
+        ValueError: a tensor that the kernel can't take; nothing was launched.
+    """
+    operation, device = ops.GPU[kernel.rstrip("_0123456789")], job[0].device
+    members = "".join(c_type._type_ for c_type in operation.c_types)
+    packed = struct.pack(f"@{members}0P", *(value or 0 for value in operation.values(job, device)))
     _launched(kernel, grid, threads, shared, packed, device)
     if take := getattr(_notes, "take", None):
         places = [struct.calcsize(f"@{members[:n]}0P") for n, member in enumerate(job) if isinstance(member, Tensor)]
@@ -248,6 +257,11 @@ def _threads(channels: int) -> tuple[int, int]:
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty((1, channels, height, width), dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _floats(like: Tensor, *shape: int) -> Tensor:
+    """For a kernel to write to; whatever type others have made PyTorch's default."""
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -293,7 +307,7 @@ def enter(frame: Tensor) -> Tensor:
 
 def leave(x: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
     """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1: (1, 3, height, width) float32, contiguous."""
-    out, threads = torch.empty((1, 3, height, width), device=x.device), (64, 4)
+    out, threads = _floats(x, 1, 3, height, width), (64, 4)
     _launch("leave", _over(x.shape[3], height, threads=threads), threads, x, bias, out, height, width, x.shape[3])
     return out
 
@@ -314,9 +328,9 @@ def statistics(x: Picture, weight: Tensor | None, bias: Tensor | None, eps: floa
     pixels = rows * columns * x.side**2
     part = max(-(-pixels // PARTS), 4 * threads // groups)  # pixels
     parts = -(-pixels // part)
-    sums = torch.empty(parts, 2, x.channels, device=x.samples.device)
+    sums = _floats(x.samples, parts, 2, x.channels)
     _launch("sums", (parts,), (threads,), x.samples, sums, *x.layout(), x.height, x.width, rows, part * groups, shared=threads * 64)
-    scale, threads = torch.empty(2, x.channels, device=x.samples.device), 512
+    scale, threads = _floats(x.samples, 2, x.channels), 512
     _launch("scales", (groups,), (threads,), sums, x.samples, weight, bias, scale, *x.layout(), parts, float(x.height * x.width), float(eps),
             shared=threads * 8)
     return scale
@@ -369,7 +383,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes
     """
     taps, steps, pairs = weight.shape[:3]
     outputs, (height, width) = len(bias), x.shape[2:]
-    out = torch.empty((1, outputs, height, width), device=x.device) if planes else _empty(x, outputs, height, width)
+    out = _floats(x, 1, outputs, height, width) if planes else _empty(x, outputs, height, width)
     tiles = 2 * pairs
     rows = _rows(height, width, (4, 2) if (tiles, 4, steps) in UNROLLED else (2,))
     kernel = f"convolve_{tiles}_{rows}_{steps if (tiles, rows, steps) in UNROLLED else 0}"
@@ -428,7 +442,7 @@ def colors_weight(weight: Tensor) -> Tensor:
 def change(frame: Tensor, previous: Tensor) -> Tensor:
     """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32; both contiguous."""
     height, width = frame.shape[2:]
-    out, threads = torch.empty((1, 1, -(-height // 4), -(-width // 4)), device=frame.device), (64, 4)
+    out, threads = _floats(frame, 1, 1, -(-height // 4), -(-width // 4)), (64, 4)
     _launch("change", _over(*out.shape[:1:-1], threads=threads), threads, frame, previous, out, height, width, *out.shape[2:])
     return F.max_pool2d(out, 3, stride=1, padding=1)
 
@@ -436,7 +450,7 @@ def change(frame: Tensor, previous: Tensor) -> Tensor:
 def quarter(frame: Tensor) -> Tensor:
     """As `Net1.quarter`, of a contiguous frame."""
     height, width = frame.shape[2:]
-    out, threads = torch.empty((1, 3, -(-height // SIDE), -(-width // SIDE)), device=frame.device), (64, 4)
+    out, threads = _floats(frame, 1, 3, -(-height // SIDE), -(-width // SIDE)), (64, 4)
     grid = *_over(*out.shape[:1:-1], threads=threads), 3
     _launch("quarter", grid, threads, frame, out, height, width, *out.shape[2:])
     return out
@@ -444,7 +458,7 @@ def quarter(frame: Tensor) -> Tensor:
 
 def brightness(frame: Tensor, height: int, width: int) -> Tensor:
     """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height and width; a number on the device."""
-    sums, mean = torch.empty(min(3 * height, PARTS), device=frame.device), torch.empty((), device=frame.device)
+    sums, mean = _floats(frame, min(3 * height, PARTS)), _floats(frame)
     _launch("total", (len(sums),), (BLOCK,), frame, sums, *frame.shape[2:], height, width, shared=4 * BLOCK)
     _launch("brightness", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
     return mean
@@ -452,7 +466,7 @@ def brightness(frame: Tensor, height: int, width: int) -> Tensor:
 
 def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
     """As `Net1.unexplained`, of float32, contiguous."""
-    out, (height, width) = torch.empty_like(quarter), quarter.shape[2:]
+    out, (height, width) = _floats(quarter, *quarter.shape), quarter.shape[2:]
     _launch("unexplained", _over(width, height, threads=(32, 8)), (32, 8), quarter, previous, flow, out, height, width)
     return out
 
@@ -470,7 +484,8 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
         F'_t, and (1, C + 8, h, w), whose last channels are 0.
     """
     channels, height, width = feature.shape[1:]
-    warped, difference = torch.empty_like(feature), _empty(feature, channels + MULTIPLE, height, width)
+    warped = _empty(feature, channels, height, width)
+    difference = _empty(feature, channels + MULTIPLE, height, width)
     threads = _threads(channels + MULTIPLE)
     _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference,
             height, width, channels, cubic)
@@ -494,7 +509,8 @@ def blend(
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
-    composite, (blended, most) = torch.empty_like(warped), torch.empty((2, 1, 1, height, width), device=feature.device)
+    composite = _empty(warped, channels, height, width)
+    blended, most = _floats(feature, 2, 1, 1, height, width)
     threads = _threads(channels)
     _launch("blend", _over(width, height, threads=(threads[1], 1)), threads, feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
             channels, float(still), float(hold), float(refresh), float(sharpen))
@@ -504,13 +520,13 @@ def blend(
 def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     """As `Net1.sharpened` has it, of what `blend` gives and takes."""
     channels, height, width = feature.shape[1:]
-    energy, gain = torch.empty((2, height, width), device=feature.device), torch.empty_like(most)
+    energy, gain = _floats(feature, 2, height, width), _floats(feature, 1, 1, height, width)
     groups, strip = channels // MULTIPLE, 8  # rows, as gpu.cu has them
     columns = BLOCK // groups
     threads = columns * groups
     _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
     _launch("gain", _over(width, height, threads=(32, 8)), (BLOCK,), energy, most, gain, height, width, channels, shared=2 * 16 * (40 + 32) * 4)
-    out = torch.empty_like(composite)
+    out = _empty(composite, channels, height, width)
     _launch("sharpen", _over(width, height, threads=(columns, strip)), (groups, columns), composite, gain, out, height, width, channels)
     return out
 
@@ -530,7 +546,7 @@ def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int)
 def supported(scores: Tensor) -> Tensor:
     """`litepwcnet.supported`, (1, H, W, H, W), contiguous."""
     height, width = scores.shape[1:3]
-    out, threads = torch.empty_like(scores), 64
+    out, threads = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device), 64
     _launch("supported", (*_over(2 * width - 1, threads=(threads,)), height, height), (threads,), scores, out, height, width)
     return out
 
@@ -547,7 +563,7 @@ def global_match(scores: Tensor, sure: float) -> Tensor:
     """
     height, width = scores.shape[1:3]
     places, threads = height * width, 128
-    most, out = torch.empty((2, places), device=scores.device), torch.empty((1, 2, height, width), device=scores.device)
+    most, out = _floats(scores, 2, places), _floats(scores, 1, 2, height, width)
     _launch("columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4)
     _launch("rows", (places,), (threads,), scores, most, out, height, width, float(sure), shared=3 * threads * 4)
     return out
@@ -559,11 +575,13 @@ Rows = Sequence[Sequence[float]]
 """A map of three numbers to three: of each that comes out, what those that go in weigh, and what is added."""
 
 
-def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0, *, limited: bool = False) -> Tensor:
-    """Samples of R, G and B, contiguous -> sample / top * scale + offset, float32, of their shape; `limited` to 0..1."""
-    count, out = samples.numel(), torch.empty(samples.shape, device=samples.device)
-    _launch(_of_samples("from_samples", samples.dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), samples, out, count, limited,
-            float(top), scale, offset)
+def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
+    """Samples of R, G and B, (1, 3, H, W), contiguous -> sample / top * scale + offset, limited to
+    0..1, float32."""
+    count, out = samples.numel(), _floats(samples, *samples.shape)
+    kernel = _of_samples("from_samples", samples.dtype)
+    blocks = _over(count, threads=(PIXELS * BLOCK,))
+    _launch(kernel, blocks, (BLOCK,), samples, out, count, float(top), scale, offset)
     return out
 
 
@@ -593,7 +611,7 @@ def from_components(
     _check(luma, chroma)
     if samples.numel() != prod(luma) + 2 * prod(chroma):
         raise ValueError(f"{samples.numel()} samples of a picture of {luma} with chroma of {chroma}")
-    out, threads = torch.empty((1, 3, *luma), device=samples.device), (32, 8)
+    out, threads = _floats(samples, 1, 3, *luma), (32, 8)
     _launch(_of_samples("from_components", samples.dtype), _over(-(-luma[1] // PIXELS), luma[0], threads=threads), threads, samples, out,
             *luma, *chroma, *cosited, *chain(*rows))
     return out

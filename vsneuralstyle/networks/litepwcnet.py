@@ -109,7 +109,7 @@ def supported(scores: Tensor) -> Tensor:
     total = sum(total[:, :, d : d + width, :, d : d + width] for d in shifts)
     counts = []
     for size in (height, width):
-        place = torch.arange(size, device=scores.device)
+        place = torch.arange(size, dtype=torch.int64, device=scores.device)
         before, after = (torch.minimum(n[:, None], n).clamp(max=SUPPORT) for n in (place, size - 1 - place))
         counts.append(before + after + 1)
     return (total / (counts[0][:, None, :, None] * counts[1][None, :, None])).to(scores.dtype)
@@ -138,12 +138,12 @@ def global_match(scores: Tensor) -> Tensor:
     best = there.argmax(2, keepdim=True)
     # By way of its transpose: down the columns as they lie, a GPU's softmax took 1.6 ms of a frame at 1920x1080.
     sure = (there * flat.mT.contiguous().softmax(2).mT).gather(2, best)
-    neighbour = torch.arange(9, device=scores.device)
+    neighbour = torch.arange(9, dtype=torch.int64, device=scores.device)
     x, y = best % width + neighbour % 3 - 1, best // width + neighbour // 3 - 1  # (B, places, 9)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     weight = there.gather(2, (y * width + x).clamp(0, height * width - 1)) * inside
     weight = weight / weight.sum(2, keepdim=True)
-    place = torch.arange(height * width, device=scores.device)
+    place = torch.arange(height * width, dtype=torch.int64, device=scores.device)
     to = torch.stack(((weight * x).sum(2) - place % width, (weight * y).sum(2) - place // width), 1)
     return (to * (sure > SURE).transpose(1, 2)).view(batch, 2, height, width)
 

@@ -192,7 +192,8 @@ class Net1(nn.Module):
         # Times the mask: where it says that nothing should be reused, nothing is held.
         mask = mask + (1 - mask) * mask * self.hold * (1 - change)
         mask = mask * coherence
-        moved = (flow != 0).any(1, keepdim=True)
+        # A number times a bool would be of the type that is PyTorch's default.
+        moved = (flow != 0).any(1, keepdim=True).to(mask.dtype)
         # What comes from beyond the frame's border was never drawn: the border's features would be drawn out, more so each frame.
         mask = mask * (1 - self.refresh * moved) * within(offset)
         composite = torch.lerp(feature, warped, mask)

@@ -127,3 +127,26 @@ def test_the_smallest_sizes(stylize, planes):
         source = vs.core.std.BlankClip(format=vs.RGB24, width=width, height=height, length=2, color=[9, 99, 199])
         output = stylize(source)
         assert [plane.shape for plane in planes(output, 1)] == [(height, width)] * 3
+
+
+@pytest.mark.parametrize("value", [50.0, np.nan, np.inf])
+def test_floats_out_of_range(value, stylize, make_clip, planes):
+    """The style is that of what is within range; without strength the source passes as it is."""
+    source = smooth(make_clip, 48, 32, vs.RGBS, 3).std.Limiter(0, 1)
+
+    def patched(number):
+        def patch(n, f):
+            f = f.copy()
+            for plane in range(3):
+                np.asarray(f[plane])[8:14, 20:26] = number
+            return f
+
+        return source.std.ModifyFrame(source, patch)
+
+    within = 0.0 if np.isnan(value) else 1.0
+    for n in range(3):
+        for ours, expected in (
+            (stylize(patched(value)), stylize(patched(within))),
+            (stylize(patched(value), strength=0), patched(value)),
+        ):
+            np.testing.assert_array_equal(planes(ours, n), planes(expected, n))
