@@ -1,10 +1,12 @@
-"""Build hook: compiles the core's kernels, and the VapourSynth plugin, which goes where VapourSynth looks for plugins.
+"""Build hook: compiles the core's kernels, and the VapourSynth plugin, which goes where VapourSynth
+looks for plugins.
 
-The kernels know nothing of Python; on x86-64 there is a library for each of its levels. Without a C compiler the wheel
-comes without them, and the core is slower.
+The kernels know nothing of Python; on x86-64 there is a library for each of its levels. Without a C
+compiler the wheel comes without them, and the core is slower.
 
-The plugin uses Python's limited API of 3.12, so one wheel serves every Python. VapourSynth itself needs Python >= 3.12:
-where an older Python builds, or a system other than Linux, the wheel comes without the plugin.
+The plugin uses Python's limited API of 3.12, so one wheel serves every Python. VapourSynth itself
+needs Python >= 3.12: where an older Python builds, or a system other than Linux, the wheel comes
+without the plugin.
 """
 
 import importlib.util
@@ -21,9 +23,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIMITED_API = "0x030C0000"  # Python 3.12
 _V4_BF16 = ["-march=x86-64-v4", "-mavx512bf16"]
-LEVELS = {"-v4-amx": [*_V4_BF16, "-mamx-tile", "-mamx-bf16"], "-v4-bf16": _V4_BF16, "-v4": ["-march=x86-64-v4"], "-v3": ["-march=x86-64-v3"],
-          "-v2": ["-march=x86-64-v2"]}
-"""Of x86-64: the ends of the libraries' names, and what the compiler is told. Elsewhere there is one library, "kernels.so"."""
+LEVELS = {
+    "-v4-amx": [*_V4_BF16, "-mamx-tile", "-mamx-bf16"],
+    "-v4-bf16": _V4_BF16,
+    "-v4": ["-march=x86-64-v4"],
+    "-v3": ["-march=x86-64-v3"],
+    "-v2": ["-march=x86-64-v2"],
+}
+"""Of x86-64: the ends of the libraries' names, and what the compiler is told. Elsewhere there is
+one library, "kernels.so"."""
 
 
 class Libraries(BuildHookInterface):
@@ -39,7 +47,9 @@ class Libraries(BuildHookInterface):
         self.add_plugin()
         if self.files:
             build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(
+                ".", "_"
+            )
 
     def add_kernels(self, beside_source: bool) -> None:
         if sys.platform != "linux":
@@ -50,9 +60,18 @@ class Libraries(BuildHookInterface):
         def compile_level(level: str) -> None:
             library = (folder if beside_source else self.build) / f"kernels{level}.so"
             try:
-                # Contraction and the rest change no more than rounding: nothing here asks for errno or for traps.
-                self.cc(library, "-O3", *levels[level], "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi",
-                        *sorted(folder.glob("*.c")))
+                # Contraction and the rest change no more than rounding: nothing here asks for errno
+                # or for traps.
+                self.cc(
+                    library,
+                    "-O3",
+                    *levels[level],
+                    "-ffp-contract=fast",
+                    "-fno-math-errno",
+                    "-fno-trapping-math",
+                    "-Wno-psabi",
+                    *sorted(folder.glob("*.c")),
+                )
             except (OSError, subprocess.CalledProcessError) as error:
                 failed[level] = error
                 return
@@ -62,18 +81,23 @@ class Libraries(BuildHookInterface):
         with ThreadPoolExecutor(os.cpu_count()) as compilers:  # each takes half a minute
             list(compilers.map(compile_level, levels))
         if len(failed) == len(levels):
-            self.app.display_warning(f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {next(iter(failed.values()))}. "
-                                     "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC.")
+            self.app.display_warning(
+                f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {next(iter(failed.values()))}. "
+                "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC."
+            )
         elif failed:  # GCC before 11 knows nothing of AMX
-            self.app.display_warning(f"This wheel is built without kernels{', kernels'.join(failed)}, which this C compiler doesn't know: CPUs that "
-                                     "could use them will use others, which are slower there. GCC 11 and newer build all of them.")
+            self.app.display_warning(
+                f"This wheel is built without kernels{', kernels'.join(failed)}, which this C compiler doesn't know: CPUs that "
+                "could use them will use others, which are slower there. GCC 11 and newer build all of them."
+            )
 
     def add_plugin(self) -> None:
         if sys.version_info < (3, 12) or sys.platform != "linux":
             self.app.display_warning(
                 "This wheel is built WITHOUT the VapourSynth plugin: it is built on Linux by Python >= 3.12 only, "
                 f"and this is {sys.platform} with Python {sys.version_info[0]}.{sys.version_info[1]}. "
-                "GStreamer and the command line work without it.")
+                "GStreamer and the command line work without it."
+            )
             return
         source = Path(self.root, "vsneuralstyle", "vs_plugin")
         library = self.build / "vsneuralstyle.so"
@@ -82,24 +106,53 @@ class Libraries(BuildHookInterface):
             self.files[str(file)] = f"vapoursynth/plugins/vsneuralstyle/{file.name}"
 
     def cc(self, library: Path, *options: str | Path) -> None:
-        command = [*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-Wall", "-Wextra", "-fPIC", "-shared",
-                   "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", "")), "-o", str(library), *map(str, options)]
+        command = [
+            *shlex.split(os.environ.get("CC", "cc")),
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-fPIC",
+            "-shared",
+            "-fvisibility=hidden",
+            *shlex.split(os.environ.get("CFLAGS", "")),
+            "-o",
+            str(library),
+            *map(str, options),
+        ]
         subprocess.run(command, check=True)
 
     def compile_plugin(self, sources: list[Path], library: Path) -> None:
         vapoursynth = importlib.util.find_spec("vapoursynth")
         if vapoursynth is None:
-            sys.exit("The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or build isolated.")
+            sys.exit(
+                "The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or build isolated."
+            )
         include = sysconfig.get_path("include")
         if not Path(include, "Python.h").exists():
-            sys.exit(f"The VapourSynth plugin needs Python's headers, and {include} has no Python.h: "
-                     "install them (Debian, Ubuntu: apt install python3-dev).")
+            sys.exit(
+                f"The VapourSynth plugin needs Python's headers, and {include} has no Python.h: "
+                "install them (Debian, Ubuntu: apt install python3-dev)."
+            )
         major, minor = self.metadata.version.split(".")[:2]
         try:
-            self.cc(library, "-O2", "-pthread", f"-DPy_LIMITED_API={LIMITED_API}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
-                    "-I", include, "-I", str(Path(vapoursynth.submodule_search_locations[0], "include")), *sources)
+            self.cc(
+                library,
+                "-O2",
+                "-pthread",
+                f"-DPy_LIMITED_API={LIMITED_API}",
+                f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})",
+                "-I",
+                include,
+                "-I",
+                str(Path(vapoursynth.submodule_search_locations[0], "include")),
+                *sources,
+            )
         except FileNotFoundError as error:
-            sys.exit(f"The VapourSynth plugin needs a C compiler, and {error.filename!r} is not there: "
-                     "install one (Debian, Ubuntu: apt install gcc), or name it in CC.")
+            sys.exit(
+                f"The VapourSynth plugin needs a C compiler, and {error.filename!r} is not there: "
+                "install one (Debian, Ubuntu: apt install gcc), or name it in CC."
+            )
         except subprocess.CalledProcessError as error:
-            sys.exit(f"The VapourSynth plugin does not compile: {shlex.join(error.cmd)} gave {error.returncode}.")
+            sys.exit(
+                f"The VapourSynth plugin does not compile: {shlex.join(error.cmd)} gave {error.returncode}."
+            )

@@ -1,4 +1,6 @@
-"""What the tests of every part share: the shipped model, a moving picture, and commands run as a user runs them."""
+"""What the tests of every part share: the shipped model, a moving picture, and commands run as a
+user runs them.
+"""
 
 import os
 import subprocess
@@ -8,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# The tests' frames are tiny: more threads would only wait for each other. Set before torch is imported, and inherited.
+# The tests' frames are tiny: more threads would only wait for each other. Set before torch is
+# imported, and inherited.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -19,13 +22,17 @@ def model_dir() -> Path:
 
     styles = available_styles()
     if "candy" not in styles:
-        pytest.skip("no model candy.safetensors is installed; set NEURALSTYLE_MODEL_PATH to a folder that has it")
+        pytest.skip(
+            "no model candy.safetensors is installed; set NEURALSTYLE_MODEL_PATH to a folder that has it"
+        )
     return styles["candy"].parent
 
 
 @pytest.fixture(scope="session")
 def vgg(tmp_path_factory):
-    """A file in VGG-19's shape with random weights: it drives the trainer's code, not a model's quality."""
+    """A file in VGG-19's shape with random weights: it drives the trainer's code, not a model's
+    quality.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -33,7 +40,9 @@ def vgg(tmp_path_factory):
     state, index, inputs = {}, 0, 3
     for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4):
         for width in widths:
-            state[f"features.{index}.weight"] = (torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5).half()
+            state[f"features.{index}.weight"] = (
+                torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
+            ).half()
             state[f"features.{index}.bias"] = torch.zeros(width).half()
             inputs, index = width, index + 2
         index += 1
@@ -71,10 +80,14 @@ def stylebank_dir(tmp_path, random_bank) -> Path:
     net1 = Net1(**networks)
     folder = tmp_path / "stylebank"
     folder.mkdir()
-    save_model(net1, folder / "stylebank.safetensors", style="stylebank", networks=networks, training={})
+    save_model(
+        net1, folder / "stylebank.safetensors", style="stylebank", networks=networks, training={}
+    )
     for name in ("one", "two", "three"):
         path = folder / f"{name}.bank.safetensors"
-        save_bank(random_bank(), path, style=name, base=fingerprint(net1.style), training={"by": "a test"})
+        save_bank(
+            random_bank(), path, style=name, base=fingerprint(net1.style), training={"by": "a test"}
+        )
     return folder
 
 
@@ -90,7 +103,9 @@ def cuda() -> str:
 
 @pytest.fixture(scope="session")
 def clip() -> np.ndarray:
-    """(8, 48, 64, 3) uint8 RGB: a disc moves over a gradient; frame 5 is a hard cut to another scene."""
+    """(8, 48, 64, 3) uint8 RGB: a disc moves over a gradient; frame 5 is a hard cut to another
+    scene.
+    """
     y, x = np.mgrid[0:48, 0:64]
     frames = []
     for t in range(8):
@@ -98,7 +113,9 @@ def clip() -> np.ndarray:
         if t >= 5:
             red, green, blue = 255 - blue, 60 + 0 * x, 255 - red
         disc = (x - 16 - 4 * t) ** 2 + (y - 24) ** 2 < 100
-        frames.append(np.stack([np.where(disc, 250 - plane, plane) for plane in (red, green, blue)], axis=-1))
+        frames.append(
+            np.stack([np.where(disc, 250 - plane, plane) for plane in (red, green, blue)], axis=-1)
+        )
     return np.clip(np.stack(frames), 0, 255).astype(np.uint8)
 
 
@@ -112,7 +129,9 @@ def frames(clip):
 
 @pytest.fixture(scope="session")
 def again():
-    """What stands for `graphs.record`: the function itself, on memory and with results that stay where they are, as if all were copied."""
+    """What stands for `graphs.record`: the function itself, on memory and with results that stay
+    where they are, as if all were copied.
+    """
 
     def record(function, tensors, device):
         held = [tensor.clone() for tensor in tensors]
@@ -130,7 +149,8 @@ def again():
 
 @pytest.fixture(scope="session")
 def run():
-    """Runs a command of this Python's environment (`vspipe`, `neuralstyle`, `gst-launch-1.0`) with a time limit.
+    """Runs a command of this Python's environment (`vspipe`, `neuralstyle`, `gst-launch-1.0`) with
+    a time limit.
 
     A command that hangs fails the test: `subprocess.TimeoutExpired`.
     """
@@ -138,7 +158,12 @@ def run():
     def run(*command, timeout=120, env=None, text=True, **options) -> subprocess.CompletedProcess:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return subprocess.run(
-            [str(part) for part in command], capture_output=True, text=text, timeout=timeout,
-            env={**os.environ, "PATH": path, **(env or {})}, **options)
+            [str(part) for part in command],
+            capture_output=True,
+            text=text,
+            timeout=timeout,
+            env={**os.environ, "PATH": path, **(env or {})},
+            **options,
+        )
 
     return run

@@ -1,4 +1,5 @@
-"""Hashes of frames: of the core by each engine and instruction set, and of each format through both hosts.
+"""Hashes of frames: of the core by each engine and instruction set, and of each format through both
+hosts.
 
 See scripts/frame-hashes. Each engine and each host's format has a process of its own.
 """
@@ -14,10 +15,41 @@ from pathlib import Path
 ENGINES = ("reference", "v2", "v3", "v4", "v4-bf16", "v4-amx")
 MODELS = (("candy", "johnson"), ("udnie", "johnson"), ("candy:0.6+muse:0.4", "stylebank"))
 SIZES = ((48, 64), (145, 243))
-VAPOURSYNTH_FORMATS = ("RGB24", "RGB30", "RGBS", "RGBH", "GRAY8", "YUV420P8", "YUV420P10", "YUV422P8", "YUV444P16", "YUV444PS")
+VAPOURSYNTH_FORMATS = (
+    "RGB24",
+    "RGB30",
+    "RGBS",
+    "RGBH",
+    "GRAY8",
+    "YUV420P8",
+    "YUV420P10",
+    "YUV422P8",
+    "YUV444P16",
+    "YUV444PS",
+)
 GSTREAMER_FORMATS = (
-    "GBR", "RGB", "BGR", "RGBx", "BGRx", "xRGB", "xBGR", "RGBA", "BGRA", "ARGB", "ABGR", "Y444", "I420", "YV12", "NV12",
-    "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE", "I422_10LE",
+    "GBR",
+    "RGB",
+    "BGR",
+    "RGBx",
+    "BGRx",
+    "xRGB",
+    "xBGR",
+    "RGBA",
+    "BGRA",
+    "ARGB",
+    "ABGR",
+    "Y444",
+    "I420",
+    "YV12",
+    "NV12",
+    "NV21",
+    "Y42B",
+    "YUY2",
+    "UYVY",
+    "I420_10LE",
+    "P010_10LE",
+    "I422_10LE",
 )
 SCRIPT = """
 import vapoursynth as vs
@@ -44,7 +76,9 @@ def moving_clip(height: int, width: int, count: int):
         if t >= 5:
             red, green, blue = 255 - blue, 60 + 0 * x, 255 - red
         disc = (x - 16 - 4 * t) ** 2 + (y - 24) ** 2 < 100
-        frames.append(np.stack([np.where(disc, 250 - plane, plane) for plane in (red, green, blue)]))
+        frames.append(
+            np.stack([np.where(disc, 250 - plane, plane) for plane in (red, green, blue)])
+        )
     return torch.from_numpy(np.clip(np.stack(frames), 0, 255).astype(np.uint8)).float() / 255
 
 
@@ -67,7 +101,9 @@ def take_engine(name: str) -> bool:
 
 
 def hash_core(engine: str) -> None:
-    """The core's frames: one at a time, begun ahead, and with all settings other than the default ones."""
+    """The core's frames: one at a time, begun ahead, and with all settings other than the default
+    ones.
+    """
     import torch
 
     from vsneuralstyle import Stylizer
@@ -75,7 +111,9 @@ def hash_core(engine: str) -> None:
     if not take_engine(engine):
         print(f"core {engine}: not on this machine")
         return
-    for (style, net), precision, size in ((m, p, s) for m in MODELS for p in ("float32", "bfloat16") for s in SIZES):
+    for (style, net), precision, size in (
+        (m, p, s) for m in MODELS for p in ("float32", "bfloat16") for s in SIZES
+    ):
         frames = moving_clip(*size, 8)
         stylizer = Stylizer(style, net=net, device="cpu", precision=precision)
         outputs = [stylizer.stylize(frames)]
@@ -90,7 +128,9 @@ def hash_core(engine: str) -> None:
 
 
 def output_of(command: list, **env: str) -> bytes:
-    done = subprocess.run([str(part) for part in command], capture_output=True, timeout=300, env={**os.environ, **env})
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, timeout=300, env={**os.environ, **env}
+    )
     if done.returncode:
         sys.exit(f"{command} ended with {done.returncode}: {done.stderr.decode()[-2000:]}")
     return done.stdout
@@ -115,14 +155,26 @@ def hash_hosts(gst_python: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gst-python", type=Path, required=True, help="the Python of GStreamer's environment")
-    parser.add_argument("--engine", choices=ENGINES, help="the core by this engine alone, in this process")
+    parser.add_argument(
+        "--gst-python", type=Path, required=True, help="the Python of GStreamer's environment"
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, help="the core by this engine alone, in this process"
+    )
     args = parser.parse_args()
     if args.engine:
         hash_core(args.engine)
         return
     for engine in ENGINES:
-        command = [sys.executable, "-P", __file__, "--gst-python", args.gst_python, "--engine", engine]
+        command = [
+            sys.executable,
+            "-P",
+            __file__,
+            "--gst-python",
+            args.gst_python,
+            "--engine",
+            engine,
+        ]
         print(output_of(command).decode(), end="", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         hash_hosts(args.gst_python, Path(folder))

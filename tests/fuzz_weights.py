@@ -1,6 +1,8 @@
-"""Hostile model files against `load_model`: fuzz_weights.py FOLDER; test_weights.py runs it in a process of its own.
+"""Hostile model files against `load_model`: fuzz_weights.py FOLDER; test_weights.py runs it in a
+process of its own.
 
-Whatever a file holds, it loads and stylizes, or is a ModelError that names it, and takes no more memory than it holds.
+Whatever a file holds, it loads and stylizes, or is a ModelError that names it, and takes no more
+memory than it holds.
 """
 
 import json
@@ -21,8 +23,14 @@ from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.weights import available_styles, read_header, save_model
 
 COUNT = os.environ.get("NEURALSTYLE_FUZZ")
-SETTINGS = settings(max_examples=int(COUNT or 40), derandomize=not COUNT, database=None, deadline=None,
-                    phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=int(COUNT or 40),
+    derandomize=not COUNT,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 NETWORKS = {"channels": [8, 8, 8], "residual_blocks": 1, "flow_width": 0.0625}
 FOLDER = Path(sys.argv[1])
 PATH = FOLDER / "fuzz.safetensors"
@@ -31,22 +39,53 @@ torch.manual_seed(0)
 save_model(Net1(**NETWORKS), PATH, style="fuzz", networks=NETWORKS, training={})
 WHOLE = PATH.read_bytes()
 HEADER = read_header(PATH)
-STATE = {name: value.clone() for name, value in load_file(PATH).items()}  # a file's own tensors are its mapped pages
+# a file's own tensors are its mapped pages
+STATE = {name: value.clone() for name, value in load_file(PATH).items()}
 DATA = 8 + int.from_bytes(WHOLE[:8], "little")  # where the tensors start
 
 numbers = st.one_of(
-    st.integers(), st.floats(), st.booleans(),
-    st.sampled_from([0, -1, 1, 8, 63, 64, 65, 4096, 10**9, 2**31, 2**63, 10**400, 1e308, -1e308, 1e-320, 0.0625]))
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.sampled_from(
+        [0, -1, 1, 8, 63, 64, 65, 4096, 10**9, 2**31, 2**63, 10**400, 1e308, -1e308, 1e-320, 0.0625]
+    ),
+)
 values = st.recursive(
-    st.one_of(st.none(), numbers, st.text(max_size=8), st.sampled_from(["johnson", "litepwcnet", "flownets", "bicubic"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
-networks = st.fixed_dictionaries({}, optional={
-    "channels": st.lists(numbers, min_size=2, max_size=4) | values,
-    "flow_network": st.sampled_from(["litepwcnet", "flownets", "none"]) | values,
-    "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
-    **{name: numbers | values
-       for name in ("residual_blocks", "encoder_blocks", "flow_width", "mask_hidden", "still", "hold", "refresh", "sharpen")},
-    "self": values, "unknown": values})
+    st.one_of(
+        st.none(),
+        numbers,
+        st.text(max_size=8),
+        st.sampled_from(["johnson", "litepwcnet", "flownets", "bicubic"]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+networks = st.fixed_dictionaries(
+    {},
+    optional={
+        "channels": st.lists(numbers, min_size=2, max_size=4) | values,
+        "flow_network": st.sampled_from(["litepwcnet", "flownets", "none"]) | values,
+        "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
+        **{
+            name: numbers | values
+            for name in (
+                "residual_blocks",
+                "encoder_blocks",
+                "flow_width",
+                "mask_hidden",
+                "still",
+                "hold",
+                "refresh",
+                "sharpen",
+            )
+        },
+        "self": values,
+        "unknown": values,
+    },
+)
 
 
 def memory() -> int:
@@ -57,7 +96,9 @@ def load() -> bool:
     """Loads the file and stylizes two frames. False: it is a ModelError that names the file."""
     before = memory()
     try:
-        stylizer = Stylizer("fuzz", model_dir=FOLDER, device="cpu", precision="float32", scene_cut=0)
+        stylizer = Stylizer(
+            "fuzz", model_dir=FOLDER, device="cpu", precision="float32", scene_cut=0
+        )
     except ModelError as error:
         assert PATH.name in str(error) or "unknown style 'fuzz'" in str(error), error
         assert len(str(error)) < 2000
@@ -67,13 +108,17 @@ def load() -> bool:
         assert output.shape == (2, 3, 16, 16)
         loaded = True
     grown = memory() - before
-    assert grown < 200 * 2**20, f"{grown >> 20} MiB were taken for a file of {PATH.stat().st_size} bytes"
+    assert grown < 200 * 2**20, (
+        f"{grown >> 20} MiB were taken for a file of {PATH.stat().st_size} bytes"
+    )
     assert ("fuzz" in available_styles(model_dir=FOLDER)) or not loaded
     return loaded
 
 
 def write(header, state=None) -> None:
-    save_file(STATE if state is None else state, PATH, metadata={"vsneuralstyle": json.dumps(header)})
+    save_file(
+        STATE if state is None else state, PATH, metadata={"vsneuralstyle": json.dumps(header)}
+    )
 
 
 @SETTINGS
@@ -84,8 +129,13 @@ def truncated(size):
 
 
 @SETTINGS
-@given(st.lists(st.tuples(st.integers(0, DATA + 64) | st.integers(0, len(WHOLE) - 1), st.integers(0, 7)), min_size=1,
-                max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, DATA + 64) | st.integers(0, len(WHOLE) - 1), st.integers(0, 7)),
+        min_size=1,
+        max_size=8,
+    )
+)
 def bits_flipped(bits):
     content = bytearray(WHOLE)
     for position, bit in bits:
@@ -130,16 +180,39 @@ def hostile_header(header):
 
 
 @SETTINGS
-@given(st.text(max_size=40) | st.sampled_from(["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "NaN", '"\\ud800"', ""]))
+@given(
+    st.text(max_size=40)
+    | st.sampled_from(["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "NaN", '"\\ud800"', ""])
+)
 def no_json(text):
     save_file(STATE, PATH, metadata={"vsneuralstyle": text})
     assert not load()
 
 
 @SETTINGS
-@given(st.sampled_from(sorted(STATE)), st.sampled_from(
-    ["missing", "renamed", "other shape", "no shape", "empty", "nan", "inf", torch.float32, torch.bfloat16,
-     torch.float64, torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]), st.text(max_size=8))
+@given(
+    st.sampled_from(sorted(STATE)),
+    st.sampled_from(
+        [
+            "missing",
+            "renamed",
+            "other shape",
+            "no shape",
+            "empty",
+            "nan",
+            "inf",
+            torch.float32,
+            torch.bfloat16,
+            torch.float64,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+            torch.complex64,
+            torch.float8_e4m3fn,
+        ]
+    ),
+    st.text(max_size=8),
+)
 def foreign_tensors(name, change, other):
     state = dict(STATE)
     value = state.pop(name)
@@ -162,8 +235,10 @@ def foreign_tensors(name, change, other):
 
 
 @SETTINGS
-@given(st.text(max_size=300)
-       | st.sampled_from(["a" * 5000, "..", ".", "/", "a/b", "a\0b", "\udcff", "é" * 200, "fuzz"]))
+@given(
+    st.text(max_size=300)
+    | st.sampled_from(["a" * 5000, "..", ".", "/", "a/b", "a\0b", "\udcff", "é" * 200, "fuzz"])
+)
 def styles(style):
     PATH.write_bytes(WHOLE)
     try:
@@ -178,9 +253,17 @@ def styles(style):
 
 
 def no_files():
-    """What stands where a file should: a folder, a link that leads nowhere or to itself, a pipe, a device."""
-    for make in (Path.mkdir, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path.name),
-                 os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("/proc/self/mem")):
+    """What stands where a file should: a folder, a link that leads nowhere or to itself, a pipe, a
+    device.
+    """
+    for make in (
+        Path.mkdir,
+        lambda path: path.symlink_to("nowhere"),
+        lambda path: path.symlink_to(path.name),
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("/proc/self/mem"),
+    ):
         PATH.unlink()
         make(PATH)
         assert not load()
@@ -191,7 +274,16 @@ def no_files():
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for check in (truncated, bits_flipped, foreign, hostile_networks, hostile_header, no_json, foreign_tensors, styles,
-                  no_files):
+    for check in (
+        truncated,
+        bits_flipped,
+        foreign,
+        hostile_networks,
+        hostile_header,
+        no_json,
+        foreign_tensors,
+        styles,
+        no_files,
+    ):
         print(check.__name__, flush=True)
         check()

@@ -18,7 +18,13 @@ COMMAND = [sys.executable, "-m", "vsneuralstyle.cli"]
 @pytest.fixture
 def broken_models(tmp_path):
     """A folder whose one model has a proper header and none of its tensors."""
-    header = {"format": 1, "net": "johnson", "style": "hollow", "networks": {"flow_width": 0.25}, "training": {}}
+    header = {
+        "format": 1,
+        "net": "johnson",
+        "style": "hollow",
+        "networks": {"flow_width": 0.25},
+        "training": {},
+    }
     folder = tmp_path / "models"
     folder.mkdir()
     metadata = {"vsneuralstyle": json.dumps(header)}
@@ -32,7 +38,9 @@ def test_installed_command(run):
 
 
 def test_output_that_nobody_reads_is_no_traceback():
-    process = subprocess.Popen([*COMMAND, "styles"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "styles"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(60) == 141
 
@@ -44,18 +52,25 @@ def test_standard_output_that_is_closed(run, model_dir):
 
 def test_closed_standard_streams_are_no_other_files(run):
     """The descriptor of a closed standard error isn't given to a file that is opened later."""
-    program = ("import os, sys; from vsneuralstyle import cli; cli._run = lambda argv: open(os.devnull).fileno(); "
-               "sys.exit(cli.main([]))")
+    program = (
+        "import os, sys; from vsneuralstyle import cli; cli._run = lambda argv: open(os.devnull).fileno(); "
+        "sys.exit(cli.main([]))"
+    )
     for closed in ("2>&-", "1>&-", "0>&-", "0>&- 1>&- 2>&-"):
-        assert run("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program).returncode > 2
+        assert (
+            run("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program).returncode
+            > 2
+        )
 
 
 def test_an_ignored_signal_stays_ignored(run):
     """As `nohup` has it: a render goes on when its terminal is closed."""
-    program = ("import signal; from vsneuralstyle import cli\n"
-               "cli._run = lambda argv: print(*map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))\n"
-               "signal.signal(signal.SIGHUP, signal.SIG_IGN); cli.main([])\n"
-               "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)")
+    program = (
+        "import signal; from vsneuralstyle import cli\n"
+        "cli._run = lambda argv: print(*map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); cli.main([])\n"
+        "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    )
     done = run(sys.executable, "-c", program)
     hangup, terminate = done.stdout.splitlines()[0].split(" ", 1)
     assert "SIG_IGN" in hangup or hangup == "1"
@@ -71,16 +86,38 @@ def test_help_is_light_and_names_every_command(run):
     assert not {"torch", "av", "numpy"} & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", [
-    "render", "styles", "doctor", "train", "train flow", "train style", "train stylebank", "train net1",
-    "evaluate", "benchmark"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "render",
+        "styles",
+        "doctor",
+        "train",
+        "train flow",
+        "train style",
+        "train stylebank",
+        "train net1",
+        "evaluate",
+        "benchmark",
+    ],
+)
 def test_help_of_each_command(run, command):
     done = run(*COMMAND, *command.split(), "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: neuralstyle {command} ")
 
 
-@pytest.mark.parametrize("arguments", ["", "nosuch", "train", "train nosuch", "render in.mp4 --style candy",
-                                       "evaluate", "render in.mp4 -o out.mp4 --style candy --strength much"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "nosuch",
+        "train",
+        "train nosuch",
+        "render in.mp4 --style candy",
+        "evaluate",
+        "render in.mp4 -o out.mp4 --style candy --strength much",
+    ],
+)
 def test_wrong_usage(run, arguments):
     done = run(*COMMAND, *arguments.split())
     assert done.returncode == 2 and done.stdout == "" and "usage: neuralstyle" in done.stderr
@@ -89,12 +126,28 @@ def test_wrong_usage(run, arguments):
 def test_user_error_is_one_line(run, tmp_path):
     done = run(*COMMAND, "render", "nosuch.mp4", "-o", "out.mp4", "--style", "candy", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"neuralstyle: error: {tmp_path / 'nosuch.mp4'}: no such file; expected a video file\n"
+    assert (
+        done.stderr
+        == f"neuralstyle: error: {tmp_path / 'nosuch.mp4'}: no such file; expected a video file\n"
+    )
 
 
 def test_user_error_of_a_delegated_command(run, tmp_path):
-    done = run(*COMMAND, "evaluate", "--style", "candy", "--clips", tmp_path / "nosuch.mp4", "--frames", "1")
-    assert done.returncode == 2 and done.stderr.startswith("neuralstyle: error: ") and done.stderr.count("\n") == 1
+    done = run(
+        *COMMAND,
+        "evaluate",
+        "--style",
+        "candy",
+        "--clips",
+        tmp_path / "nosuch.mp4",
+        "--frames",
+        "1",
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("neuralstyle: error: ")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_styles(run, model_dir, broken_models):
@@ -116,29 +169,53 @@ def test_styles_of_an_unknown_net(run):
 def test_doctor_where_the_core_works(run, model_dir):
     done = run(*COMMAND, "doctor", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    for text in ("device ", torch.__version__, "precision ", "style candy (johnson)", "libavcodec ", "encoder libx264",
-                 "VapourSynth", "GStreamer"):
+    for text in (
+        "device ",
+        torch.__version__,
+        "precision ",
+        "style candy (johnson)",
+        "libavcodec ",
+        "encoder libx264",
+        "VapourSynth",
+        "GStreamer",
+    ):
         assert text in done.stdout
     core = done.stdout.partition("\ncore\n")[2].partition("\nvideo files\n")[0]
     assert core and "FAIL" not in core
 
 
 def test_doctor_says_what_to_do(run, broken_models):
-    done = run(*COMMAND, "doctor", env={"NEURALSTYLE_MODEL_PATH": str(broken_models), "PATH": ""}, timeout=600)
+    done = run(
+        *COMMAND,
+        "doctor",
+        env={"NEURALSTYLE_MODEL_PATH": str(broken_models), "PATH": ""},
+        timeout=600,
+    )
     assert done.returncode == 1
     assert "FAIL  style hollow (johnson)" in done.stdout and "hollow.safetensors" in done.stdout
-    assert "FAIL  no gst-inspect-1.0 and gst-launch-1.0: apt install gstreamer1.0-tools" in done.stdout
+    assert (
+        "FAIL  no gst-inspect-1.0 and gst-launch-1.0: apt install gstreamer1.0-tools" in done.stdout
+    )
 
 
 def test_doctor_calls_no_failure_what_works_once_its_line_is_followed(run, tmp_path):
-    """In a home without VapourSynth's configuration and without GST_PLUGIN_PATH, as after `scripts/demo` on a fresh machine."""
-    env = {"GST_REGISTRY": str(tmp_path / "registry.bin"), "GST_PLUGIN_PATH": "", "HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+    """In a home without VapourSynth's configuration and without GST_PLUGIN_PATH, as after
+    `scripts/demo` on a fresh machine.
+    """
+    env = {
+        "GST_REGISTRY": str(tmp_path / "registry.bin"),
+        "GST_PLUGIN_PATH": "",
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": "",
+    }
     report = run(*COMMAND, "doctor", env=env, timeout=600).stdout
     hosts = report.partition("\nVapourSynth\n")[2]
     assert hosts and "FAIL" not in hosts, report
     if "export GST_PLUGIN_PATH=" in hosts:
         assert "ok    element neuralstyle gives frames" in hosts
-    if activation := re.search(r"note  \S+vspipe works where this environment is activated \((.*)\); .*: (.*)", hosts):
+    if activation := re.search(
+        r"note  \S+vspipe works where this environment is activated \((.*)\); .*: (.*)", hosts
+    ):
         activate, configure = activation.groups()
         assert run("bash", "-c", f"{activate} && vspipe --version", env=env).returncode == 0
         assert run("bash", "-c", configure, env=env).returncode == 0

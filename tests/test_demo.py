@@ -72,42 +72,91 @@ def write_video(path, frames):
 
 def test_an_interrupted_video_leaves_nothing(tmp_path, clip):
     with pytest.raises(KeyboardInterrupt):
-        write_video(tmp_path / "a.mp4", (frame if t < 3 else exec("raise KeyboardInterrupt")
-                                         for t, frame in enumerate(clip)))
+        write_video(
+            tmp_path / "a.mp4",
+            (frame if t < 3 else exec("raise KeyboardInterrupt") for t, frame in enumerate(clip)),
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_demo_on_a_video_of_ones_own(run, clip, tmp_path, model_dir):
-    pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+    pytest.importorskip(
+        "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+    )
     source, out = tmp_path / "a clip.mp4", tmp_path / "out"
     write_video(source, clip)
-    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", source, "--out", out, "--gst-python",
-                "/none/bin/python", env={"NEURALSTYLE_MODEL_PATH": str(model_dir)}, timeout=300)
+    shown = run(
+        sys.executable,
+        "-P",
+        "-m",
+        "vsneuralstyle.demo",
+        source,
+        "--out",
+        out,
+        "--gst-python",
+        "/none/bin/python",
+        env={"NEURALSTYLE_MODEL_PATH": str(model_dir)},
+        timeout=300,
+    )
     assert shown.returncode == 0, shown.stderr
     assert "Without gst-launch-1.0:" in shown.stdout
-    figures = next(line.split() for line in shown.stdout.splitlines() if line.startswith("vspipe  "))
+    figures = next(
+        line.split() for line in shown.stdout.splitlines() if line.startswith("vspipe  ")
+    )
     assert float(figures[3]) > 0 and 0 < float(figures[5])
-    assert figures[6] == "{}/6".format(figures[6].split("/")[0])  # 7 pairs but for the one across the cut
-    for name, width in (("vspipe-per-frame.mp4", 64), ("vspipe-coherent.mp4", 64), ("side-by-side.mp4", 3 * 64)):
+    # 7 pairs but for the one across the cut
+    assert figures[6] == "{}/6".format(figures[6].split("/")[0])
+    for name, width in (
+        ("vspipe-per-frame.mp4", 64),
+        ("vspipe-coherent.mp4", 64),
+        ("side-by-side.mp4", 3 * 64),
+    ):
         with av.open(str(out / name)) as container:
             frames = [frame.width for frame in container.decode(video=0)]
         assert frames == [width] * len(clip), name
     assert (out / "sheet.png").stat().st_size > 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a clip.mp4", "out"]  # nothing beside the user's video
+    # nothing beside the user's video
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a clip.mp4", "out"]
 
 
 def test_demo_says_what_it_cannot_read(run, tmp_path):
-    pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
-    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", "absent.mp4", "--out", tmp_path / "out",
-                "--gst-python", "/none/bin/python")
+    pytest.importorskip(
+        "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+    )
+    shown = run(
+        sys.executable,
+        "-P",
+        "-m",
+        "vsneuralstyle.demo",
+        "absent.mp4",
+        "--out",
+        tmp_path / "out",
+        "--gst-python",
+        "/none/bin/python",
+    )
     assert shown.returncode and "absent.mp4" in shown.stderr and "Traceback" not in shown.stderr
 
 
 def test_demo_tells_a_hosts_error(run, clip, tmp_path):
-    pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+    pytest.importorskip(
+        "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+    )
     write_video(tmp_path / "a.mp4", clip[:4])
-    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", tmp_path / "a.mp4", "--style", "nosuchstyle",
-                "--out", tmp_path / "out", "--gst-python", "/none/bin/python", timeout=300)
+    shown = run(
+        sys.executable,
+        "-P",
+        "-m",
+        "vsneuralstyle.demo",
+        tmp_path / "a.mp4",
+        "--style",
+        "nosuchstyle",
+        "--out",
+        tmp_path / "out",
+        "--gst-python",
+        "/none/bin/python",
+        timeout=300,
+    )
     assert shown.returncode and "nosuchstyle" in shown.stderr
-    assert "Traceback" not in shown.stderr.split("last words")[0]  # the host's own words may hold one
+    # the host's own words may hold one
+    assert "Traceback" not in shown.stderr.split("last words")[0]
     assert not list((tmp_path / "out").iterdir())

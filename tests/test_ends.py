@@ -1,4 +1,6 @@
-"""How the use of a `Stylizer` ends: closed, dropped, by an error or a signal with frames in flight, and in a fork."""
+"""How the use of a `Stylizer` ends: closed, dropped, by an error or a signal with frames in flight,
+and in a fork.
+"""
 
 import json
 import os
@@ -22,7 +24,9 @@ def python(run):
 
     def python(script: str, height: int = 96, width: int = 160, env: dict | None = None):
         head = f"import torch\nfrom vsneuralstyle import Stylizer\nframes = [torch.rand(1, 3, {height}, {width}) for _ in range(6)]\n"
-        return run(sys.executable, "-P", "-c", head + script, timeout=PATIENCE, env=env or TWO_THREADS)
+        return run(
+            sys.executable, "-P", "-c", head + script, timeout=PATIENCE, env=env or TWO_THREADS
+        )
 
     return python
 
@@ -42,25 +46,33 @@ def test_a_closed_one_says_so_and_what_to_do(stylizer, frames):
 
 
 def test_closing_cancels_what_has_not_begun_and_waits_for_what_has(python):
-    done = python("""
+    done = python(
+        """
 with Stylizer("candy", device="cpu") as stylizer:
     begun = [stylizer.begin(frame) for frame in frames]
     begun[0].result()
 states = [job.cancelled() or job.done() for job in begun]
 print(all(states), begun[-1].cancelled())
-""", 360, 640)
+""",
+        360,
+        640,
+    )
     assert done.stdout == "True True\n", done.stderr
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02, 0.1])
 def test_a_process_ends_by_an_error_with_frames_in_flight(python, seconds):
-    done = python(f"""
+    done = python(
+        f"""
 import time
 stylizer = Stylizer("candy", device="cpu")
 begun = [stylizer.begin(frame) for frame in frames]
 time.sleep({seconds})
 raise SystemExit(3)
-""", 360, 640)
+""",
+        360,
+        640,
+    )
     assert (done.returncode, done.stderr) == (3, "")
 
 
@@ -95,7 +107,9 @@ fork()
     assert done.stdout == "(1, 3, 96, 160)\nProcessError True\n", done.stderr
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc"
+)
 def test_memory_goes_back_when_the_last_one_is_closed_or_dropped(python):
     script = """
 import gc, pathlib
@@ -131,19 +145,31 @@ def long_clip(tmp_path_factory) -> Path:
         stream = container.add_stream("libx264", rate=25, width=160, height=96, pix_fmt="yuv420p")
         for t in range(250):
             picture = np.stack([2 * x + t, 2 * y + 3 * t, x + y + t], -1) % 256
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24"))
+            )
         container.mux(stream.encode(None))
     return path
 
 
 def test_render_ends_by_a_signal_at_any_moment_and_leaves_nothing_half_written(long_clip, tmp_path):
     script = Path(__file__).with_name("signals_at_random.py")
-    command = [sys.executable, "-P", str(script), str(long_clip), str(tmp_path), os.environ.get("NEURALSTYLE_TEST_SIGNALS", "30")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env={**os.environ, **TWO_THREADS})
+    command = [
+        sys.executable,
+        "-P",
+        str(script),
+        str(long_clip),
+        str(tmp_path),
+        os.environ.get("NEURALSTYLE_TEST_SIGNALS", "30"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=1800, env={**os.environ, **TWO_THREADS}
+    )
     results = json.loads(done.stdout)
     left_running = [result for result in results if result[2] is None]
     assert not left_running
-    codes = {"SIGINT": {130, -2}, "SIGTERM": {143, -15}, "SIGHUP": {129, -1}}  # negative: before Python's handler was there
+    # negative: before Python's handler was there
+    codes = {"SIGINT": {130, -2}, "SIGTERM": {143, -15}, "SIGHUP": {129, -1}}
     assert all(code in codes[kind] | {0} for _, kind, code, *_ in results), results
     assert not [result for result in results if set(result[-1]) - {"out.mkv"}], results
     assert sum(code > 0 for _, _, code, *_ in results) > len(results) / 2, results

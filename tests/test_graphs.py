@@ -1,5 +1,7 @@
-"""CUDA graphs: that a frame's step can be captured, and that replaying it changes nothing. Where there is no GPU, the meta
-device shows the first, and a trace of the step's operators, which is as deaf to Python as a graph, the second."""
+"""CUDA graphs: that a frame's step can be captured, and that replaying it changes nothing. Where
+there is no GPU, the meta device shows the first, and a trace of the step's operators, which is as
+deaf to Python as a graph, the second.
+"""
 
 import gc
 import sys
@@ -20,12 +22,14 @@ from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.stylizer import State
 from vsneuralstyle.weights import NETS, available_styles
 
-
-# --- what can be captured --------------------------------------------------------------------------------------------
+# --- what can be captured
+# --------------------------------------------------------------------------------------------
 
 
 class NothingFromTheHost(TorchFunctionMode):
-    """No call that makes a tensor of Python's values, which is an upload: no operator tells of it."""
+    """No call that makes a tensor of Python's values, which is an upload: no operator tells of
+    it.
+    """
 
     UPLOADS = torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.new_tensor
 
@@ -35,20 +39,32 @@ class NothingFromTheHost(TorchFunctionMode):
 
 
 class NothingToTheHost(TorchDispatchMode):
-    """No operator that the host waits for, that draws, or that has to do with a tensor elsewhere than on the meta device."""
+    """No operator that the host waits for, that draws, or that has to do with a tensor elsewhere
+    than on the meta device.
+    """
 
-    TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
+    TAGS = {
+        torch.Tag.data_dependent_output,
+        torch.Tag.dynamic_output_shape,
+        torch.Tag.nondeterministic_seeded,
+    }
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        assert not self.TAGS & set(operator.tags) and "index_put" not in str(operator), f"{operator} can't be captured"
+        assert not self.TAGS & set(operator.tags) and "index_put" not in str(operator), (
+            f"{operator} can't be captured"
+        )
         result = operator(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, kwargs, result)):
-            assert not isinstance(tensor, Tensor) or tensor.is_meta, f"{operator} has a tensor on {tensor.device}"
+            assert not isinstance(tensor, Tensor) or tensor.is_meta, (
+                f"{operator} has a tensor on {tensor.device}"
+            )
         return result
 
 
 def steps(one: Stylizer, height: int, width: int) -> None:
-    """A scene's first frame and two more, under watch: the second looks at the first, which the third needn't."""
+    """A scene's first frame and two more, under watch: the second looks at the first, which the
+    third needn't.
+    """
     frames = [torch.empty(1, 3, height, width, device="meta") for _ in range(3)]
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
@@ -84,35 +100,43 @@ def test_a_step_with_the_papers_flow_network_can_be_captured(on_meta):
     steps(one, 48, 64)
 
 
-@pytest.mark.parametrize("offence", [
-    lambda frame: torch.tensor([0.2, 0.7, 0.1], device=frame.device),
-    lambda frame: frame.new_tensor([1.0]),
-    lambda frame: frame * torch.ones(1),
-    lambda frame: torch.ones(3).to(frame.device),
-    lambda frame: frame.copy_(torch.ones(1)),
-    lambda frame: frame.mean().item(),
-    lambda frame: bool((frame > 0).any()),
-    lambda frame: frame.cpu(),
-    lambda frame: frame.nonzero(),
-    lambda frame: frame[frame > 0],
-    lambda frame: frame[[0]],
-    lambda frame: frame.index_put_((frame > 0,), frame.sum()),
-    lambda frame: frame.masked_select(frame > 0),
-    lambda frame: torch.rand_like(frame),
-])
+@pytest.mark.parametrize(
+    "offence",
+    [
+        lambda frame: torch.tensor([0.2, 0.7, 0.1], device=frame.device),
+        lambda frame: frame.new_tensor([1.0]),
+        lambda frame: frame * torch.ones(1),
+        lambda frame: torch.ones(3).to(frame.device),
+        lambda frame: frame.copy_(torch.ones(1)),
+        lambda frame: frame.mean().item(),
+        lambda frame: bool((frame > 0).any()),
+        lambda frame: frame.cpu(),
+        lambda frame: frame.nonzero(),
+        lambda frame: frame[frame > 0],
+        lambda frame: frame[[0]],
+        lambda frame: frame.index_put_((frame > 0,), frame.sum()),
+        lambda frame: frame.masked_select(frame > 0),
+        lambda frame: torch.rand_like(frame),
+    ],
+)
 def test_what_cannot_be_captured_is_seen(on_meta, monkeypatch, offence):
     one, encode = on_meta("candy"), Net1.encode
-    monkeypatch.setattr(Net1, "encode", lambda net1, frame: (offence(frame.clone()), encode(net1, frame))[1])
+    monkeypatch.setattr(
+        Net1, "encode", lambda net1, frame: (offence(frame.clone()), encode(net1, frame))[1]
+    )
     with pytest.raises((AssertionError, RuntimeError)):
         steps(one, 48, 64)
 
 
-# --- what a replay gives ---------------------------------------------------------------------------------------------
+# --- what a replay gives
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def trace(again):
-    """`graphs.record` without a GPU: the operators that the function ran, and nothing that Python decides anew."""
+    """`graphs.record` without a GPU: the operators that the function ran, and nothing that Python
+    decides anew.
+    """
 
     def record(function, tensors, device):
         with torch.inference_mode(False), torch.no_grad():
@@ -128,7 +152,9 @@ def pair(model_dir, trace, monkeypatch):
     monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
 
     def make(**options) -> tuple[Stylizer, Stylizer]:
-        eager, graphed = (Stylizer("candy", device="cpu", precision="float32", **options) for _ in range(2))
+        eager, graphed = (
+            Stylizer("candy", device="cpu", precision="float32", **options) for _ in range(2)
+        )
         graphed._steps = graphed._steps._make(Graphed(step, trace) for step in graphed._steps)
         return eager, graphed
 
@@ -146,7 +172,13 @@ def test_graphs_move_no_bit(pair, frames):
         shown += [one.stylize(frames[3:4]), one.stylize(frames[4:])]  # over the cut
         one.state = state
         shown += [one.stylize(frames[3:])]
-        for name, value in (("coherence", 0.25), ("strength", 0.5), ("preserve_color", True), ("coherence", 0), ("coherence", 1)):
+        for name, value in (
+            ("coherence", 0.25),
+            ("strength", 0.5),
+            ("preserve_color", True),
+            ("coherence", 0),
+            ("coherence", 1),
+        ):
             setattr(one, name, value)
             shown += [one.stylize(frames[2:4], [False, False])]
         one.reset()
@@ -215,7 +247,9 @@ def test_a_capture_that_fails_is_tried_again():
 
 
 def test_a_stylizer_that_is_dropped_goes_at_once_with_its_graphs(pair, frames):
-    """Not when Python next looks for cycles: a GPU's memory is short, and Python doesn't know of it."""
+    """Not when Python next looks for cycles: a GPU's memory is short, and Python doesn't know of
+    it.
+    """
     _, one = pair()
     one.stylize(frames[:2])
     gone = weakref.ref(one), weakref.ref(one._steps.coherent), weakref.ref(one.net1)
@@ -243,7 +277,8 @@ def test_to_watch_a_function_loads_nothing(run):
     assert result.returncode == 0, result.stderr
 
 
-# --- on a GPU --------------------------------------------------------------------------------------------------------
+# --- on a GPU
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_a_graph_gives_the_eager_steps_bits(model_dir, cuda, frames):
@@ -270,7 +305,8 @@ def test_memory_does_not_grow(model_dir, cuda, frames):
             gc.collect()  # what other tests left
         if n >= 20:
             use()
-    # What streams hand each other is free again when they have come to it, and so now and then a frame takes more.
+    # What streams hand each other is free again when they have come to it, and so now and then a
+    # frame takes more.
     assert set(allocated) == {allocated[0]} and max(reserved) <= reserved[0] + 2**24
     for _ in range(6):  # nor with sizes: the old graphs go
         for width in (64, 48):
@@ -287,5 +323,8 @@ def test_what_cannot_be_captured_is_an_error_that_says_so(cuda, run):
 
         Graphed(lambda x: (x * x.sum().item(),))(torch.ones(3, device={cuda!r}))
     """
-    result = run(sys.executable, "-c", program)  # of its own: PyTorch's allocator doesn't get over a capture that fails
-    assert "DeviceError: a frame's step can't be captured as a CUDA graph on cuda:0" in result.stderr
+    # of its own: PyTorch's allocator doesn't get over a capture that fails
+    result = run(sys.executable, "-c", program)
+    assert (
+        "DeviceError: a frame's step can't be captured as a CUDA graph on cuda:0" in result.stderr
+    )

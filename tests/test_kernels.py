@@ -1,4 +1,6 @@
-"""The kernels, a CPU's and a GPU's: the same pictures as PyTorch's operators give, whatever the size, the precision and the number of threads."""
+"""The kernels, a CPU's and a GPU's: the same pictures as PyTorch's operators give, whatever the
+size, the precision and the number of threads.
+"""
 
 import copy
 import ctypes
@@ -30,11 +32,22 @@ from vsneuralstyle.networks.net1 import REPEATED, Net1
 from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, Mixture
 from vsneuralstyle.networks.transform import UpsampledConv
-from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb, rgb_to_components, rgb_to_planes
+from vsneuralstyle.pixels import (
+    Coding,
+    components_to_rgb,
+    planes_to_rgb,
+    rgb_to_components,
+    rgb_to_planes,
+)
 
-needs_library = pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+needs_library = pytest.mark.skipif(
+    kernels.library() is None, reason="the wheel was built without the kernels"
+)
 PRECISIONS = [torch.float32, torch.bfloat16]
-CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-4}, torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6}}
+CLOSE = {
+    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6},
+}
 KERNELS = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "kernels"
 SOURCES = sorted(KERNELS.glob("*.c"))
 
@@ -55,9 +68,15 @@ def relative(ours: Tensor, theirs: Tensor) -> Tensor:
 
 @pytest.fixture(params=["vectors", "pairs", "tiles"])
 def unit(request, monkeypatch) -> str:
-    """What bfloat16 is multiplied by. What a library can't do of itself it does all the same, if slowly."""
-    monkeypatch.setattr(kernels, "pairs", lambda dtype: dtype == torch.bfloat16 and request.param == "pairs")
-    monkeypatch.setattr(kernels, "tiled", lambda dtype: dtype == torch.bfloat16 and request.param == "tiles")
+    """What bfloat16 is multiplied by. What a library can't do of itself it does all the same, if
+    slowly.
+    """
+    monkeypatch.setattr(
+        kernels, "pairs", lambda dtype: dtype == torch.bfloat16 and request.param == "pairs"
+    )
+    monkeypatch.setattr(
+        kernels, "tiled", lambda dtype: dtype == torch.bfloat16 and request.param == "tiles"
+    )
     return request.param
 
 
@@ -67,7 +86,8 @@ def random_norm(channels: int) -> InstanceNorm:
     return norm
 
 
-# --- one by one ------------------------------------------------------------------------------------------------------
+# --- one by one
+# ------------------------------------------------------------------------------------------------------
 
 
 @needs_library
@@ -78,7 +98,9 @@ def test_normalise_is_a_scale_a_relu_and_a_sum(precision, height, width):
     x, residual = (lasting(torch.randn(1, 48, height, width), precision) for _ in range(2))
     scale = torch.randn(2, 48)
     ours = kernels.normalise(x, scale, relu=True, residual=residual)
-    theirs = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu() + residual.float()
+    theirs = (
+        x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)
+    ).relu() + residual.float()
     assert ours.dtype == precision and ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
     assert torch.equal(kernels.normalise(x), x)
@@ -92,14 +114,29 @@ def test_a_mean_far_from_0_leaves_the_variance_its_digits(unit, reach):
     x = lasting(torch.randn(1, 16, 33, 50), torch.bfloat16)
     made = {}
     for far in (0, 1000):
-        convolution = kernels.Convolution(net.weight, net.bias + far, reach, reflects=True, norm=(norm.weight, norm.bias, norm.eps))
+        convolution = kernels.Convolution(
+            net.weight,
+            net.bias + far,
+            reach,
+            reflects=True,
+            norm=(norm.weight, norm.bias, norm.eps),
+        )
         made[far] = kernels.normalise(*kernels.convolve(x, convolution, dtype=torch.float32))
     torch.testing.assert_close(made[1000], made[0], rtol=0, atol=2e-3)
     height, width = made[0].shape[2:]
     frame, first = torch.rand(1, 3, height, width), torch.nn.Conv2d(3, 16, 9)
     for far in (0, 1000):
-        made[far] = kernels.normalise(*kernels.enter(frame, height, width, kernels.nine_points(first.weight.bfloat16()), first.bias.detach() + far,
-                                                     (norm.weight, norm.bias, norm.eps), torch.float32))
+        made[far] = kernels.normalise(
+            *kernels.enter(
+                frame,
+                height,
+                width,
+                kernels.nine_points(first.weight.bfloat16()),
+                first.bias.detach() + far,
+                (norm.weight, norm.bias, norm.eps),
+                torch.float32,
+            )
+        )
     torch.testing.assert_close(made[1000], made[0], rtol=0, atol=2e-3)
 
 
@@ -109,24 +146,44 @@ def test_a_mean_far_from_0_leaves_the_variance_its_digits(unit, reach):
 @pytest.mark.parametrize("reach", [6, 8])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 32), (43, 24), (99, 2), (64, 64)])
 @pytest.mark.parametrize(("height", "width"), [(1, 2), (4, 4), (5, 7), (33, 50), (66, 64)])
-def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, inputs, outputs, height, width):
+def test_convolve_is_a_convolution_and_what_surrounds_it(
+    precision, reach, inputs, outputs, height, width
+):
     net, norm = torch.nn.Conv2d(inputs, outputs, 3, padding=1), random_norm(kernels.whole(outputs))
-    x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
+    x = lasting(
+        F.pad(
+            torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)
+        ),
+        precision,
+    )
     affine = norm.weight, norm.bias, norm.eps
-    ours, scale = kernels.convolve(x, kernels.Convolution(net.weight, net.bias, reach, slope=0.1, norm=affine))
+    ours, scale = kernels.convolve(
+        x, kernels.Convolution(net.weight, net.bias, reach, slope=0.1, norm=affine)
+    )
     theirs = F.leaky_relu(net(x[:, :inputs].float()), 0.1)
     assert ours.dtype == precision
     torch.testing.assert_close(ours[:, :outputs].float(), theirs, **CLOSE[precision])
     assert not ours[:, outputs:].any()
-    torch.testing.assert_close(kernels.normalise(ours, scale).float(), norm(ours.float()), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(
+        kernels.normalise(ours, scale).float(), norm(ours.float()), rtol=2e-2, atol=2e-2
+    )
     if height == 1:
         return
     scale = torch.randn(2, kernels.whole(inputs))
     scale[:, inputs:] = 0
-    ours, _ = kernels.convolve(x, kernels.Convolution(net.weight, net.bias, reach, reflects=True), scale=scale, relu=True, dtype=precision)
+    ours, _ = kernels.convolve(
+        x,
+        kernels.Convolution(net.weight, net.bias, reach, reflects=True),
+        scale=scale,
+        relu=True,
+        dtype=precision,
+    )
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()[:, :inputs]
-    torch.testing.assert_close(ours[:, :outputs].float(), F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), net.weight, net.bias),
-                               **CLOSE[precision])
+    torch.testing.assert_close(
+        ours[:, :outputs].float(),
+        F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), net.weight, net.bias),
+        **CLOSE[precision],
+    )
 
 
 @needs_library
@@ -134,10 +191,19 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(precision, reach, input
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (34, 51)])
 def test_convolutions_in_one_call_are_those_one_by_one(unit, precision, height, width):
-    def convolution(inputs: int, outputs: int, reach: int = 6, normalises: bool = False) -> kernels.Convolution:
+    def convolution(
+        inputs: int, outputs: int, reach: int = 6, normalises: bool = False
+    ) -> kernels.Convolution:
         norm = (torch.rand(outputs), torch.randn(outputs), 1e-5) if normalises else None
         weight = 0.1 * torch.randn(outputs, inputs, 3, 3).to(precision)
-        return kernels.Convolution(weight, torch.randn(outputs), reach, reflects=normalises, slope=1.0 if normalises else 0.1, norm=norm)
+        return kernels.Convolution(
+            weight,
+            torch.randn(outputs),
+            reach,
+            reflects=normalises,
+            slope=1.0 if normalises else 0.1,
+            norm=norm,
+        )
 
     def only(result: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
         return result[0]
@@ -155,7 +221,9 @@ def test_convolutions_in_one_call_are_those_one_by_one(unit, precision, height, 
     layers, theirs = [convolution(32, 32, normalises=True) for _ in range(6)], x
     for first, second in zip(layers[::2], layers[1::2]):
         y, scale = kernels.convolve(theirs, first)
-        theirs = kernels.normalise(*kernels.convolve(y, second, scale=scale, relu=True), residual=theirs)
+        theirs = kernels.normalise(
+            *kernels.convolve(y, second, scale=scale, relu=True), residual=theirs
+        )
     assert torch.equal(kernels.blocks(x, kernels.Layers(layers)), theirs)
 
 
@@ -165,31 +233,53 @@ def test_convolutions_in_one_call_are_those_one_by_one(unit, precision, height, 
 @pytest.mark.parametrize("reach", [kernels.ENLARGING, kernels.HALVING, 6])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 32), (64, 48), (43, 24)])
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (3, 8), (5, 7), (34, 50), (61, 130)])
-def test_convolve_enlarges_and_halves_by_each_unit(unit, precision, reach, inputs, outputs, height, width):
+def test_convolve_enlarges_and_halves_by_each_unit(
+    unit, precision, reach, inputs, outputs, height, width
+):
     stride, whole = 2 if reach == kernels.HALVING else 1, kernels.whole(inputs)
-    net = UpsampledConv(inputs, outputs) if reach == kernels.ENLARGING else torch.nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+    net = (
+        UpsampledConv(inputs, outputs)
+        if reach == kernels.ENLARGING
+        else torch.nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+    )
     net, norm = net.to(precision), random_norm(kernels.whole(outputs))
-    x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, whole - inputs)), precision)
+    x = lasting(
+        F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, whole - inputs)), precision
+    )
     scale = F.pad(torch.randn(2, inputs), (0, whole - inputs))
     scaled = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
     exact = copy.deepcopy(net).float()
     for border in ["reflect"] if reach == kernels.ENLARGING else ["zeros", "reflect"]:
         exact.padding_mode = border  # which `UpsampledConv` doesn't look at
         affine = norm.weight, norm.bias, norm.eps
-        convolution = kernels.Convolution(net.weight, net.bias, reach, reflects=border == "reflect", slope=0.1, norm=affine)
+        convolution = kernels.Convolution(
+            net.weight, net.bias, reach, reflects=border == "reflect", slope=0.1, norm=affine
+        )
         rounded = convolution.weight.dtype == torch.bfloat16
         assert rounded == (unit != "vectors" and precision == torch.bfloat16)
         plain, following = kernels.convolve(x, convolution)
         after, _ = kernels.convolve(x, convolution, scale=scale, relu=True)
-        for ours, theirs in (plain, F.leaky_relu(exact(x[:, :inputs].float()), 0.1)), (after, F.leaky_relu(exact(scaled[:, :inputs]), 0.1)):
-            assert ours[:, :outputs].shape == theirs.shape and ours.dtype == precision and not ours[:, outputs:].any()
+        for ours, theirs in (
+            (plain, F.leaky_relu(exact(x[:, :inputs].float()), 0.1)),
+            (after, F.leaky_relu(exact(scaled[:, :inputs]), 0.1)),
+        ):
+            assert (
+                ours[:, :outputs].shape == theirs.shape
+                and ours.dtype == precision
+                and not ours[:, outputs:].any()
+            )
             apart = relative(ours[:, :outputs].float(), theirs)
             limits = (0.05, 0.005) if precision == torch.bfloat16 else (3e-5, 2e-6)
             if unit == "pairs" and rounded and reach != kernels.HALVING:
                 limits = (0.08, 0.005) if reach == kernels.ENLARGING else (0.15, 0.02)
             assert apart.max() < limits[0] and apart.mean() < limits[1], (apart.max(), apart.mean())
         if height > 5:  # of a few samples, what rounding took away is normalised, too
-            torch.testing.assert_close(kernels.normalise(plain, following).float(), norm(plain.float()), rtol=2e-2, atol=3e-2)
+            torch.testing.assert_close(
+                kernels.normalise(plain, following).float(),
+                norm(plain.float()),
+                rtol=2e-2,
+                atol=3e-2,
+            )
 
 
 @needs_library
@@ -197,25 +287,52 @@ def test_convolve_enlarges_and_halves_by_each_unit(unit, precision, reach, input
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 30), (61, 203), (130, 133)])
 def test_first_and_last_layer(unit, precision, height, width):
-    first, last, norm = torch.nn.Conv2d(3, 16, 9).to(precision), torch.nn.Conv2d(16, 3, 9).to(precision), random_norm(16)
+    first, last, norm = (
+        torch.nn.Conv2d(3, 16, 9).to(precision),
+        torch.nn.Conv2d(16, 3, 9).to(precision),
+        random_norm(16),
+    )
     full_height, full_width = -(-height // 4) * 4, -(-width // 4) * 4
     frame, border = torch.rand(1, 3, height, width), (4, 4, 4, 4)
-    weights, (first, last) = [kernels.nine_points(one.weight) for one in (first, last)], (first.float(), last.float())
+    weights, (first, last) = (
+        [kernels.nine_points(one.weight) for one in (first, last)],
+        (first.float(), last.float()),
+    )
     rounded = [weight.dtype == torch.bfloat16 for weight in weights]
-    assert rounded == [precision == torch.bfloat16 and unit in units for units in (("tiles",), ("tiles", "pairs"))]
-    ours, scale = kernels.enter(frame, full_height, full_width, weights[0], first.bias.detach(), (norm.weight, norm.bias, norm.eps), precision)
+    assert rounded == [
+        precision == torch.bfloat16 and unit in units for units in (("tiles",), ("tiles", "pairs"))
+    ]
+    ours, scale = kernels.enter(
+        frame,
+        full_height,
+        full_width,
+        weights[0],
+        first.bias.detach(),
+        (norm.weight, norm.bias, norm.eps),
+        precision,
+    )
     full = F.pad(frame, (0, full_width - width, 0, full_height - height), mode="replicate")
     theirs = first(F.pad(full, border, mode="reflect"))
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
-    torch.testing.assert_close(kernels.normalise(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2)
+    torch.testing.assert_close(
+        kernels.normalise(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2
+    )
     x, scale = lasting(torch.randn(1, 16, full_height, full_width), precision), torch.randn(2, 16)
     same = torch.ones(2, 16).mul_(torch.tensor([[1], [0]]))
-    assert torch.equal(*(kernels.draw(x, one, height, width, weights[1], last.bias.detach()) for one in (None, same)))  # a ReLU there is either way
+    # a ReLU there is either way
+    assert torch.equal(
+        *(
+            kernels.draw(x, one, height, width, weights[1], last.bias.detach())
+            for one in (None, same)
+        )
+    )
     ours = kernels.draw(x, scale, height, width, weights[1], last.bias.detach())
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
     theirs = last(F.pad(x, border, mode="reflect"))[..., :height, :width]
     if rounded[1]:
-        assert relative(torch.atanh(2 * ours - 1), theirs).mean() < (0.01 if unit == "pairs" else 0.003)
+        assert relative(torch.atanh(2 * ours - 1), theirs).mean() < (
+            0.01 if unit == "pairs" else 0.003
+        )
     else:
         torch.testing.assert_close(ours, torch.tanh(theirs) / 2 + 0.5, rtol=1e-4, atol=1e-4)
 
@@ -223,13 +340,25 @@ def test_first_and_last_layer(unit, precision, height, width):
 @needs_library
 @torch.inference_mode()
 def test_first_layer_sees_what_a_bright_wall_has_of_detail(unit):
-    """Which is less than bfloat16 rounds its brightness by: rounded before the products, a tenth of it would be lost."""
+    """Which is less than bfloat16 rounds its brightness by: rounded before the products, a tenth of
+    it would be lost.
+    """
     first, norm = torch.nn.Conv2d(3, 16, 9).bfloat16(), random_norm(16)
     detail = F.interpolate(torch.randn(1, 3, 12, 16), scale_factor=5.0, mode="bicubic")
     frame = 0.8 + 0.01 * detail
-    ours, scale = kernels.enter(frame, 60, 80, kernels.nine_points(first.weight), first.bias.detach().float(), (norm.weight, norm.bias, norm.eps),
-                                torch.float32)
-    ours, theirs = kernels.normalise(ours, scale), norm(first.float()(F.pad(frame, (4, 4, 4, 4), mode="reflect")))
+    ours, scale = kernels.enter(
+        frame,
+        60,
+        80,
+        kernels.nine_points(first.weight),
+        first.bias.detach().float(),
+        (norm.weight, norm.bias, norm.eps),
+        torch.float32,
+    )
+    ours, theirs = (
+        kernels.normalise(ours, scale),
+        norm(first.float()(F.pad(frame, (4, 4, 4, 4), mode="reflect"))),
+    )
     assert (ours - theirs).abs().mean() < 1e-3 * theirs.abs().mean()
 
 
@@ -244,7 +373,12 @@ def test_a_chain_ends_in_planes(precision, inputs, outputs, height, width):
     as_it_is[range(inputs), range(inputs), 1, 1] = 1
     same = kernels.Convolution(as_it_is, torch.zeros(inputs), 6)
     last = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
-    x = lasting(F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)), precision)
+    x = lasting(
+        F.pad(
+            torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)
+        ),
+        precision,
+    )
     ours = kernels.chain(x, kernels.Chain([same], last.weight, last.bias))
     theirs = last(kernels.convolve(x, same)[0][:, :inputs].float())
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -264,21 +398,33 @@ def test_look_is_the_flow_networks_pyramid(precision, height, width):
     fused, flow = fused_flow(precision)
     frame = 0.3 + 0.5 * torch.rand(1, 3, height, width)
     ours, theirs = fused.look(frame), flow.encode(frame)
-    assert [x.shape for x in ours] == [x.shape for x in theirs] and {x.dtype for x in ours} == {precision}
+    assert [x.shape for x in ours] == [x.shape for x in theirs] and {x.dtype for x in ours} == {
+        precision
+    }
     for here, there in zip(ours, theirs):
         apart = (here.float() - there).abs()
         # Of a feature of a few places, the normalisation enlarges what rounding has left.
         few = there[0, 0].numel() < 20
-        assert apart.mean() < ((2e-3 if few else 1e-5) if precision == torch.float32 else (1 if few else 0.03)), (here.shape, apart.mean())
+        assert apart.mean() < (
+            (2e-3 if few else 1e-5) if precision == torch.float32 else (1 if few else 0.03)
+        ), (here.shape, apart.mean())
 
 
-def features_that_moved(height: int, width: int, precision: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Two frames', from 1/4 to 1/32, of which the second shows the first's a place of 1/32 further right."""
+def features_that_moved(
+    height: int, width: int, precision: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Two frames', from 1/4 to 1/32, of which the second shows the first's a place of 1/32 further
+    right.
+    """
     here, there = [], []
     for n, channels in enumerate((16, 32, 48, 64)):
         size = (-(-height // 2**n), -(-width // 2**n))
         here.append(lasting(torch.randn(1, channels, *size), precision))
-        there.append(lasting(here[-1].roll(2 ** (3 - n), 3) + 0.1 * torch.randn(1, channels, *size), precision))
+        there.append(
+            lasting(
+                here[-1].roll(2 ** (3 - n), 3) + 0.1 * torch.randn(1, channels, *size), precision
+            )
+        )
     return here, there
 
 
@@ -295,11 +441,18 @@ def test_motion_starts_with_the_global_match(monkeypatch, precision, squares, he
     net.flow.matching.weight.mul_(3)
     here, there = features_that_moved(height, width, precision)
     ours = kernels.motion(here, there, FusedNet1(net).matcher, squares)
-    theirs = net.flow.float().between([x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width)
+    theirs = net.flow.float().between(
+        [x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width
+    )
     assert (theirs != 0).any() or min(height, width) < 20
-    # In bfloat16 the features that are matched are rounded, and a place in ten thousand may be sure for once.
+    # In bfloat16 the features that are matched are rounded, and a place in ten thousand may be sure
+    # for once.
     apart = (ours - theirs).abs()
-    assert apart.max() < 1e-3 if precision == torch.float32 else apart.mean() < 0.05 * theirs.abs().mean() + 1e-3, (apart.max(), apart.mean())
+    assert (
+        apart.max() < 1e-3
+        if precision == torch.float32
+        else apart.mean() < 0.05 * theirs.abs().mean() + 1e-3
+    ), (apart.max(), apart.mean())
 
 
 @needs_library
@@ -315,11 +468,18 @@ def test_motion_is_the_flow_networks(precision, height, width):
     here, there = features_that_moved(height, width, precision)
     change = torch.rand(1, 1, height, width)
     ours = kernels.motion(here, there, FusedNet1(net).matcher, False, change, 0.25)
-    theirs = flow.between([x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width) * (change > 0.25)
+    theirs = flow.between(
+        [x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width
+    ) * (change > 0.25)
     apart = relative(ours, theirs)
     assert torch.equal(ours == 0, theirs == 0)
-    assert (apart.max() < 1e-3 and apart.mean() < 1e-5) if precision == torch.float32 else apart.mean() < 0.04, (apart.max(), apart.mean())
-    assert not kernels.motion(here, there, FusedNet1(net).matcher, False, change, 1.0).any()  # nothing changed by more
+    assert (
+        (apart.max() < 1e-3 and apart.mean() < 1e-5)
+        if precision == torch.float32
+        else apart.mean() < 0.04
+    ), (apart.max(), apart.mean())
+    # nothing changed by more
+    assert not kernels.motion(here, there, FusedNet1(net).matcher, False, change, 1.0).any()
 
 
 @needs_library
@@ -329,18 +489,24 @@ def test_frames_at_quarter_resolution(height, width):
     frame, previous = torch.rand(2, 1, 3, height, width)
     net = Net1(flow_width=0.125)
     torch.testing.assert_close(kernels.quarter(frame), net.quarter(frame))
-    for before in (previous, frame + 0.005 * torch.randn_like(frame)):  # what moves, and what repeats
+    # what moves, and what repeats
+    for before in (previous, frame + 0.005 * torch.randn_like(frame)):
         change = kernels.change(frame, before, REPEATED)
         torch.testing.assert_close(change, net.change(frame, before), rtol=0, atol=0)
     quarters = kernels.quarter(frame), kernels.quarter(previous)
     for quarter in (*quarters, 0.3 + 0 * quarters[0]):
-        torch.testing.assert_close(kernels.glimpse(quarter), net.glimpse(quarter), rtol=1e-4, atol=2e-4)
+        torch.testing.assert_close(
+            kernels.glimpse(quarter), net.glimpse(quarter), rtol=1e-4, atol=2e-4
+        )
     flow = 30 * torch.randn(1, 2, *quarters[0].shape[2:])
     flow[..., 0, 0] = 1000.0  # far outside
-    torch.testing.assert_close(kernels.unexplained(*quarters, flow), net.unexplained(*quarters, flow), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        kernels.unexplained(*quarters, flow), net.unexplained(*quarters, flow), rtol=1e-4, atol=1e-4
+    )
 
 
-# --- Net1 ------------------------------------------------------------------------------------------------------------
+# --- Net1
+# ------------------------------------------------------------------------------------------------------------
 
 
 def net1(precision: torch.dtype, **options: object) -> Net1:
@@ -356,8 +522,12 @@ def net1(precision: torch.dtype, **options: object) -> Net1:
     return net.eval().requires_grad_(False).to(precision, memory_format=torch.channels_last)
 
 
-def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What each stage makes of the inputs that `exact` has, or else of its own: errors don't add up."""
+def stages(
+    net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """What each stage makes of the inputs that `exact` has, or else of its own: errors don't add
+    up.
+    """
     made = {"feature": net.encode(frame)}
     given = {**made, **exact}
     change = net.change(frame, previous)
@@ -366,7 +536,9 @@ def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[s
     made["unexplained"] = net.unexplained(net.quarter(frame), net.quarter(previous), given["flow"])
     given = {**made, **given}
     before = given["feature"].roll(1, 3).float()
-    made["composite"], made["mask"] = net.compose(given["feature"], before, given["flow"], given["unexplained"], change, 0.9)
+    made["composite"], made["mask"] = net.compose(
+        given["feature"], before, given["flow"], given["unexplained"], change, 0.9
+    )
     given = {**made, **given}
     made["picture"] = net.decode(given["composite"], *frame.shape[2:])
     return made
@@ -375,21 +547,33 @@ def stages(net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[s
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("options", [{}, {"warp_mode": "bilinear", "encoder_blocks": 2}, {"encoder_blocks": 0},
-                                     {"net": "stylebank"}, {"flow_network": "flownets", "flow_width": 0.125}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"warp_mode": "bilinear", "encoder_blocks": 2},
+        {"encoder_blocks": 0},
+        {"net": "stylebank"},
+        {"flow_network": "flownets", "flow_width": 0.125},
+    ],
+)
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 130)])
 def test_every_stage_is_net1s(precision, options, height, width):
     net = net1(precision, **options)
     fused = fastest(net)
     assert isinstance(fused, FusedNet1)
-    picture = F.interpolate(torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic").clamp(0, 1)
+    picture = F.interpolate(
+        torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic"
+    ).clamp(0, 1)
     previous = picture[..., 2 : 2 + height, 1 : 1 + width].contiguous()
     frame = picture[..., :height, 4 : 4 + width].contiguous()
     frame[..., :8, :8] = previous[..., :8, :8]  # stands still
     exact = stages(copy.deepcopy(net).float(), frame, previous, {})
     theirs, ours = (stages(one, frame, previous, exact) for one in (net, fused))
     for name, reference in exact.items():
-        assert ours[name].shape == theirs[name].shape and ours[name].dtype == (fused.kept if name == "composite" else theirs[name].dtype)
+        assert ours[name].shape == theirs[name].shape and ours[name].dtype == (
+            fused.kept if name == "composite" else theirs[name].dtype
+        )
         size = reference.square().mean().sqrt().clamp(min=1e-3)
         apart, usual = ((made[name].float() - reference).abs() / size for made in (ours, theirs))
         if precision == torch.float32:
@@ -397,7 +581,9 @@ def test_every_stage_is_net1s(precision, options, height, width):
         elif name == "flow":
             assert apart.mean() < 0.1  # rounding decides here and there what matches best
         else:
-            limit = 2.5 * usual.mean() + 4e-3 if kernels.pairs(precision) else 1.2 * usual.mean() + 1e-3
+            limit = (
+                2.5 * usual.mean() + 4e-3 if kernels.pairs(precision) else 1.2 * usual.mean() + 1e-3
+            )
             assert apart.mean() < limit, (name, apart.mean(), usual.mean())
 
 
@@ -413,12 +599,20 @@ def test_every_stage_by_tiles(monkeypatch, net):
     exact["feature"] = exact["feature"].bfloat16()  # as a stage gets it
     monkeypatch.setattr(kernels, "tiled", lambda dtype: True)
     fused = fastest(usual)
-    assert fused.ups[0].tiled and all(layer.tiled for layer in fused.before.layers.convolutions) and fused.last[0].dtype == torch.bfloat16
+    assert (
+        fused.ups[0].tiled
+        and all(layer.tiled for layer in fused.before.layers.convolutions)
+        and fused.last[0].dtype == torch.bfloat16
+    )
     theirs, ours = (stages(one, frame, previous, exact) for one in (usual, fused))
     for name, reference in exact.items():
         apart, as_usual = ((made[name].float() - reference).abs().mean() for made in (ours, theirs))
         # Rounding decides here and there what flow matches best.
-        assert apart < (0.1 if name == "flow" else 1e-3) * reference.abs().mean().clamp(min=1) + 1.2 * as_usual, name
+        assert (
+            apart
+            < (0.1 if name == "flow" else 1e-3) * reference.abs().mean().clamp(min=1)
+            + 1.2 * as_usual
+        ), name
 
 
 @needs_library
@@ -463,7 +657,11 @@ def test_each_level_of_x86_computes_the_same(monkeypatch, level):
 def test_a_library_that_the_system_does_not_permit_is_passed_over(monkeypatch):
     """As with AMX's registers, which a system may keep for itself."""
     folder, best, load = Path(kernels.__file__).parent, kernels.name(), ctypes.CDLL
-    names = [f"kernels-{level}" for level, needed in kernels.LEVELS.items() if needed <= units() and (folder / f"kernels-{level}.so").is_file()]
+    names = [
+        f"kernels-{level}"
+        for level, needed in kernels.LEVELS.items()
+        if needed <= units() and (folder / f"kernels-{level}.so").is_file()
+    ]
     assert names[0] == best
 
     def loaded(path: str) -> ctypes.CDLL:
@@ -575,18 +773,38 @@ def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
     assert (a - b).abs().max() < 0.01 and (a - b).square().mean() < 1e-7  # 70 dB
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_kernels_stay_within_their_memory(tmp_path):
-    """All kernels on exact allocations of random sizes, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """All kernels on exact allocations of random sizes, under AddressSanitizer and
+    UndefinedBehaviorSanitizer.
+    """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         pytest.skip("no C compiler (cc)")
     program = tmp_path / "kernels"
     built = subprocess.run(
-        [compiler, "-std=c11", "-O1", "-g", "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-         "-I", SOURCES[0].parent, "-o", program, *SOURCES, Path(__file__).with_name("kernels_at_random.c"), "-lm"], capture_output=True, text=True)
+        [
+            compiler,
+            "-std=c11",
+            "-O1",
+            "-g",
+            "-Wno-psabi",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-I",
+            SOURCES[0].parent,
+            "-o",
+            program,
+            *SOURCES,
+            Path(__file__).with_name("kernels_at_random.c"),
+            "-lm",
+        ],
+        capture_output=True,
+        text=True,
+    )
     if "libasan" in built.stderr or "libubsan" in built.stderr:
         pytest.skip(f"{compiler} has no sanitizers: {built.stderr.splitlines()[-1]}")
     assert built.returncode == 0, built.stderr
@@ -595,7 +813,8 @@ def test_kernels_stay_within_their_memory(tmp_path):
     assert done.stdout.split() == ["60", "rounds"]
 
 
-# --- a GPU's ---------------------------------------------------------------------------------------------------------
+# --- a GPU's
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -603,11 +822,30 @@ def emulated(tmp_path_factory):
     """gpu.cu as a library for a CPU."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or platform.machine() != "x86_64" or "f16c" not in units():
-        pytest.skip("no C++ compiler (g++), or no x86-64 with F16C, to run a GPU's kernels on a CPU")
+        pytest.skip(
+            "no C++ compiler (g++), or no x86-64 with F16C, to run a GPU's kernels on a CPU"
+        )
     path = tmp_path_factory.mktemp("gpu") / "gpu.so"
     built = subprocess.run(
-        [compiler, "-std=c++20", "-O2", "-mf16c", "-shared", "-fPIC", "-pthread", "-include", Path(__file__).with_name("emulated.h"),
-         "-x", "c++", KERNELS / "gpu.cu", "-o", path], capture_output=True, text=True)
+        [
+            compiler,
+            "-std=c++20",
+            "-O2",
+            "-mf16c",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            "-include",
+            Path(__file__).with_name("emulated.h"),
+            "-x",
+            "c++",
+            KERNELS / "gpu.cu",
+            "-o",
+            path,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(path))
 
@@ -627,7 +865,9 @@ def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
     def launched(kernel, grid, threads, shared, job, device):
         grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
         failed = getattr(library, kernel)(job, ctypes.c_long(len(job)), grid, threads, shared)
-        assert not failed, f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
+        assert not failed, (
+            f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
+        )
 
     monkeypatch.setattr(gpu, "_launched", launched)
 
@@ -640,19 +880,40 @@ def in_layout(x: Tensor, side: int, edge: int) -> Picture:
     """A picture in squares, with something else in what is around it."""
     height, width = x.shape[2:]
     spare = edge, -(width + edge) % side, edge, -(height + edge) % side
-    squares = F.pad(x, spare, value=77.0).unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
-    return Picture(squares.contiguous(memory_format=torch.channels_last), x.shape[1], height, width, side, edge)
+    squares = (
+        F.pad(x, spare, value=77.0)
+        .unflatten(3, (-1, side))
+        .unflatten(2, (-1, side))
+        .permute(0, 3, 5, 1, 2, 4)
+        .flatten(1, 3)
+    )
+    return Picture(
+        squares.contiguous(memory_format=torch.channels_last), x.shape[1], height, width, side, edge
+    )
 
 
 def out_of_layout(picture: Picture, border: int) -> Tensor:
     """All of its samples, with the border that was put about it."""
-    samples = picture.samples.unflatten(1, (picture.side, picture.side, picture.channels)).permute(0, 3, 4, 1, 5, 2)
-    return samples.flatten(4, 5).flatten(2, 3)[..., : picture.height + 2 * border, : picture.width + 2 * border]
+    samples = picture.samples.unflatten(1, (picture.side, picture.side, picture.channels)).permute(
+        0, 3, 4, 1, 5, 2
+    )
+    return samples.flatten(4, 5).flatten(2, 3)[
+        ..., : picture.height + 2 * border, : picture.width + 2 * border
+    ]
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("channels", "height", "width", "side", "edge"), [
-    (16, 8, 12, 4, 0), (64, 1, 1, 1, 0), (48, 5, 7, 1, 0), (32, 10, 14, 2, 1), (16, 12, 20, 2, 1), (64, 33, 50, 1, 0)])
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "side", "edge"),
+    [
+        (16, 8, 12, 4, 0),
+        (64, 1, 1, 1, 0),
+        (48, 5, 7, 1, 0),
+        (32, 10, 14, 2, 1),
+        (16, 12, 20, 2, 1),
+        (64, 33, 50, 1, 0),
+    ],
+)
 def test_a_gpus_statistics_normalise(where, channels, height, width, side, edge):
     norm = random_norm(channels).to(where)
     x = half(3 * torch.randn(1, channels, height, width) + 40, where)  # a mean far from 0
@@ -665,43 +926,86 @@ def test_a_gpus_statistics_normalise(where, channels, height, width, side, edge)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("inputs", "outputs", "height", "width", "planes"), [
-    (8, 16, 1, 1, False), (24, 8, 9, 17, False), (120, 64, 7, 33, False), (48, 40, 20, 30, False), (16, 2, 5, 40, True), (32, 1, 9, 9, True)])
-def test_a_gpus_convolve_is_a_convolution(monkeypatch, where, inputs, outputs, height, width, planes):
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "height", "width", "planes"),
+    [
+        (8, 16, 1, 1, False),
+        (24, 8, 9, 17, False),
+        (120, 64, 7, 33, False),
+        (48, 40, 20, 30, False),
+        (16, 2, 5, 40, True),
+        (32, 1, 9, 9, True),
+    ],
+)
+def test_a_gpus_convolve_is_a_convolution(
+    monkeypatch, where, inputs, outputs, height, width, planes
+):
     layer = torch.nn.Conv2d(inputs, outputs, 3, padding=1).requires_grad_(False)
     x = half(torch.randn(1, inputs, height, width), where)
     weight, bias = layer.weight.half().to(where), layer.bias.to(where)
     expected = F.leaky_relu(F.conv2d(x.float(), weight.float(), bias, padding=1), 0.1)
     ours = gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes)
     monkeypatch.setattr(gpu, "MANY", 1)
-    assert torch.equal(gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes), ours)  # by larger tiles
+    # by larger tiles
+    assert torch.equal(gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes), ours)
     assert ours.is_contiguous() if planes else ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), expected, rtol=2**-9, atol=2**-9)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("repeats", [False, True])
-@pytest.mark.parametrize(("side", "edge", "pad", "to"), [(1, 0, 1, 1), (1, 1, 0, 1), (4, 0, 1, 1), (2, 1, 4, 4), (1, 0, 0, 1)])
-def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(where, repeats, side, edge, pad, to):
+@pytest.mark.parametrize(
+    ("side", "edge", "pad", "to"),
+    [(1, 0, 1, 1), (1, 1, 0, 1), (4, 0, 1, 1), (2, 1, 4, 4), (1, 0, 0, 1)],
+)
+def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
+    where, repeats, side, edge, pad, to
+):
     x, residual, scale = torch.randn(1, 16, 8, 12), torch.randn(1, 16, 8, 12), torch.randn(2, 16)
     x, residual = half(x, where), half(residual, where)
-    expected = (x.float() * scale[0].view(1, -1, 1, 1).to(where) + scale[1].view(1, -1, 1, 1).to(where)).relu() + residual.float()
-    expected = F.pad(expected, (pad,) * 4, mode="replicate" if repeats else "reflect") if pad else expected
-    ours = gpu.normalise(in_layout(x, side, edge), scale.to(where), relu=True, residual=in_layout(residual, 1, 1), pad=pad, repeats=repeats,
-                         side=to)
+    expected = (
+        x.float() * scale[0].view(1, -1, 1, 1).to(where) + scale[1].view(1, -1, 1, 1).to(where)
+    ).relu() + residual.float()
+    expected = (
+        F.pad(expected, (pad,) * 4, mode="replicate" if repeats else "reflect") if pad else expected
+    )
+    ours = gpu.normalise(
+        in_layout(x, side, edge),
+        scale.to(where),
+        relu=True,
+        residual=in_layout(residual, 1, 1),
+        pad=pad,
+        repeats=repeats,
+        side=to,
+    )
     torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
     as_it_is = gpu.normalise(Picture.of(x), pad=pad)
-    assert torch.equal(out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x)
+    assert torch.equal(
+        out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x
+    )
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("options", [{}, {"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0}, {"encoder_blocks": 0, "sharpen": 0.0},
-                                     {"net": "stylebank"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0},
+        {"encoder_blocks": 0, "sharpen": 0.0},
+        {"net": "stylebank"},
+    ],
+)
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 132)])
 def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     net = net1(torch.float32, **options).to(where)
     there = GpuNet1(copy.deepcopy(net).half())
-    picture = F.interpolate(torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic").clamp(0, 1).to(where)
+    picture = (
+        F.interpolate(
+            torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic"
+        )
+        .clamp(0, 1)
+        .to(where)
+    )
     previous = picture[..., 2 : 2 + height, 1 : 1 + width].contiguous()
     frame = picture[..., :height, 4 : 4 + width].contiguous()
     frame[..., :8, :8] = previous[..., :8, :8]  # stands still
@@ -709,8 +1013,13 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     exact["feature"] = exact["feature"].half()  # as a stage gets it
     ours = stages(there, frame, previous, exact)
     for name, reference in exact.items():
-        apart = (ours[name].float() - reference.float()).abs().mean() / reference.float().square().mean().sqrt().clamp(min=1e-2)
-        assert ours[name].shape == reference.shape and apart < (0.05 if name == "flow" else 8e-3), (name, apart)
+        apart = (
+            ours[name].float() - reference.float()
+        ).abs().mean() / reference.float().square().mean().sqrt().clamp(min=1e-2)
+        assert ours[name].shape == reference.shape and apart < (0.05 if name == "flow" else 8e-3), (
+            name,
+            apart,
+        )
 
 
 @torch.inference_mode()
@@ -719,11 +1028,15 @@ def test_a_gpus_quarter_and_brightness(where, height, width):
     net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
     torch.testing.assert_close(gpu.quarter(frame.to(where)).cpu(), net.quarter(frame))
     whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
-    torch.testing.assert_close(gpu.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean())
+    torch.testing.assert_close(
+        gpu.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()
+    )
 
 
 class Tape(TorchDispatchMode):
-    """What a CUDA graph holds, without a GPU: operators on the memory that they were captured with, and launches by their jobs."""
+    """What a CUDA graph holds, without a GPU: operators on the memory that they were captured with,
+    and launches by their jobs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -731,12 +1044,25 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
-        storages = [{one.untyped_storage().data_ptr() for one in tree_leaves(tree) if isinstance(one, Tensor)} for tree in ((args, kwargs), result)]
+        storages = [
+            {
+                one.untyped_storage().data_ptr()
+                for one in tree_leaves(tree)
+                if isinstance(one, Tensor)
+            }
+            for tree in ((args, kwargs), result)
+        ]
         if operator._schema.is_mutable:
             self.steps.append(lambda: operator(*args, **(kwargs or {})))
         elif not storages[0] & storages[1] and "empty" not in operator._schema.name:
-            self.steps.append(lambda: torch._foreach_copy_(*(
-                [one for one in tree_leaves(tree) if isinstance(one, Tensor)] for tree in (result, operator(*args, **(kwargs or {}))))))
+            self.steps.append(
+                lambda: torch._foreach_copy_(
+                    *(
+                        [one for one in tree_leaves(tree) if isinstance(one, Tensor)]
+                        for tree in (result, operator(*args, **(kwargs or {})))
+                    )
+                )
+            )
         self._results.append(result)  # no memory is used twice
         return result
 
@@ -779,14 +1105,23 @@ def test_a_graphs_kernels_are_aimed_at_the_callers_tensors(taped, monkeypatch):
     monkeypatch.setattr(graphs, "_copy", copy_noting)
 
     def function(first, second, third):
-        """The first is read by kernels alone, the second by an operator too; so it is with what comes out. The third passes through."""
+        """The first is read by kernels alone, the second by an operator too; so it is with what
+        comes out. The third passes through.
+        """
         ours = gpu.normalise(Picture.of(first), pad=1).samples
         theirs = gpu.activate(second + 1, bias, 0.5)
-        both = gpu.normalise(Picture.of(gpu.normalise(Picture.of(second)).samples), residual=Picture.of(first)).samples
+        both = gpu.normalise(
+            Picture.of(gpu.normalise(Picture.of(second)).samples), residual=Picture.of(first)
+        ).samples
         return ours, theirs, third, both
 
     graphed = graphs.Graphed(function, taped)
-    for first, second in ((x, y), (y, x), (half(torch.randn(1, 8, 3, 6), "cpu")[..., 1:], x), (x, y)):
+    for first, second in (
+        (x, y),
+        (y, x),
+        (half(torch.randn(1, 8, 3, 6), "cpu")[..., 1:], x),
+        (x, y),
+    ):
         given = torch.rand(2)
         copied.clear()
         outputs = graphed(first, second, given)
@@ -804,7 +1139,9 @@ def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames
     copied, copy = [], graphs._copy
 
     def copy_noting(sources, targets):
-        copied.extend(source for source, target in zip(sources, targets) if None not in (source, target))
+        copied.extend(
+            source for source, target in zip(sources, targets) if None not in (source, target)
+        )
         copy(sources, targets)
 
     for one in (eager, graphed):
@@ -813,10 +1150,14 @@ def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames
     monkeypatch.setattr(graphs, "_copy", copy_noting)
     frames = frames[..., 8:24, 8:28]
     for n, starts in enumerate((None, False, False, True)):
-        assert torch.equal(graphed.stylize(frames[n : n + 1], [starts]), eager.stylize(frames[n : n + 1], [starts]))
+        assert torch.equal(
+            graphed.stylize(frames[n : n + 1], [starts]), eager.stylize(frames[n : n + 1], [starts])
+        )
     picture = graphed.state.feature
     assert picture.dtype == torch.float16 and copied
-    assert not any(one.shape == picture.shape or one.shape[2:] == frames.shape[2:] for one in copied), [one.shape for one in copied]
+    assert not any(
+        one.shape == picture.shape or one.shape[2:] == frames.shape[2:] for one in copied
+    ), [one.shape for one in copied]
 
 
 @torch.inference_mode()
@@ -830,14 +1171,19 @@ def test_memory_that_is_used_twice_is_told_apart():
     before, other, result = (watch.memory(one.data_ptr()) for one in (first, second, total))
     assert before.operators and not other.operators and result.operators
     watch._allocated(first)  # as if it had been freed meanwhile
-    assert watch.memory(first.data_ptr()) is not before and not watch.memory(first.data_ptr()).operators
+    assert (
+        watch.memory(first.data_ptr()) is not before
+        and not watch.memory(first.data_ptr()).operators
+    )
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (12, 20), (5, 70)])
 def test_a_gpus_support_is_the_networks(where, height, width):
     scores = torch.randn(1, height, width, height, width).half().to(where)
-    torch.testing.assert_close(gpu.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(
+        gpu.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3
+    )
 
 
 @torch.inference_mode()
@@ -846,7 +1192,12 @@ def test_a_gpus_global_match_is_the_networks(where):
     for n in range(45):
         scores.view(45, 45)[n, (n + 7) % 45] = 30  # all but the last are sure
     scores.view(45, 45)[44, 3:23] = 30  # equally good ones
-    torch.testing.assert_close(gpu.global_match(scores, litepwcnet.SURE), litepwcnet.global_match(scores), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        gpu.global_match(scores, litepwcnet.SURE),
+        litepwcnet.global_match(scores),
+        rtol=1e-3,
+        atol=1e-3,
+    )
 
 
 @pytest.fixture
@@ -857,10 +1208,20 @@ def converting(where, monkeypatch):
     def converting():
         launched, launch = [], gpu._launched
         with monkeypatch.context() as patch:
-            patch.setattr(gpu, "_launched", lambda kernel, *job: launched.append(kernel) or launch(kernel, *job))
+            patch.setattr(
+                gpu,
+                "_launched",
+                lambda kernel, *job: launched.append(kernel) or launch(kernel, *job),
+            )
             if where == "cpu":
                 patch.setattr(pixels, "_served", lambda plane, device: True)
-                patch.setattr(pixels, "_upload", lambda planes, device: torch.from_numpy(np.concatenate([plane.ravel() for plane in planes])))
+                patch.setattr(
+                    pixels,
+                    "_upload",
+                    lambda planes, device: torch.from_numpy(
+                        np.concatenate([plane.ravel() for plane in planes])
+                    ),
+                )
             yield where
         assert len(launched) == 1
 
@@ -875,7 +1236,11 @@ def calling(monkeypatch):
     def calling():
         called, call = [], kernels._call
         with monkeypatch.context() as patch:
-            patch.setattr(kernels, "_call", lambda kernel, *arguments: called.append(kernel) or call(kernel, *arguments))
+            patch.setattr(
+                kernels,
+                "_call",
+                lambda kernel, *arguments: called.append(kernel) or call(kernel, *arguments),
+            )
             yield "cpu"
         assert len(called) == 1
 
@@ -883,7 +1248,9 @@ def calling(monkeypatch):
 
 
 def strided(plane: np.ndarray, step: int) -> np.ndarray:
-    """The same samples in rows that are longer than the picture is wide, `step` samples from one to the next."""
+    """The same samples in rows that are longer than the picture is wide, `step` samples from one to
+    the next.
+    """
     height, width = plane.shape
     memory = np.zeros((height, step * width + 3), plane.dtype)[:, 1 : 1 + step * width : step]
     memory[...] = plane
@@ -891,9 +1258,19 @@ def strided(plane: np.ndarray, step: int) -> np.ndarray:
 
 
 CODINGS = [
-    Coding(matrix=1, full_range=False, cosited=(False, True)), Coding(matrix=6), Coding(matrix=9, cosited=(True, True)),
-    Coding(10, 6, 9, False, (True, True)), Coding(10, 0, 1, False, (True, False)), Coding(12, 0, 6, True, (False, True)),
-    Coding(16, 0, 9, False), Coding(), Coding(full_range=False), Coding(10, 6), Coding(12, 0, 0, False), Coding(16)]
+    Coding(matrix=1, full_range=False, cosited=(False, True)),
+    Coding(matrix=6),
+    Coding(matrix=9, cosited=(True, True)),
+    Coding(10, 6, 9, False, (True, True)),
+    Coding(10, 0, 1, False, (True, False)),
+    Coding(12, 0, 6, True, (False, True)),
+    Coding(16, 0, 9, False),
+    Coding(),
+    Coding(full_range=False),
+    Coding(10, 6),
+    Coding(12, 0, 0, False),
+    Coding(16),
+]
 
 
 @pytest.fixture
@@ -930,19 +1307,31 @@ def test_components_are_pytorchs(calling, by_operators, coding, height, width):
 
 def compare_components(converting, by_operators, coding: Coding, height: int, width: int) -> None:
     """That what `converting` does is what PyTorch's operators do."""
-    kind, unit, levels = np.uint16 if coding.bits > 8 else np.uint8, 1 << coding.shift, (1 << coding.bits) - 1
+    kind, unit, levels = (
+        np.uint16 if coding.bits > 8 else np.uint8,
+        1 << coding.shift,
+        (1 << coding.bits) - 1,
+    )
     is_rgb = coding.matrix == yuv.IDENTITY
-    random, close = np.random.default_rng(0), levels * 2**-21  # what is as near to a half, a float32's last digits may round either way
-    for chroma in [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2))):
+    # what is as near to a half, a float32's last digits may round either way
+    random, close = np.random.default_rng(0), levels * 2**-21
+    for chroma in (
+        [(height, width)] if is_rgb else product((height, -(-height // 2)), (width, -(-width // 2)))
+    ):
         shapes = [(height, width), chroma, chroma]
-        planes = [strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2) for n, shape in enumerate(shapes)]
+        planes = [
+            strided((random.integers(0, levels + 1, shape) * unit).astype(kind), 1 + n % 2)
+            for n, shape in enumerate(shapes)
+        ]
         planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
         with by_operators():
             expected = components_to_rgb(planes, coding)
         with converting() as device:
             made = components_to_rgb(planes, coding, device)
         assert made.shape == (1, 3, height, width) and made.is_contiguous()
-        torch.testing.assert_close(made.cpu(), expected, rtol=0, atol=0 if is_rgb and coding.full_range else 2e-6)
+        torch.testing.assert_close(
+            made.cpu(), expected, rtol=0, atol=0 if is_rgb and coding.full_range else 2e-6
+        )
 
         two = torch.rand(2, 3, height, width) * 1.4 - 0.2
         rgb = two[1:]  # which may start anywhere
@@ -952,10 +1341,18 @@ def compare_components(converting, by_operators, coding: Coding, height: int, wi
         with converting() as device:
             rgb_to_components(two.to(device)[1:], ours, coding)
         linear, offset = yuv.from_rgb_map(coding.matrix, coding.full_range, coding.bits)
-        codes = ((linear @ rgb.double().flatten(2)[0] + offset) * levels).unflatten(1, (height, width))
-        for our, their, code in zip(ours, theirs, (codes[0], *yuv.downsample(codes[1:], chroma, coding.cosited))):
+        codes = ((linear @ rgb.double().flatten(2)[0] + offset) * levels).unflatten(
+            1, (height, width)
+        )
+        for our, their, code in zip(
+            ours, theirs, (codes[0], *yuv.downsample(codes[1:], chroma, coding.cosited))
+        ):
             apart = np.abs(our.astype(int) - their)
-            assert apart.max() <= unit and not apart[((code % 1 - 0.5).abs() > close).numpy()].any() and not (our % unit).any()
+            assert (
+                apart.max() <= unit
+                and not apart[((code % 1 - 0.5).abs() > close).numpy()].any()
+                and not (our % unit).any()
+            )
             assert np.abs(our // unit - code.clamp(0, levels).numpy()).max() <= 0.5 + close
             assert not our.base[:, 0].any() and not our.base[:, 2::2].any()  # what lies between
 
@@ -979,18 +1376,27 @@ def test_planes_are_pytorchs(calling, by_operators, kind, bits, height, width):
     compare_planes(calling, by_operators, kind, bits, height, width)
 
 
-def compare_planes(converting, by_operators, kind: type, bits: int | None, height: int, width: int) -> None:
+def compare_planes(
+    converting, by_operators, kind: type, bits: int | None, height: int, width: int
+) -> None:
     """As `compare_components`, to the bit."""
     levels = (1 << (bits or 8 * np.dtype(kind).itemsize)) - 1
     samples = np.arange(height * width) % (levels + 1)
-    planes = [strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2) for n in range(3)]
+    planes = [
+        strided(np.roll(samples, n).reshape(height, width).astype(kind), 1 + n % 2)
+        for n in range(3)
+    ]
     planes[0][-1, -1] = np.iinfo(kind).max  # beyond what its bits have
     with by_operators():
         expected = planes_to_rgb(planes, bits)
     with converting() as device:
         made = planes_to_rgb(planes, bits, device)
     assert torch.equal(made.cpu(), expected)
-    rgb = (torch.cat((expected[..., :1] - 1, expected, expected + torch.rand(expected.shape)), 3) - 0.5 / levels)  # halves, and beyond
+    # halves, and beyond
+    rgb = (
+        torch.cat((expected[..., :1] - 1, expected, expected + torch.rand(expected.shape)), 3)
+        - 0.5 / levels
+    )
     for picture in (rgb, rgb.contiguous(memory_format=torch.channels_last), rgb.half()):
         ours, theirs = np.zeros((2, 3, *rgb.shape[2:]), kind)
         with by_operators():
@@ -1003,18 +1409,34 @@ def compare_planes(converting, by_operators, kind: type, bits: int | None, heigh
 @torch.inference_mode()
 def test_a_gpu_refuses_chroma_of_another_size(converting):
     planes = [np.zeros(shape, np.uint8) for shape in [(8, 8), (2, 4), (2, 4)]]
-    for convert in (components_to_rgb, lambda planes, coding, device: rgb_to_components(torch.zeros(1, 3, 8, 8, device=device), planes, coding)):
+    for convert in (
+        components_to_rgb,
+        lambda planes, coding, device: rgb_to_components(
+            torch.zeros(1, 3, 8, 8, device=device), planes, coding
+        ),
+    ):
         with pytest.raises(AssertionError), converting() as device:  # nothing is launched
             with pytest.raises(ValueError, match="chroma of"):
                 convert(planes, Coding(matrix=1), device)
 
 
 @needs_library
-@pytest.mark.parametrize(("matrix", "chroma", "kind"), [(1, (2, 4), "uint8"), (1, (4, 4), "uint16"), (yuv.IDENTITY, (4, 4), "uint8")])
+@pytest.mark.parametrize(
+    ("matrix", "chroma", "kind"),
+    [(1, (2, 4), "uint8"), (1, (4, 4), "uint16"), (yuv.IDENTITY, (4, 4), "uint8")],
+)
 def test_kernels_refuse_planes_of_another_size_or_type(matrix, chroma, kind):
-    planes, rgb = [np.zeros((8, 8), np.uint8), *np.zeros((2, *chroma), kind)], torch.zeros(1, 3, 8, 8)
-    for convert in (lambda: components_to_rgb(planes, Coding(matrix=matrix)), lambda: rgb_to_components(rgb, planes, Coding(matrix=matrix))):
-        with pytest.raises(ValueError, match=rf"planes of .*\({chroma[0]}, 4\) {kind} for a picture of \(8, 8\)"):
+    planes, rgb = (
+        [np.zeros((8, 8), np.uint8), *np.zeros((2, *chroma), kind)],
+        torch.zeros(1, 3, 8, 8),
+    )
+    for convert in (
+        lambda: components_to_rgb(planes, Coding(matrix=matrix)),
+        lambda: rgb_to_components(rgb, planes, Coding(matrix=matrix)),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"planes of .*\({chroma[0]}, 4\) {kind} for a picture of \(8, 8\)"
+        ):
             convert()
 
 
@@ -1040,17 +1462,32 @@ def test_components_lie_anywhere():
     rgb_to_components(rgb, [target[::-1, :, n] for n in (2, 0, 3)], coding)
     expected = [np.zeros_like(packed[..., 0]) for _ in planes]
     rgb_to_components(rgb, expected, coding)
-    assert all(np.array_equal(target[::-1, :, n], plane) for n, plane in zip((2, 0, 3), expected)) and (target[..., 1] == 7).all()
+    assert (
+        all(np.array_equal(target[::-1, :, n], plane) for n, plane in zip((2, 0, 3), expected))
+        and (target[..., 1] == 7).all()
+    )
 
 
-@pytest.mark.parametrize(("capability", "start"), [
-    ((8, 0), b"\x7fELF"), ((8, 6), b"\x7fELF"), ((8, 9), b"\x7fELF"), ((9, 0), b"\x7fELF"), ((8, 5), b"//")])  # the last one doesn't exist
+@pytest.mark.parametrize(
+    ("capability", "start"),
+    [
+        # the last one doesn't exist
+        ((8, 0), b"\x7fELF"),
+        ((8, 6), b"\x7fELF"),
+        ((8, 9), b"\x7fELF"),
+        ((9, 0), b"\x7fELF"),
+        ((8, 5), b"//"),
+    ],
+)
 def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
     if not gpu.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiled = gpu._compiled(capability)
-    assert compiled.lstrip().startswith(start) and all(name in compiled for name in (b"normalise", b"match3", b"convolve_8_2_0", b"to_components16"))
+    assert compiled.lstrip().startswith(start) and all(
+        name in compiled
+        for name in (b"normalise", b"match3", b"convolve_8_2_0", b"to_components16")
+    )
     assert start != b"//" or b".target sm_80" in compiled
     monkeypatch.setattr(gpu, "_made", None)
     assert gpu._compiled(capability) == compiled  # from disk
@@ -1058,7 +1495,9 @@ def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
 
 def test_every_kernel_that_is_launched_is_there():
     source = (KERNELS / "gpu.cu").read_text()
-    for tiles, rows, steps in gpu.UNROLLED | {(tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)}:
+    for tiles, rows, steps in gpu.UNROLLED | {
+        (tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)
+    }:
         assert f"CONVOLVE({tiles}, {rows}, {steps})" in source
 
 
@@ -1083,7 +1522,9 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing can be written
     assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 4
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr(
+        Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home"))
+    )
     assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 5
 
 

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from vsneuralstyle.networks.flow import FLOW_SCALE, pooled
 from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.litepwcnet import SUPPORT, LitePWCNet, cost_volume, global_match, supported
+from vsneuralstyle.networks.litepwcnet import (
+    SUPPORT,
+    LitePWCNet,
+    cost_volume,
+    global_match,
+    supported,
+)
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
 from vsneuralstyle.networks.transform import SquaredConv, TransformNet, UpsampledConv
@@ -42,12 +48,25 @@ def test_instance_norm_of_one_is_batch_norm():
 @torch.no_grad()
 def test_instance_norm_on_a_gpu(cuda):
     for count in (1, 2):
-        x, weight, bias = 3 * torch.randn(count, 16, 120, 200) + 40, torch.randn(16), torch.randn(16)
+        x, weight, bias = (
+            3 * torch.randn(count, 16, 120, 200) + 40,
+            torch.randn(16),
+            torch.randn(16),
+        )
         there = x.half().to(cuda, memory_format=torch.channels_last)
         for affine in ((weight, bias), (None, None)):
-            ours = instance_norm(there, *(None if part is None else part.to(cuda) for part in affine), 1e-4)
-            assert ours.dtype == torch.float16 and ours.is_contiguous(memory_format=torch.channels_last)
-            torch.testing.assert_close(ours.cpu().float(), instance_norm(x.half().float(), *affine, 1e-4), rtol=1e-2, atol=1e-2)
+            ours = instance_norm(
+                there, *(None if part is None else part.to(cuda) for part in affine), 1e-4
+            )
+            assert ours.dtype == torch.float16 and ours.is_contiguous(
+                memory_format=torch.channels_last
+            )
+            torch.testing.assert_close(
+                ours.cpu().float(),
+                instance_norm(x.half().float(), *affine, 1e-4),
+                rtol=1e-2,
+                atol=1e-2,
+            )
 
 
 def test_instance_norm_equals_pytorchs_and_keeps_channels_last():
@@ -63,14 +82,18 @@ def test_instance_norm_equals_pytorchs_and_keeps_channels_last():
 @pytest.mark.parametrize("height, width", [(5, 8), (1, 2)])
 def test_an_upsampled_convolution_is_upsampling_and_a_convolution(height, width):
     x, net = torch.randn(2, 6, height, width), UpsampledConv(6, 4)
-    enlarged = F.pad(F.interpolate(x, scale_factor=2.0, mode="nearest"), (1, 1, 1, 1), mode="reflect")
+    enlarged = F.pad(
+        F.interpolate(x, scale_factor=2.0, mode="nearest"), (1, 1, 1, 1), mode="reflect"
+    )
     torch.testing.assert_close(net(x), F.conv2d(enlarged, net.weight, net.bias))
 
 
 @torch.no_grad()
 def test_a_convolution_in_squares_is_a_convolution():
     x, net = torch.randn(2, 6, 8, 12), SquaredConv(6, 3)
-    torch.testing.assert_close(net(x), F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), net.weight, net.bias))
+    torch.testing.assert_close(
+        net(x), F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), net.weight, net.bias)
+    )
 
 
 @pytest.mark.parametrize("net", [UpsampledConv(6, 4), SquaredConv(6, 3)])
@@ -129,24 +152,42 @@ def test_flow_pyramid_is_coarse_to_fine(network):
 
 @torch.no_grad()
 def test_levels_whose_sizes_are_rounded_up_lie_over_each_other():
-    """A start that says where each of its pixels lies in the frame, refined by nothing, still says so at 1/4."""
+    """A start that says where each of its pixels lies in the frame, refined by nothing, still says
+    so at 1/4.
+    """
     net = LitePWCNet(0.125)
     look = net.encode(torch.rand(1, 3, 1064, 1300))
-    assert [tuple(feature.shape[2:]) for feature in look] == [(266, 325), (133, 163), (67, 82), (34, 41)]
+    assert [tuple(feature.shape[2:]) for feature in look] == [
+        (266, 325),
+        (133, 163),
+        (67, 82),
+        (34, 41),
+    ]
     y, x = (torch.arange(size) + 0.5 for size in (34, 41))
     start = torch.stack(torch.broadcast_tensors(x, y[:, None]))[None]
-    flow = net._refined(start, look, look, 5, lambda n, here, there, flow: torch.zeros_like(flow))[-1][0] * FLOW_SCALE
+    flow = (
+        net._refined(start, look, look, 5, lambda n, here, there, flow: torch.zeros_like(flow))[-1][
+            0
+        ]
+        * FLOW_SCALE
+    )
     y, x = (4 * (torch.arange(size) + 0.5) for size in (266, 325))
     inside = flow[:, 16:-16, 16:-16]  # at the border the outermost value is repeated
-    torch.testing.assert_close(inside, torch.stack(torch.broadcast_tensors(x, y[:, None]))[:, 16:-16, 16:-16])
+    torch.testing.assert_close(
+        inside, torch.stack(torch.broadcast_tensors(x, y[:, None]))[:, 16:-16, 16:-16]
+    )
 
 
 def test_global_match_finds_what_moved_however_far():
-    first = 5 * nn.functional.normalize(torch.randn(1, 16, 9, 14, generator=torch.Generator().manual_seed(0)))
+    first = 5 * nn.functional.normalize(
+        torch.randn(1, 16, 9, 14, generator=torch.Generator().manual_seed(0))
+    )
     second = first.roll((2, -5), (2, 3))  # the content of p is at p + (-5, 2)
     flow = global_match(torch.einsum("bcyx,bcvu->byxvu", first, second))
     inside = flow[..., :7, 5:]
-    torch.testing.assert_close(inside, torch.tensor([-5.0, 2]).view(1, 2, 1, 1).expand_as(inside), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        inside, torch.tensor([-5.0, 2]).view(1, 2, 1, 1).expand_as(inside), atol=0.05, rtol=0
+    )
     assert global_match(torch.zeros(1, 9, 14, 9, 14)).abs().max() == 0  # all alike: it says nothing
 
 
@@ -155,10 +196,16 @@ def test_support_is_the_mean_of_what_neighbours_say():
     ours = supported(scores)
     for y, x, v, u in ((0, 0, 0, 0), (3, 6, 0, 2), (1, 3, 2, 4), (0, 6, 3, 0)):
         shifts = range(-SUPPORT, SUPPORT + 1)
-        inside = [(dy, dx) for dy in shifts for dx in shifts
-                  if 0 <= y + dy < 4 and 0 <= v + dy < 4 and 0 <= x + dx < 7 and 0 <= u + dx < 7]
+        inside = [
+            (dy, dx)
+            for dy in shifts
+            for dx in shifts
+            if 0 <= y + dy < 4 and 0 <= v + dy < 4 and 0 <= x + dx < 7 and 0 <= u + dx < 7
+        ]
         said = [scores[0, y + dy, x + dx, v + dy, u + dx] for dy, dx in inside]
-        assert ours[0, y, x, v, u].item() == pytest.approx(torch.stack(said).mean().item(), abs=1e-5)
+        assert ours[0, y, x, v, u].item() == pytest.approx(
+            torch.stack(said).mean().item(), abs=1e-5
+        )
 
 
 @torch.no_grad()
@@ -166,11 +213,21 @@ def test_large_frames_are_matched_in_squares():
     net = LitePWCNet(0.125)
     frames = torch.rand(2, 1, 3, 2200, 2140)  # 69x67 places at 1/32
     looks = net.encode(frames[0]), net.encode(frames[1])
-    assert looks[0][-1].shape[-2:] == (69, 67) and net.scores(looks[0][-1], looks[1][-1]).shape == (1, 35, 34, 35, 34)
+    assert looks[0][-1].shape[-2:] == (69, 67) and net.scores(looks[0][-1], looks[1][-1]).shape == (
+        1,
+        35,
+        34,
+        35,
+        34,
+    )
     assert [flow.shape[-1] for flow in net.match(*looks)] == [34, 67, 134, 268, 535]
     # What lies 64 pixels further is one square further, and its flow is 64 pixels.
     net.matching.weight.zero_()[:, :, 0, 0].fill_diagonal_(20)
-    feature = nn.functional.normalize(torch.randn(1, 16, 34, 32)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    feature = (
+        nn.functional.normalize(torch.randn(1, 16, 34, 32))
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+    )
     moved = feature.roll(2, 3)
     flow = net.match((*looks[0][:-1], feature), (*looks[1][:-1], moved), levels=1)[0] * FLOW_SCALE
     torch.testing.assert_close(flow[:, 0, :, :-1], torch.full((1, 34, 31), 64.0), atol=1.0, rtol=0)
@@ -178,12 +235,17 @@ def test_large_frames_are_matched_in_squares():
 
 def test_matching_loss_is_least_where_the_flow_leads(monkeypatch):
     net, frame = LitePWCNet(0.125), torch.rand(1, 3, 256, 384)
-    feature = 8 * nn.functional.normalize(torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0)))
+    feature = 8 * nn.functional.normalize(
+        torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+    )
     moved = feature.roll((2, -3), (2, 3))
     features = cycle([(feature,), (moved,)])
     monkeypatch.setattr(net, "extract", lambda frame: next(features))
     true = torch.tensor([-96.0, 64]).view(1, 2, 1, 1).expand(1, 2, 256, 384)
-    losses = [net.supervised(frame, frame, flow, levels=1)[1] for flow in (true, true + 16, true + 32, 0 * true)]
+    losses = [
+        net.supervised(frame, frame, flow, levels=1)[1]
+        for flow in (true, true + 16, true + 32, 0 * true)
+    ]
     assert 0 < losses[0] < 0.3 and losses[1] < losses[2] and losses[3] > 2
     losses[0].backward(retain_graph=True)
     assert net.matching.weight.grad.abs().max() > 0
@@ -215,7 +277,9 @@ def test_cost_volume_is_every_product_within_its_radius(width, radius):
     )
     torch.testing.assert_close(volume, expected)
     weights = torch.randn_like(volume)
-    gradients = (torch.autograd.grad((v * weights).sum(), (first, second)) for v in (volume, expected))
+    gradients = (
+        torch.autograd.grad((v * weights).sum(), (first, second)) for v in (volume, expected)
+    )
     for ours, theirs in zip(*gradients):
         torch.testing.assert_close(ours, theirs)
 
@@ -229,7 +293,9 @@ def test_warp_samples_at_p_plus_flow():
         torch.testing.assert_close(warp(source, flow, mode)[..., :2, :4], source[..., 2:, 1:])
         flow.zero_()
     flow[:, 0] = 0.5
-    torch.testing.assert_close(warp(source, flow)[..., :4], (source[..., 1:] + source[..., :-1]) / 2)
+    torch.testing.assert_close(
+        warp(source, flow)[..., :4], (source[..., 1:] + source[..., :-1]) / 2
+    )
     flow[:, 0] = -100  # outside: the border's pixel
     for mode in ("bilinear", "bicubic"):
         torch.testing.assert_close(warp(source, flow, mode), source[..., :1].expand_as(source))
@@ -240,20 +306,33 @@ def test_bicubic_warping_is_keys_cubic_convolution():
 
     def weight(x: float) -> float:  # his Eq. 15
         x = abs(x)
-        return 1.5 * x**3 - 2.5 * x**2 + 1 if x < 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+        return (
+            1.5 * x**3 - 2.5 * x**2 + 1
+            if x < 1
+            else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+            if x < 2
+            else 0.0
+        )
 
     expected = torch.zeros_like(source)
     for y, x in product(range(9), range(11)):
         across, down = x + flow[0, 0, y, x].item(), y + flow[0, 1, y, x].item()
         for row, column in product(range(-8, 20), range(-8, 20)):
             shares = weight(down - row) * weight(across - column)
-            expected[..., y, x] += shares * source[..., min(max(row, 0), 8), min(max(column, 0), 10)]
+            expected[..., y, x] += (
+                shares * source[..., min(max(row, 0), 8), min(max(column, 0), 10)]
+            )
     torch.testing.assert_close(warp(source, flow, "bicubic"), expected.float(), rtol=0, atol=2e-5)
     # What it is for: where a surface bends, too, it is met exactly.
     x = torch.arange(11.0)
     curve, flow = (x * x).expand(1, 1, 9, 11).contiguous(), torch.zeros(1, 2, 9, 11)
     flow[:, 0] = 0.3
-    torch.testing.assert_close(warp(curve, flow, "bicubic")[..., 1:-2], ((x + 0.3) ** 2).expand(1, 1, 9, 11)[..., 1:-2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        warp(curve, flow, "bicubic")[..., 1:-2],
+        ((x + 0.3) ** 2).expand(1, 1, 9, 11)[..., 1:-2],
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_composition_is_equation_3():
@@ -264,7 +343,11 @@ def test_composition_is_equation_3():
     composite, mask = net1.compose(feature, previous, flow, unexplained)
     warped = warp(previous, torch.ones(1, 2, 6, 8))
     torch.testing.assert_close(composite, (1 - mask) * feature + mask * warped)
-    assert mask.shape == (1, 1, 6, 8) and 0 < mask[..., :-1, :-1].min() and mask.max() < 1 - net1.refresh
+    assert (
+        mask.shape == (1, 1, 6, 8)
+        and 0 < mask[..., :-1, :-1].min()
+        and mask.max() < 1 - net1.refresh
+    )
     half, half_mask = net1.compose(feature, previous, flow, unexplained, coherence=0.5)
     torch.testing.assert_close(half_mask, mask / 2)
     torch.testing.assert_close(half, torch.lerp(feature, warped, mask / 2))
@@ -285,7 +368,8 @@ def test_what_resampling_blurs_is_sharpened_up_to_what_the_frame_has():
 
     very = net1.sharpened(blurred, sharp, most)
     torch.testing.assert_close(very, blurred + 0.3 * detail(blurred))  # no more than that
-    assert share(slightly) < 0.95 and 0.97 < share(net1.sharpened(slightly, sharp, most)) < 1.01  # no further than the frame
+    # no further than the frame
+    assert share(slightly) < 0.95 and 0.97 < share(net1.sharpened(slightly, sharp, most)) < 1.01
     torch.testing.assert_close(net1.sharpened(sharp, sharp, most), sharp)
     torch.testing.assert_close(net1.sharpened(sharp, blurred, most), sharp)
     # As it is composed: with the mask's share.
@@ -296,11 +380,16 @@ def test_what_resampling_blurs_is_sharpened_up_to_what_the_frame_has():
     sharpened, _ = net1.compose(feature, blurred, flow, unexplained)
     torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, 0.3 * mask))
     assert (sharpened - composite).abs().max() > 0.01
-    # What a codec leaves of no change counts by its share of a quarter of `still`: what is repeated has been sharpened before.
+    # What a codec leaves of no change counts by its share of a quarter of `still`: what is repeated
+    # has been sharpened before.
     net1.hold = plain.hold = 0.0
     for change, share in ((0.0, 0.0), (net1.still / 8, 0.5), (net1.still / 2, 1.0), (1.0, 1.0)):
-        sharpened, _ = net1.compose(feature, blurred, flow, unexplained, torch.full((1, 1, 24, 24), change))
-        torch.testing.assert_close(sharpened, net1.sharpened(composite, feature, 0.3 * share * mask))
+        sharpened, _ = net1.compose(
+            feature, blurred, flow, unexplained, torch.full((1, 1, 24, 24), change)
+        )
+        torch.testing.assert_close(
+            sharpened, net1.sharpened(composite, feature, 0.3 * share * mask)
+        )
 
 
 @torch.no_grad()
@@ -332,12 +421,16 @@ def test_nothing_is_reused_from_beyond_the_frame():
 
 @torch.no_grad()
 def test_what_did_not_change_is_held():
-    net1, flow = Net1(flow_width=0.125, still=0.02, hold=0.75, refresh=0, sharpen=0), torch.zeros(1, 2, 6, 8)
+    net1, flow = (
+        Net1(flow_width=0.125, still=0.02, hold=0.75, refresh=0, sharpen=0),
+        torch.zeros(1, 2, 6, 8),
+    )
     parts = torch.randn(1, 64, 6, 8), torch.randn(1, 64, 6, 8), flow, torch.rand(1, 3, 6, 8)
     change = torch.tensor([0, 0, 0.01, 0.01, 0.02, 0.02, 0.5, 0.5]).expand(1, 1, 6, 8)
     _, mask = net1.compose(*parts)
     composite, held = net1.compose(*parts, change)
-    stays_out = torch.tensor([0.75, 0.75, 0.375, 0.375, 0, 0, 0, 0]) * mask  # of what the mask lets in
+    # of what the mask lets in
+    stays_out = torch.tensor([0.75, 0.75, 0.375, 0.375, 0, 0, 0, 0]) * mask
     torch.testing.assert_close(1 - held, (1 - mask) * (1 - stays_out))
     torch.testing.assert_close(composite, torch.lerp(parts[0], parts[1], held))
     net1.still = -1.0
@@ -353,7 +446,12 @@ def test_what_the_motion_explains_is_not_unexplained():
     quarters = net1.quarter(frame), net1.quarter(previous)
     unexplained = net1.unexplained(*quarters, flow)
     assert unexplained.shape == (1, 3, 12, 16)
-    assert unexplained[..., :11, 2:15].max() < 1e-6 < 0.01 < net1.unexplained(*quarters, 0 * flow).mean()
+    assert (
+        unexplained[..., :11, 2:15].max()
+        < 1e-6
+        < 0.01
+        < net1.unexplained(*quarters, 0 * flow).mean()
+    )
 
 
 def test_of_a_repeated_frame_less_change_counts():
@@ -362,7 +460,9 @@ def test_of_a_repeated_frame_less_change_counts():
     frame[0] += 1.4 / 255
     frame[1] += 1.6 / 255
     frame[0, :, 20, 20] += 20 / 255
-    whole = F.max_pool2d(F.max_pool2d((frame - previous).abs().amax(1, keepdim=True), 4), 3, stride=1, padding=1)
+    whole = F.max_pool2d(
+        F.max_pool2d((frame - previous).abs().amax(1, keepdim=True), 4), 3, stride=1, padding=1
+    )
     assert 1.5 / 255 < whole[0].mean() and torch.equal(net1.change(frame, previous), whole)
     frame[0] -= 1 / 255
     whole[0] -= 1 / 255

@@ -1,5 +1,6 @@
 """Samples beyond 0..1, and those that are not finite: the networks see them limited, and where the
-source shows through it has its own."""
+source shows through it has its own.
+"""
 
 from itertools import pairwise
 

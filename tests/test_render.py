@@ -1,4 +1,5 @@
-"""`render`: pixels, timestamps, tags and streams of its output, and that nothing half-written is ever left.
+"""`render`: pixels, timestamps, tags and streams of its output, and that nothing half-written is
+ever left.
 
 Clips are made here, small; their video is lossless where pixels are compared exactly.
 """
@@ -28,15 +29,35 @@ LOSSLESS_RGB = {"codec": "ffv1", "pix_fmt": "bgr0"}
 PATIENCE = 300  # seconds: a time limit on processes, no measure of their speed
 
 
-def write_clip(path, frames, *, codec="libx264", pix_fmt="yuv420p", pts=None, time_base=Fraction(1, 25), options=None,
-               audio=None, tags=None, rotation=None, source_format="rgb24"):
-    """Writes frames (N,H,W,3 uint8, or whatever `source_format` needs) as a video file; audio: name of an encoder."""
+def write_clip(
+    path,
+    frames,
+    *,
+    codec="libx264",
+    pix_fmt="yuv420p",
+    pts=None,
+    time_base=Fraction(1, 25),
+    options=None,
+    audio=None,
+    tags=None,
+    rotation=None,
+    source_format="rgb24",
+):
+    """Writes frames (N,H,W,3 uint8, or whatever `source_format` needs) as a video file; audio: name
+    of an encoder.
+    """
     with av.open(str(path), "w") as container:
         if options is None:
             options = {"crf": "12"} if codec == "libx264" else {}
         example = av.VideoFrame.from_ndarray(frames[0], source_format)
-        video = container.add_stream(codec, rate=25, width=example.width, height=example.height, pix_fmt=pix_fmt,
-                                     options=options)
+        video = container.add_stream(
+            codec,
+            rate=25,
+            width=example.width,
+            height=example.height,
+            pix_fmt=pix_fmt,
+            options=options,
+        )
         video.codec_context.time_base = video.time_base = time_base
         for name, value in (tags or {}).items():
             setattr(video, name, value)
@@ -65,19 +86,29 @@ def decode(path, format_name=None):
     """The decoded frames; as arrays of format_name if it is given."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
-    return frames if format_name is None else np.stack([frame.to_ndarray(format=format_name) for frame in frames])
+    return (
+        frames
+        if format_name is None
+        else np.stack([frame.to_ndarray(format=format_name) for frame in frames])
+    )
 
 
 def times(frames):
-    return [Fraction(frame.pts) * Fraction(frame.time_base.numerator, frame.time_base.denominator) for frame in frames]
+    return [
+        Fraction(frame.pts) * Fraction(frame.time_base.numerator, frame.time_base.denominator)
+        for frame in frames
+    ]
 
 
 def packets(path, kind):
     """(bytes, presentation time) of each packet of the first stream of a kind."""
     with av.open(str(path)) as container:
         stream = next(stream for stream in container.streams if stream.type == kind)
-        return [(bytes(packet), float(packet.pts * packet.time_base))
-                for packet in container.demux(stream) if packet.size]
+        return [
+            (bytes(packet), float(packet.pts * packet.time_base))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
 
 
 def luma_planes(frames):
@@ -95,40 +126,73 @@ def listing(folder):
 
 # What the output is
 
+
 @pytest.mark.parametrize("threads", [1, 2])  # 2: on a CPU two frames are in work at a time
 def test_frames_are_what_the_stylizer_gives_bit_for_bit(tmp_path, clip, model_dir, threads):
     source = write_clip(tmp_path / "in.mkv", clip, codec="ffv1", pix_fmt="bgr0")
     with computing_by(threads):
         assert render(source, tmp_path / "out.mkv", style="candy", **LOSSLESS_RGB) == len(clip)
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
-    expected = (Stylizer("candy").stylize(frames) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    expected = (
+        (Stylizer("candy").stylize(frames) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    )
     assert np.array_equal(decode(tmp_path / "out.mkv", "rgb24"), expected)
 
 
 def test_options_reach_the_stylizer(tmp_path, clip, model_dir):
     source = write_clip(tmp_path / "in.mkv", clip, codec="ffv1", pix_fmt="bgr0")
-    options = {"strength": 0.5, "coherence": 0.0, "preserve_color": True, "precision": "float32",
-               "model_dir": model_dir}
+    options = {
+        "strength": 0.5,
+        "coherence": 0.0,
+        "preserve_color": True,
+        "precision": "float32",
+        "model_dir": model_dir,
+    }
     render(source, tmp_path / "out.mkv", style="candy", **LOSSLESS_RGB, **options)
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
-    expected = (Stylizer("candy", **options).stylize(frames) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    expected = (
+        (Stylizer("candy", **options).stylize(frames) * 255)
+        .round()
+        .byte()
+        .permute(0, 2, 3, 1)
+        .cpu()
+        .numpy()
+    )
     assert np.array_equal(decode(tmp_path / "out.mkv", "rgb24"), expected)
 
 
-@pytest.mark.parametrize("suffix, codec", [
-    ("mp4", "h264"), ("mkv", "h264"), ("mov", "h264"), ("ts", "h264"), ("webm", "vp9")])
+@pytest.mark.parametrize(
+    "suffix, codec",
+    [("mp4", "h264"), ("mkv", "h264"), ("mov", "h264"), ("ts", "h264"), ("webm", "vp9")],
+)
 def test_default_encoding_keeps_the_picture(tmp_path, clip, model_dir, suffix, codec):
-    # 4:4:4, because the reference below resamples chroma in another way, and the network makes much of that.
+    # 4:4:4, because the reference below resamples chroma in another way, and the network makes much
+    # of that.
     source = write_clip(tmp_path / "in.mp4", clip, pix_fmt="yuv444p")
     output = tmp_path / f"out.{suffix}"
     render(source, output, style="candy", strength=0.5)
     with av.open(str(output)) as container:
         context = container.streams.video[0].codec_context
-        assert (context.name, context.pix_fmt, context.width, context.height) == (codec, "yuv420p", 64, 48)
+        assert (context.name, context.pix_fmt, context.width, context.height) == (
+            codec,
+            "yuv420p",
+            64,
+            48,
+        )
     # FFmpeg's own conversion is the reference; it rounds to 8 bits.
     decoded = torch.from_numpy(decode(source, "rgb24")).permute(0, 3, 1, 2).float() / 255
-    stylized = (Stylizer("candy", strength=0.5).stylize(decoded) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    expected = [av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p") for picture in stylized]
+    stylized = (
+        (Stylizer("candy", strength=0.5).stylize(decoded) * 255)
+        .round()
+        .byte()
+        .permute(0, 2, 3, 1)
+        .cpu()
+        .numpy()
+    )
+    expected = [
+        av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+        for picture in stylized
+    ]
     error = (luma_planes(decode(output)) - luma_planes(expected)).astype(float)
     psnr = 10 * np.log10(255**2 / np.mean(error**2))
     assert psnr > 35, f"{psnr:.1f} dB"
@@ -142,9 +206,12 @@ def test_audio_is_copied_packet_by_packet(tmp_path, clip, model_dir, suffix):
     before, after = packets(source, "audio"), packets(output, "audio")
     assert len(before) > 10
     assert [data for data, _ in after] == [data for data, _ in before]
-    # Against the pictures: .mkv moves everything so that nothing is before 0; its ticks are milliseconds.
-    sounds = [np.array([at for _, at in sound]) - float(times(decode(path))[0])
-              for sound, path in ((before, source), (after, output))]
+    # Against the pictures: .mkv moves everything so that nothing is before 0; its ticks are
+    # milliseconds.
+    sounds = [
+        np.array([at for _, at in sound]) - float(times(decode(path))[0])
+        for sound, path in ((before, source), (after, output))
+    ]
     assert np.allclose(*sounds, atol=1.1e-3 if suffix == "mkv" else 1e-6)
     with av.open(str(source)) as one, av.open(str(output)) as other:
         assert [stream.type for stream in other.streams] == [stream.type for stream in one.streams]
@@ -169,11 +236,16 @@ def remux(sources, path, **options):
 
 def test_subtitles_go_where_the_container_can_carry_them(tmp_path, clip, model_dir, caplog):
     lines = tmp_path / "lines.srt"
-    lines.write_text("1\n00:00:00,040 --> 00:00:00,120\none\n\n2\n00:00:00,160 --> 00:00:00,280\ntwo\n\n")
+    lines.write_text(
+        "1\n00:00:00,040 --> 00:00:00,120\none\n\n2\n00:00:00,160 --> 00:00:00,280\ntwo\n\n"
+    )
     source = remux([write_clip(tmp_path / "bare.mkv", clip), lines], tmp_path / "in.mkv")
     assert [data for data, _ in packets(source, "subtitle")] == [b"one", b"two"]
     render(source, tmp_path / "out.mkv", style="candy", strength=0)
-    assert packets(tmp_path / "out.mkv", "subtitle") == packets(source, "subtitle") and not caplog.records
+    assert (
+        packets(tmp_path / "out.mkv", "subtitle") == packets(source, "subtitle")
+        and not caplog.records
+    )
     render(source, tmp_path / "out.mp4", style="candy", strength=0)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
@@ -181,18 +253,23 @@ def test_subtitles_go_where_the_container_can_carry_them(tmp_path, clip, model_d
 
 
 @pytest.mark.parametrize("suffixes", ["mp4 mp4", "mkv mkv", "mkv mp4", "mp4 mkv", "mkv webm"])
-@pytest.mark.parametrize("pts", [range(8), (5, 6, 7, 9, 20, 21, 50, 51)], ids=["constant", "variable"])
+@pytest.mark.parametrize(
+    "pts", [range(8), (5, 6, 7, 9, 20, 21, 50, 51)], ids=["constant", "variable"]
+)
 def test_timestamps_are_kept(tmp_path, clip, model_dir, suffixes, pts):
     """The clips' time base is one that each container carries exactly."""
     before, after = suffixes.split()
-    source = write_clip(tmp_path / f"in.{before}", clip, pts=[40 * p for p in pts], time_base=Fraction(1, 1000))
+    source = write_clip(
+        tmp_path / f"in.{before}", clip, pts=[40 * p for p in pts], time_base=Fraction(1, 1000)
+    )
     output = tmp_path / f"out.{after}"
     render(source, output, style="candy", strength=0)
     assert times(decode(output)) == times(decode(source)) == [Fraction(p, 25) for p in pts]
     with av.open(str(source)) as one, av.open(str(output)) as other:
         if before == after:
             assert other.duration == one.duration  # so the last frame is shown as long
-        last = list(other.demux(other.streams.video[0]))[-2]  # the very last is the empty one that marks the end
+        # the very last is the empty one that marks the end
+        last = list(other.demux(other.streams.video[0]))[-2]
         assert last.duration or after != "mp4"
 
 
@@ -204,7 +281,9 @@ def test_raw_stream_without_timestamps_gets_its_frame_rate(tmp_path, clip, model
 
 
 def test_odd_size_is_kept(tmp_path, clip, model_dir, caplog):
-    source = write_clip(tmp_path / "in.mkv", clip[:3, :47, :63].copy(), codec="ffv1", pix_fmt="yuv420p")
+    source = write_clip(
+        tmp_path / "in.mkv", clip[:3, :47, :63].copy(), codec="ffv1", pix_fmt="yuv420p"
+    )
     output = tmp_path / "out.mp4"
     render(source, output, style="candy")
     first = decode(output)[0]
@@ -214,8 +293,13 @@ def test_odd_size_is_kept(tmp_path, clip, model_dir, caplog):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_color_tags_pixel_shape_and_rotation_are_kept(tmp_path, clip, model_dir, suffix):
-    tags = {"colorspace": 9, "color_range": 2, "color_primaries": 9, "color_trc": 16,
-            "sample_aspect_ratio": Fraction(4, 3)}
+    tags = {
+        "colorspace": 9,
+        "color_range": 2,
+        "color_primaries": 9,
+        "color_trc": 16,
+        "sample_aspect_ratio": Fraction(4, 3),
+    }
     source = write_clip(tmp_path / f"in.{suffix}", clip[:2], tags=tags, rotation=90)
     output = tmp_path / f"out.{suffix}"
     render(source, output, style="candy", strength=0)
@@ -231,7 +315,12 @@ def test_untagged_stays_untagged(tmp_path, clip, model_dir):
     source = write_clip(tmp_path / "in.mp4", clip[:2])
     render(source, tmp_path / "out.mp4", style="candy", strength=0)
     frame = decode(tmp_path / "out.mp4")[0]
-    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (2, 0, 2, 2)
+    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (
+        2,
+        0,
+        2,
+        2,
+    )
 
 
 def test_metadata_and_chapters_are_kept(tmp_path, clip, model_dir):
@@ -239,8 +328,17 @@ def test_metadata_and_chapters_are_kept(tmp_path, clip, model_dir):
     source = tmp_path / "in.mkv"
     with av.open(str(bare)) as reader, av.open(str(source), "w") as writer:
         writer.metadata["title"] = "a title"
-        writer.set_chapters([{"id": 1, "start": 0, "end": 80, "time_base": Fraction(1, 1000),
-                              "metadata": {"title": "one"}}])
+        writer.set_chapters(
+            [
+                {
+                    "id": 1,
+                    "start": 0,
+                    "end": 80,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": "one"},
+                }
+            ]
+        )
         stream = writer.add_stream_from_template(reader.streams.video[0])
         stream.metadata["language"] = "fin"
         for packet in reader.demux():
@@ -267,37 +365,61 @@ def test_deeper_source_becomes_8_bit_unless_asked(tmp_path, clip, model_dir, cap
 
 # Color
 
-@pytest.mark.parametrize("matrix, bits, full, code", [
-    # pure red: BT.601 and BT.709 as the standards' tables have it, and full range by hand
-    (6, 8, False, (81, 90, 240)), (1, 8, False, (63, 102, 240)), (1, 10, False, (250, 409, 960)),
-    (9, 10, False, (294, 387, 960)), (5, 8, True, (76, 85, 255)),
-])
+
+@pytest.mark.parametrize(
+    "matrix, bits, full, code",
+    [
+        # pure red: BT.601 and BT.709 as the standards' tables have it, and full range by hand
+        (6, 8, False, (81, 90, 240)),
+        (1, 8, False, (63, 102, 240)),
+        (1, 10, False, (250, 409, 960)),
+        (9, 10, False, (294, 387, 960)),
+        (5, 8, True, (76, 85, 255)),
+    ],
+)
 def test_code_values_of_red(matrix, bits, full, code):
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     scale = 2**bits - 1
-    ours = (yuv.rgb_to_yuv(red, matrix, full, bits) * scale).round().clamp(0, scale).flatten().tolist()
+    ours = (
+        (yuv.rgb_to_yuv(red, matrix, full, bits) * scale).round().clamp(0, scale).flatten().tolist()
+    )
     assert ours == list(code)
     back = yuv.yuv_to_rgb(torch.tensor(code).float().view(1, 3, 1, 1) / scale, matrix, full, bits)
     assert torch.allclose(back, red, atol=0.012)
 
 
-@pytest.mark.parametrize("height, tags, code", [
-    (48, {}, (81, 90, 240)), (720, {}, (63, 102, 240)), (48, {"colorspace": 1}, (63, 102, 240)),
-    (720, {"colorspace": 6}, (81, 90, 240)), (48, {"color_range": 2}, (76, 85, 255)),
-])
+@pytest.mark.parametrize(
+    "height, tags, code",
+    [
+        (48, {}, (81, 90, 240)),
+        (720, {}, (63, 102, 240)),
+        (48, {"colorspace": 1}, (63, 102, 240)),
+        (720, {"colorspace": 6}, (81, 90, 240)),
+        (48, {"color_range": 2}, (76, 85, 255)),
+    ],
+)
 def test_matrix_and_range_are_the_streams_or_the_sizes(tmp_path, model_dir, height, tags, code):
     """A picture of the code values that mean red is read as red."""
     planes = np.broadcast_to(np.uint8(code)[:, None, None], (3, height, 64)).copy()
-    source = write_clip(tmp_path / "in.mkv", [planes], codec="ffv1", pix_fmt="yuv444p", source_format="yuv444p",
-                        tags=tags)
+    source = write_clip(
+        tmp_path / "in.mkv",
+        [planes],
+        codec="ffv1",
+        pix_fmt="yuv444p",
+        source_format="yuv444p",
+        tags=tags,
+    )
     render(source, tmp_path / "out.mkv", style="candy", strength=0, **LOSSLESS_RGB)
     pixels = decode(tmp_path / "out.mkv", "rgb24")[0].reshape(-1, 3).astype(int)
     assert np.abs(pixels - (255, 0, 0)).max() <= 2
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
-@pytest.mark.parametrize("tags", [{}, {"colorspace": 1}, {"colorspace": 9, "color_range": 2}],
-                         ids=["untagged", "709", "2020 full"])
+@pytest.mark.parametrize(
+    "tags",
+    [{}, {"colorspace": 1}, {"colorspace": 9, "color_range": 2}],
+    ids=["untagged", "709", "2020 full"],
+)
 def test_strength_0_gives_the_source_back(tmp_path, clip, model_dir, pix_fmt, tags):
     calm = (clip[:2] * 0.6 + 40).astype(np.uint8)  # colors that every matrix can say
     source = write_clip(tmp_path / "in.mkv", calm, codec="ffv1", pix_fmt=pix_fmt, tags=tags)
@@ -307,6 +429,7 @@ def test_strength_0_gives_the_source_back(tmp_path, clip, model_dir, pix_fmt, ta
 
 
 # Memory
+
 
 def test_memory_does_not_grow_with_the_length(tmp_path, clip, model_dir, monkeypatch):
     alive, peak = set(), 0
@@ -329,10 +452,15 @@ def test_memory_does_not_grow_with_the_length(tmp_path, clip, model_dir, monkeyp
 
 # What goes wrong
 
+
 def damaged(path, source, kind):
     data = source.read_bytes()
     third = len(data) // 3
-    path.write_bytes(data[:third] + bytes(third) + data[2 * third:] if kind == "overwritten" else data[: 2 * third])
+    path.write_bytes(
+        data[:third] + bytes(third) + data[2 * third :]
+        if kind == "overwritten"
+        else data[: 2 * third]
+    )
     return path
 
 
@@ -354,18 +482,38 @@ def test_source_that_breaks_half_way_leaves_nothing(tmp_path, model_dir, kind):
     before = listing(tmp_path)
     message = r"in\.mp4: (the frame at .* s is damaged|cut off at .* s): .*; repair"
     with pytest.raises(MediaError, match=message):
-        render(source, tmp_path / "out.mp4", style="candy", coherence=0, overwrite=True,
-               on_error="stop")
+        render(
+            source,
+            tmp_path / "out.mp4",
+            style="candy",
+            coherence=0,
+            overwrite=True,
+            on_error="stop",
+        )
     assert listing(tmp_path) == before and (tmp_path / "out.mp4").read_bytes() == b"precious"
 
 
 def test_disk_that_fills_up_leaves_nothing(tmp_path, model_dir, run):
     source = noisy_clip(tmp_path / "in.mp4", count=60)
     before = listing(tmp_path)
-    done = run(*COMMAND, source, "-o", tmp_path / "out.mkv", "--style", "candy", "--strength", "0", "--codec", "ffv1",
-               timeout=PATIENCE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    done = run(
+        *COMMAND,
+        source,
+        "-o",
+        tmp_path / "out.mkv",
+        "--style",
+        "candy",
+        "--strength",
+        "0",
+        "--codec",
+        "ffv1",
+        timeout=PATIENCE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+    )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"neuralstyle: error: can't write {tmp_path / 'out.mkv'}: File too large")
+    assert done.stderr.startswith(
+        f"neuralstyle: error: can't write {tmp_path / 'out.mkv'}: File too large"
+    )
     assert listing(tmp_path) == before
 
 
@@ -376,7 +524,9 @@ def audio_only(path, cover=None):
         if cover is not None:
             art = container.add_stream("mjpeg", width=64, height=48, pix_fmt="yuvj420p")
             art.disposition = av.stream.Disposition.attached_pic
-            container.mux(art.encode(av.VideoFrame.from_ndarray(cover, "rgb24").reformat(format="yuvj420p")))
+            container.mux(
+                art.encode(av.VideoFrame.from_ndarray(cover, "rgb24").reformat(format="yuvj420p"))
+            )
             container.mux(art.encode(None))
         tone = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), "fltp", "mono")
         tone.sample_rate = 48000
@@ -401,7 +551,11 @@ BAD_PATHS = {
     "unknown suffix": ("in.mp4", "out.xyz", "'.xyz' names no container; expected .mp4"),
     "no suffix": ("in.mp4", "out", "names no container"),
     "pictures": ("in.mp4", "out.png", "is not a video file"),
-    "container without H.264 and VP9": ("in.mp4", "out.ogv", "out.ogv.*neither H.264 nor VP9.*--codec"),
+    "container without H.264 and VP9": (
+        "in.mp4",
+        "out.ogv",
+        "out.ogv.*neither H.264 nor VP9.*--codec",
+    ),
 }
 
 
@@ -422,11 +576,16 @@ def test_bad_path(tmp_path, clip, name):
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"codec": "h999"}, "--codec h999: this FFmpeg has no such encoder"), ({"codec": "aac"}, "'aac' does not encode video"),
-    ({"codec": "libvpx"}, "does not support 'libvpx'"), ({"pix_fmt": "yuv421p"}, "yuv421p.*yuv420p"),
-    ({"codec": "ffv1", "crf": 3}, "ffv1 has no such option"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"codec": "h999"}, "--codec h999: this FFmpeg has no such encoder"),
+        ({"codec": "aac"}, "'aac' does not encode video"),
+        ({"codec": "libvpx"}, "does not support 'libvpx'"),
+        ({"pix_fmt": "yuv421p"}, "yuv421p.*yuv420p"),
+        ({"codec": "ffv1", "crf": 3}, "ffv1 has no such option"),
+    ],
+)
 def test_bad_encoding(tmp_path, clip, options, message):
     write_clip(tmp_path / "in.mp4", clip[:2])
     with pytest.raises(ArgumentError if "crf" in options else MediaError, match=f"(?s){message}"):
@@ -436,37 +595,64 @@ def test_bad_encoding(tmp_path, clip, options, message):
 
 def test_errors_of_the_core_leave_nothing(tmp_path, clip, model_dir):
     source = write_clip(tmp_path / "in.mp4", clip[:2])
-    for error, options in ((ModelError, {"style": "nosuch"}), (DeviceError, {"style": "candy", "device": "cuda:99"}),
-                           (ArgumentError, {"style": "candy", "strength": 2})):
+    for error, options in (
+        (ModelError, {"style": "nosuch"}),
+        (DeviceError, {"style": "candy", "device": "cuda:99"}),
+        (ArgumentError, {"style": "candy", "strength": 2}),
+    ):
         with pytest.raises(error, match=str(list(options.values())[-1])):
             render(source, tmp_path / "out.mp4", **options)
     with pytest.raises(ArgumentError, match="8x48.*at least 16x16"):
-        render(write_clip(tmp_path / "small.mp4", clip[:2, :, :8].copy()), tmp_path / "out.mp4", style="candy")
+        render(
+            write_clip(tmp_path / "small.mp4", clip[:2, :, :8].copy()),
+            tmp_path / "out.mp4",
+            style="candy",
+        )
     assert set(listing(tmp_path)) == {"in.mp4", "small.mp4"}
 
 
 # As a process
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129),
-                                          (signal.SIGXCPU, 152)])
+
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGXCPU, 152)],
+)
 def test_interrupt_leaves_nothing(tmp_path, clip, model_dir, number, code):
     source = write_clip(tmp_path / "in.mp4", np.concatenate([clip] * 50))
     (tmp_path / "out.mkv").write_bytes(b"precious")
     before = listing(tmp_path)
-    process = subprocess.Popen([*COMMAND, source, "-o", tmp_path / "out.mkv", "--style", "candy", "--codec", "ffv1",
-                                "--overwrite"], stderr=subprocess.PIPE, text=True,
-                               # a shell's background job hands down an ignored SIGINT
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            source,
+            "-o",
+            tmp_path / "out.mkv",
+            "--style",
+            "candy",
+            "--codec",
+            "ffv1",
+            "--overwrite",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + PATIENCE
-        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob(".out.*.part.mkv")):  # in its midst
+        # in its midst
+        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob(".out.*.part.mkv")):
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.05)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    assert (process.returncode, stderr) == (code, "neuralstyle: interrupted\n" if code == 130 else "")
+    assert (process.returncode, stderr) == (
+        code,
+        "neuralstyle: interrupted\n" if code == 130 else "",
+    )
     assert listing(tmp_path) == before and (tmp_path / "out.mkv").read_bytes() == b"precious"
 
 
@@ -476,8 +662,20 @@ def test_progress_and_warnings_are_shown_on_a_terminal_unless_quiet(tmp_path, cl
     def shown(*options):
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, 100))
-        process = subprocess.Popen([*COMMAND, source, "-o", tmp_path / "out.mp4", "--style", "candy", "--overwrite",
-                                    *options], stdout=theirs, stderr=theirs)
+        process = subprocess.Popen(
+            [
+                *COMMAND,
+                source,
+                "-o",
+                tmp_path / "out.mp4",
+                "--style",
+                "candy",
+                "--overwrite",
+                *options,
+            ],
+            stdout=theirs,
+            stderr=theirs,
+        )
         os.close(theirs)
         text = b""
         try:

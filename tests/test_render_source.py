@@ -21,14 +21,28 @@ PATIENCE = 300  # seconds: a time limit on processes, no measure of their speed
 CLOCK = Fraction(2**33, 90000)  # seconds after which a transport stream's clock starts anew
 
 
-def film(path, count=25, *, start=0, rate=25, size=(64, 48), sound="aac", late=0, codec="libx264",
-         options=None, code=None, tags=None, muxing=None):
+def film(
+    path,
+    count=25,
+    *,
+    start=0,
+    rate=25,
+    size=(64, 48),
+    sound="aac",
+    late=0,
+    codec="libx264",
+    options=None,
+    code=None,
+    tags=None,
+    muxing=None,
+):
     """A clip of noise, or of one code value, from start on; its tone begins late. In seconds."""
     noise = np.random.default_rng(0)
     with av.open(str(path), "w", options=muxing or {}) as container:
         width, height = size
-        video = container.add_stream(codec, rate=rate, width=width, height=height,
-                                     pix_fmt="yuv420p")
+        video = container.add_stream(
+            codec, rate=rate, width=width, height=height, pix_fmt="yuv420p"
+        )
         # Not each noise is a scene of its own.
         video.options = {"g": "10", "sc_threshold": "0"} | (options or {})
         for name, value in (tags or {}).items():
@@ -64,7 +78,7 @@ def overwrite(path, numbers, beginning=0):
         packets = [packet for packet in container.demux(video=0) if packet.size]
         for packet in (packets[number] for number in numbers):
             kept = int(beginning * packet.size)
-            data[packet.pos + kept:packet.pos + packet.size] = bytes(packet.size - kept)
+            data[packet.pos + kept : packet.pos + packet.size] = bytes(packet.size - kept)
     path.write_bytes(data)
     return path
 
@@ -96,8 +110,11 @@ def packets(path, kind):
     """(Bytes, presentation time) of each packet of the first stream of a kind."""
     with av.open(str(path)) as container:
         stream = next(stream for stream in container.streams if stream.type == kind)
-        return [(bytes(packet), float(seconds(packet))) for packet in container.demux(stream)
-                if packet.size]
+        return [
+            (bytes(packet), float(seconds(packet)))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
 
 
 def same(ones, others):
@@ -124,6 +141,7 @@ def kinds(path):
 
 # Damaged frames
 
+
 @pytest.mark.parametrize("kind, beginning", [("refuses", 0), ("flags", 0.25)])
 @pytest.mark.parametrize("order", [{"bf": "0"}, {"bf": "2"}], ids=["in order", "B-frames"])
 def test_damaged_frames(tmp_path, model_dir, caplog, kind, beginning, order):
@@ -142,14 +160,14 @@ def test_damaged_frames(tmp_path, model_dir, caplog, kind, beginning, order):
     assert render(source, output, overwrite=True, **LOSSLESS) == 30
     repeated = pictures(output)
     assert times(output) == at
-    assert same(repeated[:bad + 1], whole[:bad] + whole[bad - 1:bad])
+    assert same(repeated[: bad + 1], whole[:bad] + whole[bad - 1 : bad])
     assert not np.array_equal(whole[bad], whole[bad - 1])
     assert f"at {at[bad]:.3f} s is damaged: its decoder {kind}" in caplog.messages[0]
     assert "frames replaced by the one before: 1; the last at" in caplog.messages[-1]
 
     assert render(source, output, overwrite=True, on_error="skip", **LOSSLESS) == 29
-    assert times(output) == at[:bad] + at[bad + 1:]
-    assert same(pictures(output), repeated[:bad] + repeated[bad + 1:])
+    assert times(output) == at[:bad] + at[bad + 1 :]
+    assert same(pictures(output), repeated[:bad] + repeated[bad + 1 :])
     assert "frames left out: 1; the last at" in caplog.messages[-1]
 
     before = output.read_bytes()
@@ -240,9 +258,10 @@ def test_unknown_on_error(tmp_path):
 def transport_packets(path, program):
     """A transport stream's packets of 188 bytes, and the numbers of those of a stream of its."""
     data = path.read_bytes()
-    parts = [data[start:start + 188] for start in range(0, len(data), 188)]
-    return parts, [number for number, part in enumerate(parts)
-                   if (part[1] & 31) << 8 | part[2] == program]
+    parts = [data[start : start + 188] for start in range(0, len(data), 188)]
+    return parts, [
+        number for number, part in enumerate(parts) if (part[1] & 31) << 8 | part[2] == program
+    ]
 
 
 def test_damaged_sound_is_left_out(tmp_path, model_dir, caplog):
@@ -300,9 +319,11 @@ def test_cut_off(tmp_path, model_dir, caplog, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts", "mov", "avi", "flv", "nut", "m2ts"])
-@pytest.mark.parametrize("clip", [
-    {}, {"rate": 1, "count": 5}, {"start": 3, "late": 0.5}, {"sound": None},
-], ids=["plain", "slow", "late", "silent"])
+@pytest.mark.parametrize(
+    "clip",
+    [{}, {"rate": 1, "count": 5}, {"start": 3, "late": 0.5}, {"sound": None}],
+    ids=["plain", "slow", "late", "silent"],
+)
 def test_whole_files_are_not_cut_off(tmp_path, model_dir, caplog, suffix, clip):
     sound = clip.get("sound", "libmp3lame" if suffix == "avi" else "aac")
     if suffix == "avi" and "start" in clip:
@@ -320,6 +341,7 @@ def test_index_that_is_gone_is_an_error(tmp_path, model_dir):
 
 
 # Clocks
+
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("start", [0, 50000, int(CLOCK) - 1], ids=["usual", "far", "wraps"])
@@ -340,8 +362,12 @@ def test_transport_stream_starts_at_0(tmp_path, model_dir, suffix, start):
 @pytest.mark.parametrize("on_error", ["repeat", "stop"])
 def test_joined_transport_streams(tmp_path, model_dir, caplog, order, on_error):
     one, other = film(tmp_path / "one.ts"), film(tmp_path / "other.ts", start=3600)
-    parts = {"same": [one, one], "ahead": [one, other], "back": [other, one],
-             "thrice": [one, other, one]}[order]
+    parts = {
+        "same": [one, one],
+        "ahead": [one, other],
+        "back": [other, one],
+        "thrice": [one, other, one],
+    }[order]
     source, output = join(tmp_path / "in.ts", *parts), tmp_path / "out.mp4"
     assert render(source, output, on_error=on_error, **PLAIN) == 25 * len(parts)
     assert not caplog.messages
@@ -349,7 +375,7 @@ def test_joined_transport_streams(tmp_path, model_dir, caplog, order, on_error):
     assert 0.039 < np.diff(at).min() and np.diff(at).max() < 0.1
     assert 0.02 < np.diff(sound).min() and np.diff(sound).max() < 0.1
     # Sound and pictures keep their distance.
-    distances = at[::25] - np.array(sound[::len(sound) // len(parts)])
+    distances = at[::25] - np.array(sound[:: len(sound) // len(parts)])
     assert np.allclose(distances, 1024 / 48000, atol=1e-3)
 
 
@@ -361,8 +387,11 @@ def test_gap_in_a_transport_stream_stays(tmp_path, model_dir):
     assert at[25] - at[0] == pytest.approx(6, abs=1e-3)
 
 
-RED = {"601": ((81, 90, 240), {"colorspace": 6}), "709": ((63, 102, 240), {"colorspace": 1}),
-       "full": ((76, 85, 255), {"colorspace": 6, "color_range": 2})}
+RED = {
+    "601": ((81, 90, 240), {"colorspace": 6}),
+    "709": ((63, 102, 240), {"colorspace": 1}),
+    "full": ((76, 85, 255), {"colorspace": 6, "color_range": 2}),
+}
 
 
 @pytest.mark.parametrize("before, after", [("601", "709"), ("709", "full"), ("full", "601")])
@@ -379,15 +408,18 @@ def test_colors_that_change_are_converted(tmp_path, model_dir, before, after):
 
 
 def test_light_that_changes_is_said(tmp_path, model_dir, caplog):
-    parts = [film(tmp_path / f"{trc}.ts", 5, sound=None, tags={"color_trc": trc})
-             for trc in (1, 16)]
+    parts = [
+        film(tmp_path / f"{trc}.ts", 5, sound=None, tags={"color_trc": trc}) for trc in (1, 16)
+    ]
     render(join(tmp_path / "in.ts", *parts), tmp_path / "out.mkv", **PLAIN)
     assert len(caplog.messages) == 1 and "transfer characteristics change at 0.200 s" in caplog.text
 
 
 def test_size_that_changes_is_scaled(tmp_path, model_dir, caplog):
-    parts = [film(tmp_path / f"{size[0]}.h264", 5, size=size, code=RED["601"][0], sound=None)
-             for size in ((64, 48), (32, 32), (96, 64))]
+    parts = [
+        film(tmp_path / f"{size[0]}.h264", 5, size=size, code=RED["601"][0], sound=None)
+        for size in ((64, 48), (32, 32), (96, 64))
+    ]
     assert render(join(tmp_path / "in.h264", *parts), tmp_path / "out.mkv", **LOSSLESS) == 15
     for _, frame in decode(tmp_path / "out.mkv"):
         assert (frame.width, frame.height) == (64, 48)
@@ -408,20 +440,35 @@ def test_far_start_of_other_containers_becomes_0(tmp_path, model_dir, suffix):
 def test_chapters_move_with_the_start(tmp_path, model_dir):
     bare, source = film(tmp_path / "bare.mkv", start=50), tmp_path / "in.mkv"
     with av.open(str(bare)) as reader, av.open(str(source), "w") as writer:
-        writer.set_chapters([{"id": 1, "start": 50_200, "end": 50_600,
-                              "time_base": Fraction(1, 1000), "metadata": {}}])
+        writer.set_chapters(
+            [
+                {
+                    "id": 1,
+                    "start": 50_200,
+                    "end": 50_600,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {},
+                }
+            ]
+        )
         copy(reader, writer)()
     render(tmp_path / "in.mkv", tmp_path / "out.mkv", audio=False, **PLAIN)
     with av.open(str(tmp_path / "out.mkv")) as container:
-        chapter, = container.chapters()
+        (chapter,) = container.chapters()
     times = [float(chapter[key] * chapter["time_base"]) for key in ("start", "end")]
     assert times == pytest.approx([0.2, 0.6])
 
 
 @pytest.mark.parametrize("suffix, codec", [("h264", "libx264"), ("hevc", "libx265")])
 def test_raw_stream_has_the_rate_that_it_says(tmp_path, model_dir, suffix, codec):
-    source = film(tmp_path / f"in.{suffix}", 10, rate=10, sound=None, codec=codec,
-                  options=QUIET if codec == "libx265" else None)
+    source = film(
+        tmp_path / f"in.{suffix}",
+        10,
+        rate=10,
+        sound=None,
+        codec=codec,
+        options=QUIET if codec == "libx265" else None,
+    )
     render(source, tmp_path / "out.mp4", **PLAIN)
     assert times(tmp_path / "out.mp4") == [number / 10 for number in range(10)]
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -429,6 +476,7 @@ def test_raw_stream_has_the_rate_that_it_says(tmp_path, model_dir, suffix, codec
 
 
 # What there is besides video
+
 
 @pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv"])
 def test_track_in_an_unknown_codec_is_left_out(tmp_path, model_dir, caplog, suffix):
@@ -451,7 +499,8 @@ def test_track_in_an_unknown_codec_is_left_out(tmp_path, model_dir, caplog, suff
     render(source, tmp_path / f"out.{suffix}", **PLAIN)
     assert kinds(tmp_path / f"out.{suffix}") == ["video", "audio"]
     assert caplog.messages == [
-        "audio stream 2 is left out: this FFmpeg doesn't know its codec (apac)"]
+        "audio stream 2 is left out: this FFmpeg doesn't know its codec (apac)"
+    ]
 
 
 def test_attachments_go_where_the_container_takes_them(tmp_path, model_dir, caplog):
@@ -463,7 +512,7 @@ def test_attachments_go_where_the_container_takes_them(tmp_path, model_dir, capl
         go_on()
     render(tmp_path / "in.mkv", tmp_path / "out.mkv", **PLAIN)
     with av.open(str(tmp_path / "out.mkv")) as container:
-        kept, = container.streams.attachments
+        (kept,) = container.streams.attachments
         assert (kept.name, kept.mimetype, kept.data) == font
     assert not caplog.messages
     render(tmp_path / "in.mkv", tmp_path / "out.mp4", **PLAIN)

@@ -18,7 +18,10 @@ def test_a_cut_is_found():
     for seed in range(0, 20, 2):
         assert change(scene(seed)[..., :160], scene(seed + 1)[..., :160]) > DEFAULT_THRESHOLD
         for slate in (0.0, 0.5, 1.0):
-            assert change(torch.full((1, 3, 90, 160), slate), scene(seed)[..., :160]) > DEFAULT_THRESHOLD
+            assert (
+                change(torch.full((1, 3, 90, 160), slate), scene(seed)[..., :160])
+                > DEFAULT_THRESHOLD
+            )
 
 
 def test_what_goes_on_is_passed_over():
@@ -31,14 +34,18 @@ def test_what_goes_on_is_passed_over():
         (a + 0.05 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1),
     ):
         assert change(a, other) < DEFAULT_THRESHOLD
-    for step in range(1, 25):  # from black, at 8 bits: its first frame may be taken for a cut, which it is
+    # from black, at 8 bits: its first frame may be taken for a cut, which it is
+    for step in range(1, 25):
         fading = [(a * 0.04 * n * 255).round() / 255 for n in (step, step + 1)]
         assert change(*fading) < DEFAULT_THRESHOLD
         assert change(1 - fading[0], 1 - fading[1]) < DEFAULT_THRESHOLD
     sky = 0.5 + a / 50  # of so little detail that its brightness is what changes
     for n in range(2, 25):
         assert change(sky * 0.04 * n, sky * 0.04 * (n + 1)) < DEFAULT_THRESHOLD
-    dark, noisy = torch.zeros_like(a), torch.rand(a.shape, generator=torch.Generator().manual_seed(2)) * 0.02
+    dark, noisy = (
+        torch.zeros_like(a),
+        torch.rand(a.shape, generator=torch.Generator().manual_seed(2)) * 0.02,
+    )
     assert change(dark, noisy) < DEFAULT_THRESHOLD
 
 
@@ -55,7 +62,9 @@ def test_what_is_fast_and_large_is_no_cut():
 
 
 def test_starts_is_change_above_a_threshold():
-    pairs = [(scene(seed)[..., :160], scene(seed + 1)[..., 8:168]) for seed in range(4)] + [(scene(0)[..., :160], scene(0)[..., 8:168])]
+    pairs = [(scene(seed)[..., :160], scene(seed + 1)[..., 8:168]) for seed in range(4)] + [
+        (scene(0)[..., :160], scene(0)[..., 8:168])
+    ]
     for pair in pairs:
         found = change(*pair)
         looks = [seen(thumbnail(frame)) for frame in pair]

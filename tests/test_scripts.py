@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "test")] + [ROOT / ".ci" / "run"]
+SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "test")] + [
+    ROOT / ".ci" / "run"
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -42,7 +44,9 @@ def test_breaks_before_it_starts(broken): pass
 @pytest.fixture
 def suite(tmp_path):
     """A checkout with one test of its own, five of GStreamer's, and the plugin."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n"
+    )
     (tmp_path / "tests/hosts/gstreamer").mkdir(parents=True)
     shutil.copytree(ROOT / "tests/plugins", tmp_path / "tests/plugins")
     (tmp_path / "tests/test_own.py").write_text("def test_own(): pass\n")
@@ -50,9 +54,22 @@ def suite(tmp_path):
 
     def run(gst_python, *arguments):
         return subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", "-p", "second_python", f"--gst-python={gst_python}", *arguments],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "tests/plugins")}, capture_output=True,
-            text=True, timeout=60)
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "pytest",
+                "-p",
+                "second_python",
+                f"--gst-python={gst_python}",
+                *arguments,
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "tests/plugins")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     return run
 
@@ -60,19 +77,26 @@ def suite(tmp_path):
 def test_second_pythons_results_are_the_runs_own(suite):
     shown = suite(sys.executable)
     assert shown.returncode == 1
-    assert shown.stdout.splitlines()[-1].strip("= ").startswith(
-        "1 failed, 2 passed, 1 skipped, 1 xfailed, 1 error in "), shown.stdout
+    assert (
+        shown.stdout.splitlines()[-1]
+        .strip("= ")
+        .startswith("1 failed, 2 passed, 1 skipped, 1 xfailed, 1 error in ")
+    ), shown.stdout
     assert "the reason" in shown.stdout and "in the fixture" in shown.stdout
 
 
 def test_second_python_runs_what_is_selected(suite):
     shown = suite(sys.executable, "-k", "passes or own")
     assert shown.returncode == 0
-    assert shown.stdout.splitlines()[-1].strip("= ").startswith("2 passed, 4 deselected in "), shown.stdout
+    assert shown.stdout.splitlines()[-1].strip("= ").startswith("2 passed, 4 deselected in "), (
+        shown.stdout
+    )
 
 
 def test_second_python_that_fails_fails_every_test_of_its(suite):
     shown = suite(shutil.which("false"))
     assert shown.returncode == 1
-    assert shown.stdout.splitlines()[-1].strip("= ").startswith("5 failed, 1 passed in "), shown.stdout
+    assert shown.stdout.splitlines()[-1].strip("= ").startswith("5 failed, 1 passed in "), (
+        shown.stdout
+    )
     assert "exit code 1" in shown.stdout

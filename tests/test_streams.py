@@ -1,8 +1,10 @@
-"""Several frames at a time on a GPU: that no stream reads what another hasn't made yet, or keeps what it may have lost; and, where there is
-a GPU, that the pictures are those of one frame after the other.
+"""Several frames at a time on a GPU: that no stream reads what another hasn't made yet, or keeps
+what it may have lost; and, where there is a GPU, that the pictures are those of one frame after the
+other.
 
-Without a GPU, streams stand in that only keep count: of each, what it has done, and what of the others was done before that, for
-certain (vector clocks). Every operator's tensors are looked up in that order.
+Without a GPU, streams stand in that only keep count: of each, what it has done, and what of the
+others was done before that, for certain (vector clocks). Every operator's tensors are looked up in
+that order.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +24,8 @@ from vsneuralstyle.streams import Streams
 from vsneuralstyle.teams import AHEAD
 from vsneuralstyle.vs_plugin.session import Session
 
-# --- the order of what is launched -----------------------------------------------------------------------------------
+# --- the order of what is launched
+# -----------------------------------------------------------------------------------
 
 
 class Event:
@@ -57,7 +60,9 @@ class Stream:
 
 
 class Memory:
-    """A tensor's: which stream it is of, which others were recorded to use it, and who wrote and read it last."""
+    """A tensor's: which stream it is of, which others were recorded to use it, and who wrote and
+    read it last.
+    """
 
     def __init__(self, storage: torch.UntypedStorage, stream: Stream) -> None:
         self.storage = storage  # held, so that no other gets its address
@@ -65,8 +70,9 @@ class Memory:
 
 
 class Watch(TorchDispatchMode):
-    """Each operator reads what was written before it for certain, writes to what nobody may still be reading, and both in streams that
-    the allocator knows of."""
+    """Each operator reads what was written before it for certain, writes to what nobody may still
+    be reading, and both in streams that the allocator knows of.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,20 +93,35 @@ class Watch(TorchDispatchMode):
         for argument, value in zip(operator._schema.arguments, args):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 written += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-        written += [leaf for name, value in (kwargs or {}).items() if name == "out" for leaf in tree_leaves(value)]
+        written += [
+            leaf
+            for name, value in (kwargs or {}).items()
+            if name == "out"
+            for leaf in tree_leaves(value)
+        ]
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         addresses = {tensor.untyped_storage()._cdata for tensor in given}
-        if made and not written and all(tensor.untyped_storage()._cdata in addresses for tensor in made):
+        if (
+            made
+            and not written
+            and all(tensor.untyped_storage()._cdata in addresses for tensor in made)
+        ):
             return result  # views, which read nothing
         for tensor in given:
             memory = self.memory(tensor)
             if memory is not None:
-                assert memory.written is None or stream.knows(memory.written), f"{operator} reads what may not be there yet"
-                assert stream in memory.streams, f"{operator} reads in a stream that the memory's owner doesn't know of"
+                assert memory.written is None or stream.knows(memory.written), (
+                    f"{operator} reads what may not be there yet"
+                )
+                assert stream in memory.streams, (
+                    f"{operator} reads in a stream that the memory's owner doesn't know of"
+                )
                 memory.reads.append(deed)
         for tensor in written:
             memory = self.memory(tensor, made=True)
-            assert all(map(stream.knows, memory.reads[:-1])), f"{operator} writes to what may still be read"
+            assert all(map(stream.knows, memory.reads[:-1])), (
+                f"{operator} writes to what may still be read"
+            )
             memory.written, memory.reads = deed, []
         for tensor in made:
             if self.memory(tensor) is None:
@@ -122,7 +143,11 @@ def watch(monkeypatch):
     watch = Watch()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: watch.current)
     monkeypatch.setattr(torch.cuda, "stream", watch.stream)
-    monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: watch.memory(tensor, made=True).streams.add(stream))
+    monkeypatch.setattr(
+        Tensor,
+        "record_stream",
+        lambda tensor, stream: watch.memory(tensor, made=True).streams.add(stream),
+    )
     return watch
 
 
@@ -132,7 +157,11 @@ def watched(model_dir, watch, again, monkeypatch):
     monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
     one = Stylizer("candy", device="cpu", precision="float32")
     one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
-    one._streams, one._remembers, one.threads = Streams(*(Stream() for _ in Streams._fields)), False, 1
+    one._streams, one._remembers, one.threads = (
+        Streams(*(Stream() for _ in Streams._fields)),
+        False,
+        1,
+    )
     return one
 
 
@@ -158,13 +187,20 @@ def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
                 take(AHEAD)
 
     ahead(0, 1, 2, 3)
-    shown.append(one.stylize(converted(frames[4:7])) * 1)  # beside those that are under way, over a cut
+    # beside those that are under way, over a cut
+    shown.append(one.stylize(converted(frames[4:7])) * 1)
     ahead(7, 6)
     with aside():
         take(0)
         state = one.state
         kept = [part * 1 for part in state.tensors]
-    for name, value in (("coherence", 0.25), ("strength", 0.5), ("preserve_color", True), ("coherence", 0), ("coherence", 1)):
+    for name, value in (
+        ("coherence", 0.25),
+        ("strength", 0.5),
+        ("preserve_color", True),
+        ("coherence", 0),
+        ("coherence", 1),
+    ):
         setattr(one, name, value)
         ahead(5, 6, told=False)
     one.state = state
@@ -211,18 +247,28 @@ def test_a_stream_that_waits_for_none_is_seen(watch, watched, frames, monkeypatc
 
 
 def test_frames_are_launched_while_others_are_under_way(watch, watched, frames):
-    """No stream but `work` waits for what was drawn of the frames before, and none but these two for their flow."""
+    """No stream but `work` waits for what was drawn of the frames before, and none but these two
+    for their flow.
+    """
     side, ahead, flow, work, _ = watched._streams
     with watch:
         for frame in frames[:5].split(1):
             with watched.aside():
                 watched.begin(converted(frame))
-    assert all(work.clock[one] for one in (side, ahead, flow)) and flow.clock[ahead] and work not in flow.clock
-    assert not {flow, work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {watch.current}
+    assert (
+        all(work.clock[one] for one in (side, ahead, flow))
+        and flow.clock[ahead]
+        and work not in flow.clock
+    )
+    assert not {flow, work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {
+        watch.current
+    }
 
 
 class Here:
-    """What stands for a session's worker: the caller's own thread, which is the one that is watched."""
+    """What stands for a session's worker: the caller's own thread, which is the one that is
+    watched.
+    """
 
     def submit(self, function, *arguments) -> Future:
         done = Future()
@@ -232,8 +278,14 @@ class Here:
 
 @pytest.fixture
 def session(watched, monkeypatch) -> Session:
-    """One of 8-bit frames of 64x48, as on a GPU, by a watched Stylizer. It copies to and from the host by operators."""
-    monkeypatch.setattr(pixels, "planes_to_rgb", lambda planes, bits, device: torch.stack([torch.from_numpy(p) for p in planes])[None] / 255)
+    """One of 8-bit frames of 64x48, as on a GPU, by a watched Stylizer. It copies to and from the
+    host by operators.
+    """
+    monkeypatch.setattr(
+        pixels,
+        "planes_to_rgb",
+        lambda planes, bits, device: torch.stack([torch.from_numpy(p) for p in planes])[None] / 255,
+    )
     monkeypatch.setattr(pixels, "download", lambda samples: samples * 1)
     session = Session(64, 48, 8, style="candy", device="cpu")
     session._stylizer, session._on_gpu, session._worker = watched, True, Here()
@@ -241,15 +293,22 @@ def session(watched, monkeypatch) -> Session:
 
 
 def sources_of(frames: Tensor) -> list[list[np.ndarray]]:
-    return [[np.ascontiguousarray(plane) for plane in (frame.numpy() * 255).round().astype(np.uint8)] for frame in frames]
+    return [
+        [np.ascontiguousarray(plane) for plane in (frame.numpy() * 255).round().astype(np.uint8)]
+        for frame in frames
+    ]
 
 
 def play_filter(session: Session, sources: list) -> list[list[np.ndarray]]:
-    """As filter.c does: several frames are prepared, processed and pending, and are filled in another order, but for one."""
+    """As filter.c does: several frames are prepared, processed and pending, and are filled in
+    another order, but for one.
+    """
     made, pending = {}, {}
 
     def fill(n: int) -> None:
-        session.fill(pending.pop(n), made.setdefault(n, [np.zeros_like(plane) for plane in sources[n]]))
+        session.fill(
+            pending.pop(n), made.setdefault(n, [np.zeros_like(plane) for plane in sources[n]])
+        )
 
     prepared = {n: session.prepare(sources[n]) for n in range(4)}
     for n, source in enumerate(sources):
@@ -278,7 +337,11 @@ def test_a_session_waits_for_what_it_reads(watch, watched, session, frames):
         output = plain.stylize(pixels.planes_to_rgb(source, 8, "cpu"))
         expected.append([np.zeros_like(plane) for plane in source])
         pixels.rgb_to_planes(output, expected[-1], 8)
-    assert all(np.array_equal(a, b) for n, one in zip((0, 1, 2, 4, 5, 7), shown) for a, b in zip(one, expected[n]))
+    assert all(
+        np.array_equal(a, b)
+        for n, one in zip((0, 1, 2, 4, 5, 7), shown)
+        for a, b in zip(one, expected[n])
+    )
 
 
 @pytest.mark.parametrize("fault", ["unordered", "unrecorded", "unreceived"])
@@ -309,7 +372,8 @@ def test_a_session_launches_frames_while_others_are_filled(watch, watched, sessi
     assert work not in flow.clock and down not in {*flow.clock, *work.clock}
 
 
-# --- on a GPU --------------------------------------------------------------------------------------------------------
+# --- on a GPU
+# --------------------------------------------------------------------------------------------------------
 
 CODING = Coding(matrix=1, full_range=False, cosited=(False, True))
 
@@ -329,7 +393,9 @@ def in_turn(**options) -> Stylizer:
 
 @pytest.mark.parametrize("slow", [None, "side", "ahead", "flow", "work"])
 def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
-    """Bit for bit, whichever stream is behind; the others then come to what isn't there yet, or not any more."""
+    """Bit for bit, whichever stream is behind; the others then come to what isn't there yet, or not
+    any more.
+    """
     large = large.to(cuda)
     expected = play(in_turn(device=cuda), large)
     torch.cuda.synchronize(cuda)
@@ -344,6 +410,7 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
                     if torch.cuda.current_stream(cuda) == stream:
                         torch.cuda._sleep(5 * 10**6)
                     return step(*inputs)
+
                 return call
 
             one._steps = one._steps._make(map(slowed, one._steps))
@@ -353,7 +420,9 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
             shown = play(one, large, one.aside if aside else nullcontext)
             torch.cuda.synchronize(cuda)
             assert len(shown) == len(expected)
-            assert [n for n, pair in enumerate(zip(shown, expected)) if not torch.equal(*pair)] == []
+            assert [
+                n for n, pair in enumerate(zip(shown, expected)) if not torch.equal(*pair)
+            ] == []
 
 
 def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
@@ -370,7 +439,10 @@ def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
             if asleep:
                 with torch.cuda.stream(work):
                     torch.cuda._sleep(4 * 10**9)
-            fills = [threads.submit(session.fill, one, [np.zeros_like(plane) for plane in sources[0]]) for one in launch()]
+            fills = [
+                threads.submit(session.fill, one, [np.zeros_like(plane) for plane in sources[0]])
+                for one in launch()
+            ]
             later = launch()
             assert not asleep or not (work.query() or any(fill.done() for fill in fills))
             for fill in fills:
@@ -382,7 +454,10 @@ def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
 
 def test_nobody_waits_for_the_networks(model_dir, cuda, large):
     """What is begun, converted, taken up and down, while frames are under way."""
-    one, planes = Stylizer("candy", device=cuda), [np.zeros(shape, np.uint8) for shape in ((360, 640), (180, 320), (180, 320))]
+    one, planes = (
+        Stylizer("candy", device=cuda),
+        [np.zeros(shape, np.uint8) for shape in ((360, 640), (180, 320), (180, 320))],
+    )
     pixels.rgb_to_components(large[:1], planes, CODING)
     target, expected = ([np.zeros_like(plane) for plane in planes] for _ in range(2))
     pixels.rgb_to_components(pixels.components_to_rgb(planes, CODING), expected, CODING)
@@ -405,14 +480,17 @@ def test_nobody_waits_for_the_networks(model_dir, cuda, large):
         pictures = [future.result()[0] for future in begun]
         assert not one._streams.work.query()  # nor does who takes a result
         torch.cuda.synchronize(cuda)
-    assert all((picture - pictures[0]).abs().max() < 0.1 for picture in pictures)  # of a repeated frame
+    # of a repeated frame
+    assert all((picture - pictures[0]).abs().max() < 0.1 for picture in pictures)
 
 
 def test_memory_does_not_grow_while_frames_are_under_way(model_dir, cuda, large):
     one = Stylizer("candy", device=cuda)
     pictures = []
     for frame in large[:4].split(1):
-        pictures.append([np.zeros(shape, np.uint8) for shape in ((360, 640), (180, 320), (180, 320))])
+        pictures.append(
+            [np.zeros(shape, np.uint8) for shape in ((360, 640), (180, 320), (180, 320))]
+        )
         pixels.rgb_to_components(frame, pictures[-1], CODING)
     target, begun, reserved = [np.zeros_like(plane) for plane in pictures[0]], [], []
     for n in range(400):
@@ -471,7 +549,9 @@ def play_session(session: Session, frames: Tensor) -> None:
     plain, expected = Stylizer("candy", device=device), []
     for source in sources:
         expected.append([np.zeros_like(plane) for plane in source])
-        pixels.rgb_to_planes(plain.stylize(pixels.planes_to_rgb(source, 8, device)), expected[-1], 8)
+        pixels.rgb_to_planes(
+            plain.stylize(pixels.planes_to_rgb(source, 8, device)), expected[-1], 8
+        )
 
     def played(prepared) -> list:
         made, fills = [], []
@@ -479,20 +559,24 @@ def play_session(session: Session, frames: Tensor) -> None:
             made.append([np.zeros_like(plane) for plane in source])
             starts, begun = session.process(True if len(made) == 1 else None, source, one)
             assert starts in (True, False)
-            fills.append(threads.submit(session.fill, begun, made[-1]))  # while the next ones are processed
+            # while the next ones are processed
+            fills.append(threads.submit(session.fill, begun, made[-1]))
         for fill in fills:
             fill.result()
         return made
 
     def same(made) -> bool:
-        return all(np.array_equal(a, b) for one, other in zip(made, expected) for a, b in zip(one, other))
+        return all(
+            np.array_equal(a, b) for one, other in zip(made, expected) for a, b in zip(one, other)
+        )
 
     with ThreadPoolExecutor(4) as threads:
         for _ in range(3):
             prepared = list(threads.map(session.prepare, sources[::-1]))[::-1]
             assert all(prepared) and same(played(prepared))
             later = iter([threads.submit(session.prepare, source) for source in sources])
-            assert same(played(next(later).result() for _ in range(count)))  # while others are prepared
+            # while others are prepared
+            assert same(played(next(later).result() for _ in range(count)))
         assert same(played([None] * count))
     state = session.checkpoint()
     session.resume(state)

@@ -33,14 +33,21 @@ def seeded(monkeypatch, tmp_path):
 
 @torch.no_grad()
 def test_without_a_bank_it_is_an_auto_encoder_and_a_mix_is_the_weighted_sum(random_bank):
-    network, one, two, frame = StyleBankNet(), random_bank(), random_bank(), torch.rand(2, 3, 24, 32)
+    network, one, two, frame = (
+        StyleBankNet(),
+        random_bank(),
+        random_bank(),
+        torch.rand(2, 3, 24, 32),
+    )
     content = network.content(frame)
     assert torch.equal(network.encode(frame), network.residual[3:](content))
     mixed = network.residual[3:](0.25 * one(content) + 0.75 * two(content))
     torch.testing.assert_close(network.encode(frame, Mixture([one, two], [1, 3])), mixed)
     own = network.encode(frame, each_its_own([one, two]))
     for i, bank in enumerate((one, two)):
-        torch.testing.assert_close(own[i : i + 1], network.encode(frame[i : i + 1], bank), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            own[i : i + 1], network.encode(frame[i : i + 1], bank), rtol=1e-4, atol=1e-4
+        )
     assert (own[0] - network.encode(frame, two)[0]).abs().mean() > 0.01
 
 
@@ -51,7 +58,12 @@ def test_drawing_has_no_statistics_of_the_picture():
     changed = feature.clone()
     changed[..., 20:, 20:] += 1
     for network, local in ((StyleBankNet(), True), (TransformNet(), False)):
-        assert torch.equal(network.decode(feature)[..., :32, :32], network.decode(changed)[..., :32, :32]) == local
+        assert (
+            torch.equal(
+                network.decode(feature)[..., :32, :32], network.decode(changed)[..., :32, :32]
+            )
+            == local
+        )
 
 
 @torch.no_grad()
@@ -82,13 +94,24 @@ def test_files(stylebank_dir, tmp_path, random_bank):
     assert not any(p.requires_grad for p in model.net1.parameters())
     # A bank may have options of Net1 of its own, and a mix has their mean.
     own = stylebank_dir / "own.bank.safetensors"
-    save_bank(random_bank(), own, style="own", base=model.header["base"], training={}, net1={"refresh": 0.5})
+    save_bank(
+        random_bank(),
+        own,
+        style="own",
+        base=model.header["base"],
+        training={},
+        net1={"refresh": 0.5},
+    )
     refresh, sharpen = model.net1.refresh, model.net1.sharpen
     for style, share in (("own", 1), ("own:1+one:3", 0.25), ("one", 0)):
         net1 = load_model(style, "stylebank", stylebank_dir).net1
-        assert net1.refresh == pytest.approx(share * 0.5 + (1 - share) * refresh) and net1.sharpen == pytest.approx(sharpen)
+        assert net1.refresh == pytest.approx(
+            share * 0.5 + (1 - share) * refresh
+        ) and net1.sharpen == pytest.approx(sharpen)
     for wrong in ({"refresh": 1.5}, {"still": 0.1}, {"sharpen": "a"}):
-        save_bank(random_bank(), own, style="own", base=model.header["base"], training={}, net1=wrong)
+        save_bank(
+            random_bank(), own, style="own", base=model.header["base"], training={}, net1=wrong
+        )
         with pytest.raises(ModelError, match="expected refresh and sharpen of a bank, 0 to 1"):
             load_model("own", "stylebank", stylebank_dir)
     own.unlink()
@@ -98,22 +121,25 @@ def test_files(stylebank_dir, tmp_path, random_bank):
     assert fingerprint(base.net1.style) == base.header["base"] == fingerprint(model.net1.style)
 
 
-@pytest.mark.parametrize(("style", "error", "match"), [
-    ("", ArgumentError, "names no style"),
-    ("one+", ArgumentError, "'' ?, names no style"),
-    (":0.5", ArgumentError, "':0.5', names no style"),
-    ("one:", ArgumentError, "weight of one is ''"),
-    ("one:-1+two", ArgumentError, "weight of one is '-1'"),
-    ("one:nan", ArgumentError, "weight of one is 'nan'"),
-    ("one:inf", ArgumentError, "weight of one is 'inf'"),
-    ("one:much", ArgumentError, "weight of one is 'much'"),
-    ("one:1:2", ArgumentError, "weight of one is '1:2'"),
-    ("one:0+two:0", ArgumentError, "every weight is 0"),
-    ("one:0.5+one:0.5", ArgumentError, "one is there twice"),
-    ("one+nope:0", ModelError, "unknown style 'nope'.*one, three, two"),
-    ("../models/one", ModelError, "unknown style"),
-    ("stylebank", ModelError, "unknown style"),
-])
+@pytest.mark.parametrize(
+    ("style", "error", "match"),
+    [
+        ("", ArgumentError, "names no style"),
+        ("one+", ArgumentError, "'' ?, names no style"),
+        (":0.5", ArgumentError, "':0.5', names no style"),
+        ("one:", ArgumentError, "weight of one is ''"),
+        ("one:-1+two", ArgumentError, "weight of one is '-1'"),
+        ("one:nan", ArgumentError, "weight of one is 'nan'"),
+        ("one:inf", ArgumentError, "weight of one is 'inf'"),
+        ("one:much", ArgumentError, "weight of one is 'much'"),
+        ("one:1:2", ArgumentError, "weight of one is '1:2'"),
+        ("one:0+two:0", ArgumentError, "every weight is 0"),
+        ("one:0.5+one:0.5", ArgumentError, "one is there twice"),
+        ("one+nope:0", ModelError, "unknown style 'nope'.*one, three, two"),
+        ("../models/one", ModelError, "unknown style"),
+        ("stylebank", ModelError, "unknown style"),
+    ],
+)
 def test_a_bad_mix_is_an_error_that_says_what_is_wrong(stylebank_dir, style, error, match):
     with pytest.raises(error, match=match) as raised:
         load_model(style, "stylebank", stylebank_dir)
@@ -126,14 +152,19 @@ def test_a_mix_keeps_order_and_weights():
 
 
 def test_a_mix_of_johnson_nets_is_an_error_that_names_stylebank(stylebank_dir):
-    with pytest.raises(ModelError, match="'one:0.5.two:0.5'.*a mix of styles takes net 'stylebank'"):
+    with pytest.raises(
+        ModelError, match="'one:0.5.two:0.5'.*a mix of styles takes net 'stylebank'"
+    ):
         load_model("one:0.5+two:0.5", model_dir=stylebank_dir)
 
 
 def test_a_bank_of_another_base_and_a_missing_base_are_errors(stylebank_dir, random_bank):
     path = stylebank_dir / "other.bank.safetensors"
     save_bank(random_bank(), path, style="other", base=fingerprint(StyleBankNet()), training={})
-    with pytest.raises(ModelError, match="other.bank.safetensors: a bank of another base than .*stylebank.safetensors"):
+    with pytest.raises(
+        ModelError,
+        match="other.bank.safetensors: a bank of another base than .*stylebank.safetensors",
+    ):
         load_model("other", "stylebank", stylebank_dir)
     assert "other" not in available_styles("stylebank", stylebank_dir)
     path = stylebank_dir / "one.bank.safetensors"
@@ -141,7 +172,9 @@ def test_a_bank_of_another_base_and_a_missing_base_are_errors(stylebank_dir, ran
     with pytest.raises(ModelError, match="one.bank.safetensors: truncated"):
         load_model("one", "stylebank", stylebank_dir)
     (stylebank_dir / "two.bank.safetensors").replace(stylebank_dir / "stylebank.safetensors")
-    with pytest.raises(ModelError, match="stylebank.safetensors: the bank of style 'two'; expected the base"):
+    with pytest.raises(
+        ModelError, match="stylebank.safetensors: the bank of style 'two'; expected the base"
+    ):
         load_model("three", "stylebank", stylebank_dir)
 
 
@@ -153,14 +186,19 @@ def test_no_base_is_an_error_that_names_it(tmp_path, monkeypatch):
 
 
 def test_the_styles_that_come_with_it(clip):
-    """Six that are different, and a mix between two; each steadier than by itself where nothing moves."""
+    """Six that are different, and a mix between two; each steadier than by itself where nothing
+    moves.
+    """
     frames = torch.from_numpy(clip[:5]).permute(0, 3, 1, 2).float() / 255
     pictures = {}
     for style in ("candy", "muse", "scream", "udnie", "starry_night", "wave", "candy+wave"):
         coherent, per_frame = (
-            Stylizer(style, net="stylebank", device="cpu", coherence=coherence).stylize(frames) for coherence in (1, 0)
+            Stylizer(style, net="stylebank", device="cpu", coherence=coherence).stylize(frames)
+            for coherence in (1, 0)
         )
-        changes = [stylized[..., :8, :].diff(dim=0).abs().mean() for stylized in (coherent, per_frame)]
+        changes = [
+            stylized[..., :8, :].diff(dim=0).abs().mean() for stylized in (coherent, per_frame)
+        ]
         assert changes[0] < changes[1], style
         pictures[style] = coherent[0]
     mix = pictures.pop("candy+wave")
@@ -173,14 +211,17 @@ def test_stylizer_mixes(stylebank_dir, clip):
     frames = torch.from_numpy(clip[:4]).permute(0, 3, 1, 2).float() / 255
 
     def stylized(style: str, **options) -> torch.Tensor:
-        return Stylizer(style, net="stylebank", model_dir=stylebank_dir, device="cpu", **options).stylize(frames)
+        return Stylizer(
+            style, net="stylebank", model_dir=stylebank_dir, device="cpu", **options
+        ).stylize(frames)
 
     one, two, both = stylized("one"), stylized("two"), stylized("one:0.5+two:0.5")
     assert both.shape == frames.shape and both.isfinite().all()
     assert torch.equal(stylized("one:7+two:0"), one) and torch.equal(stylized("one:3+two:3"), both)
     apart = (one - two).abs().mean()
     assert apart > 0.01 and 0.1 * apart < (both - one).abs().mean() < apart
-    # The networks around the feature are shared by the styles; the state goes on from frame to frame.
+    # The networks around the feature are shared by the styles; the state goes on from frame to
+    # frame.
     single = stylized("one", coherence=0)
     assert torch.equal(single[0], one[0]) and not torch.equal(single[1], one[1])
 
@@ -200,12 +241,19 @@ def data(tmp_path):
     frames = np.stack([np.roll(image[:128, :160], t, 1) for t in range(4)])
     flow = np.zeros((3, 2, 128, 160), np.float16)
     flow[:, 0] = -1
-    np.savez(cache / "moving-512-4-1-0-0.npz", frames=frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
+    np.savez(
+        cache / "moving-512-4-1-0-0.npz",
+        frames=frames,
+        flows=flow,
+        traceable=np.ones((3, 1, 128, 160), bool),
+    )
     return tmp_path
 
 
 def train(*arguments) -> int:
-    """The exit code of the command, in this process: five new ones would import PyTorch five times."""
+    """The exit code of the command, in this process: five new ones would import PyTorch five
+    times.
+    """
     return cli.main(["train", *map(str, arguments)])
 
 
@@ -214,11 +262,51 @@ def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, vgg, cli
     photos, models = data / "photos", data / "data" / "vsneuralstyle" / "models"
     common = ("--device", "cpu", "--batch", 1, "--iterations")
     losses = ("--photos", photos, "--vgg", vgg, "--size", 64, "--style-size", 64)
-    two = ("stylebank", photos / "0.png", photos / "1.png", "--names", "one", "two", *losses, "--run", data / "bank")
-    flow = ("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, "--run",
-            data / "flow")
-    net1 = ("net1", "--style-run", data / "bank", "--flow-run", data / "flow", "--clips", data / "videos", "--cache",
-            data / "cache", "--per-clip", 1, "--crop", 128, 64, "--output", models, "--run", data / "net1")
+    two = (
+        "stylebank",
+        photos / "0.png",
+        photos / "1.png",
+        "--names",
+        "one",
+        "two",
+        *losses,
+        "--run",
+        data / "bank",
+    )
+    flow = (
+        "flow",
+        "--photos",
+        photos,
+        "--width",
+        0.125,
+        "--size",
+        128,
+        64,
+        "--translations",
+        0,
+        "--run",
+        data / "flow",
+    )
+    net1 = (
+        "net1",
+        "--style-run",
+        data / "bank",
+        "--flow-run",
+        data / "flow",
+        "--clips",
+        data / "videos",
+        "--cache",
+        data / "cache",
+        "--per-clip",
+        1,
+        "--crop",
+        128,
+        64,
+        "--output",
+        models,
+        "--run",
+        data / "net1",
+    )
     mine = ("style", photos / "2.png", "--name", "mine", *losses, "--run", data / "mine")
     for arguments, steps in ((two, 3), (two, 6), (flow, 1), (net1, 2), (mine, 2)):
         assert train(*arguments, *common, steps) == 0, capsys.readouterr().err
@@ -242,11 +330,17 @@ def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, vgg, caps
     photos = data / "photos"
     monkeypatch.setattr("vsneuralstyle.weights.search_path", lambda model_dir=None: [data])
     for arguments, match in (
-        (("stylebank", photos / "0.png", photos / "1.png", "--names", "one"), "--names: 1 for 2 paintings"),
+        (
+            ("stylebank", photos / "0.png", photos / "1.png", "--names", "one"),
+            "--names: 1 for 2 paintings",
+        ),
         (("stylebank", photos / "0.png", photos / "1.png", "--names", "a", "a"), "given twice"),
         (("stylebank", photos / "0.png", "--factors", 1, 2), "--factors: 2 for 1 paintings"),
         (("style", photos / "0.png", "--name", "a+b"), "style name 'a+b'"),
-        (("style", photos / "0.png", "--start-from", photos), "--start-from goes with --net johnson"),
+        (
+            ("style", photos / "0.png", "--start-from", photos),
+            "--start-from goes with --net johnson",
+        ),
         (("style", photos / "0.png", "--name", "mine"), "needs its base, stylebank.safetensors"),
     ):
         assert train(*arguments, "--photos", photos, "--vgg", vgg, "--run", data / "run") == 2

@@ -1,4 +1,6 @@
-"""The recurrence: exact whatever the grouping, reset at cuts, and each control at both of its ends."""
+"""The recurrence: exact whatever the grouping, reset at cuts, and each control at both of its
+ends.
+"""
 
 import os
 import platform
@@ -19,8 +21,11 @@ THREADS_BEFORE = torch.get_num_threads()
 
 DEVICES = [
     "cpu",
-    "graphs",  # a CPU whose steps are called as CUDA graphs are, on tensors that stay where they are
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
+    # a CPU whose steps are called as CUDA graphs are, on tensors that stay where they are
+    "graphs",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
 ]
 
 
@@ -51,7 +56,12 @@ def per_frame(stylizer, frames) -> torch.Tensor:
 def test_grouping_changes_no_bit(stylizer, frames):
     one = stylizer()
     whole = one.stylize(frames)
-    assert whole.shape == frames.shape and whole.dtype == torch.float32 and 0 <= whole.min() and whole.max() <= 1
+    assert (
+        whole.shape == frames.shape
+        and whole.dtype == torch.float32
+        and 0 <= whole.min()
+        and whole.max() <= 1
+    )
     for sizes in ([1] * 8, [3, 5], [2, 2, 4]):
         one.reset()
         assert torch.equal(torch.cat([one.stylize(group) for group in frames.split(sizes)]), whole)
@@ -69,7 +79,11 @@ def test_frames_begun_ahead_are_the_same_bit_for_bit(stylizer, frames):
     one.reset()
     begun = [one.begin(frames[n : n + 1], told) for n, told in enumerate((None, True, False))]
     one.reset()  # waits for them
-    assert all(future.done() for future in begun) and [future.result()[1] for future in begun] == [True, True, False]
+    assert all(future.done() for future in begun) and [future.result()[1] for future in begun] == [
+        True,
+        True,
+        False,
+    ]
     assert torch.equal(one.stylize(frames[:2]), whole[:2])
 
 
@@ -79,7 +93,16 @@ def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
     one.reset()
     prepared = [one.prepare(frame.clone()) for frame in frames.flip(0).split(1)][::-1]
     stylized, starts = zip(*((one.advance(frame), *one.scene_starts) for frame in prepared))
-    assert torch.equal(torch.cat(stylized), whole) and starts == (True, False, False, False, False, True, False, False)
+    assert torch.equal(torch.cat(stylized), whole) and starts == (
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+    )
     one.coherence = 0
     later = [one.prepare(frame.clone()) for frame in frames[:3].split(1)]
     one.coherence = 1
@@ -88,15 +111,23 @@ def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
 
 
 def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
-    """As where a frame rate was raised. Its pixels are those of all the work done again, and it is followed as any other frame is."""
+    """As where a frame rate was raised. Its pixels are those of all the work done again, and it is
+    followed as any other frame is.
+    """
     repeated = frames[[0, 0, 1, 1, 1, 2, 0, 0]]
     one, other = (Stylizer("candy", device="cpu") for _ in range(2))
     other._remembers = False
     made, matched, make = [], [], one._steps.make
     one._steps = one._steps._replace(make=lambda frame: made.append(frame) or make(frame))
-    place, name = (kernels, "motion") if isinstance(one.net1, FusedNet1) else (type(one.model.net1.flow), "match")
+    place, name = (
+        (kernels, "motion")
+        if isinstance(one.net1, FusedNet1)
+        else (type(one.model.net1.flow), "match")
+    )
     match = getattr(place, name)
-    monkeypatch.setattr(place, name, lambda *looks, **how: matched.append(looks) or match(*looks, **how))
+    monkeypatch.setattr(
+        place, name, lambda *looks, **how: matched.append(looks) or match(*looks, **how)
+    )
     stylized = one.stylize(repeated)
     assert len(made) == 4 and len(matched) == 3  # 0 to 1, 1 to 2, 2 to 0
     assert torch.equal(stylized, other.stylize(repeated)) and len(matched) == 3 + 7
@@ -109,7 +140,8 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
         stylizer.coherence = 0
         stylizer.stylize(frames[:1])
         stylizer.coherence = 1
-    assert torch.equal(one.stylize(frames[:1]), other.stylize(frames[:1]))  # after one that nobody looked at
+    # after one that nobody looked at
+    assert torch.equal(one.stylize(frames[:1]), other.stylize(frames[:1]))
     with monkeypatch.context() as failing:
         failing.setattr(one, "_steps", one._steps._replace(make=lambda frame: 1 // 0))
         with pytest.raises(ZeroDivisionError):
@@ -119,7 +151,9 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_as_many_threads_as_there_are_change_no_bit(model_dir, frames, threads):
-    """Of a frame at a time, and of two at a time by half of them each; and they stay as they were."""
+    """Of a frame at a time, and of two at a time by half of them each; and they stay as they
+    were.
+    """
     expected = Stylizer("candy", device="cpu").stylize(frames)
     with computing_by(threads):
         one = Stylizer("candy", device="cpu")
@@ -147,10 +181,15 @@ def test_cut_resets_to_net0_bit_for_bit(stylizer, frames):
 
 @pytest.mark.parametrize("level", [0, 16, 255])
 def test_a_frame_of_one_color_stays_as_it_is(stylizer, frames, level):
-    """A black leader has noise, and nothing to draw; instance normalisation would make a picture of it, and of none a grid."""
+    """A black leader has noise, and nothing to draw; instance normalisation would make a picture of
+    it, and of none a grid.
+    """
     one = stylizer(strength=0.7)
     flat = torch.full((3, 3, 48, 64), level / 255)
-    flat[1:] = (flat[1:] + torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)).round() / 255).clamp(0, 1)
+    flat[1:] = (
+        flat[1:]
+        + torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)).round() / 255
+    ).clamp(0, 1)
     assert torch.equal(one.stylize(flat).cpu(), flat)
     assert one.state.shown == 0
     assert not torch.equal(one.stylize(frames[:1]).cpu(), frames[:1]) and one.state.shown == 1
@@ -164,7 +203,12 @@ def test_a_fade_brings_the_style_and_nothing_of_what_was_before(stylizer, frames
     for frame in fade.split(1):
         styled.append(one.stylize(frame))
         shares.append(one.state.shown)
-    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and 0 < shares[shares.count(0)] < 1
+    assert (
+        shares == sorted(shares)
+        and shares[0] == 0
+        and shares[-1] == 1
+        and 0 < shares[shares.count(0)] < 1
+    )
     first = shares.count(0)  # that shows anything
     assert torch.equal(torch.cat(styled[: first + 1]), alone.stylize(fade[: first + 1]))
     distance = [(a.cpu() - b).abs().mean().item() for a, b in zip(styled, fade)]
@@ -221,7 +265,9 @@ def test_a_static_clip_stands_still(stylizer, frames):
 def test_strength(stylizer, frames):
     full = stylizer().stylize(frames[:3]).cpu()
     assert torch.equal(stylizer(strength=0.0).stylize(frames[:3]).cpu(), frames[:3])
-    torch.testing.assert_close(stylizer(strength=0.25).stylize(frames[:3]).cpu(), torch.lerp(frames[:3], full, 0.25))
+    torch.testing.assert_close(
+        stylizer(strength=0.25).stylize(frames[:3]).cpu(), torch.lerp(frames[:3], full, 0.25)
+    )
 
 
 def test_preserve_color_keeps_chroma(stylizer, frames):
@@ -241,19 +287,26 @@ def test_any_size_and_no_border(stylizer, height, width):
 
 
 def test_float32_and_the_automatic_precision_agree(stylizer, frames):
-    reference, automatic = stylizer(precision="float32").stylize(frames).cpu(), stylizer().stylize(frames).cpu()
+    reference, automatic = (
+        stylizer(precision="float32").stylize(frames).cpu(),
+        stylizer().stylize(frames).cpu(),
+    )
     mse = float((reference - automatic).square().mean())
     assert -10 * np.log10(max(mse, 1e-12)) > 30
 
 
-@pytest.mark.parametrize("units, vendor, library, precision", [
-    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-amx", torch.bfloat16),
-    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", None, torch.bfloat16),  # PyTorch computes
-    ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),  # the system, or the compiler, knows nothing of AMX
-    ({"avx512_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),
-    ({"avx512_bf16"}, "AuthenticAMD", "kernels-v4-bf16", torch.bfloat16),
-    ({"avx2"}, "AuthenticAMD", "kernels-v3", torch.float32),
-])
+@pytest.mark.parametrize(
+    "units, vendor, library, precision",
+    [
+        ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-amx", torch.bfloat16),
+        ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", None, torch.bfloat16),  # PyTorch computes
+        # the system, or the compiler, knows nothing of AMX
+        ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),
+        ({"avx512_bf16"}, "GenuineIntel", "kernels-v4-bf16", torch.float32),
+        ({"avx512_bf16"}, "AuthenticAMD", "kernels-v4-bf16", torch.bfloat16),
+        ({"avx2"}, "AuthenticAMD", "kernels-v3", torch.float32),
+    ],
+)
 def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, library, precision):
     monkeypatch.setattr("vsneuralstyle.stylizer.units", lambda: units)
     monkeypatch.setattr("vsneuralstyle.stylizer.cpuinfo", lambda: {"vendor_id": vendor})
@@ -289,7 +342,10 @@ def test_bad_frames_are_errors_that_leave_the_state(model_dir, frames):
     ):
         with pytest.raises(ArgumentError, match=match):
             one.stylize(bad)
-    for bad, match in ((frames[:2], r"expected \(1, 3, H, W\)"), (frames[:1, ..., :15], "too small")):
+    for bad, match in (
+        (frames[:2], r"expected \(1, 3, H, W\)"),
+        (frames[:1, ..., :15], "too small"),
+    ):
         with pytest.raises(ArgumentError, match=match):
             one.begin(bad)
     with pytest.raises(ArgumentError, match="after one of 64x48"):
@@ -316,11 +372,20 @@ print(before, count())
 """
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc: threads can't be counted")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="no /proc: threads can't be counted"
+)
 def test_making_one_leaves_no_thread_behind(model_dir):
-    """A thread's workers, once it has computed, make those of the host's own sleep at every barrier."""
-    result = subprocess.run([sys.executable, "-c", THREADS, str(model_dir)], env={**os.environ, "OMP_NUM_THREADS": "4"},
-                            capture_output=True, text=True, timeout=120)
+    """A thread's workers, once it has computed, make those of the host's own sleep at every
+    barrier.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", THREADS, str(model_dir)],
+        env={**os.environ, "OMP_NUM_THREADS": "4"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr
     before, after = result.stdout.split()
     assert before == after
@@ -345,10 +410,21 @@ def test_a_frames_memory_is_kept_for_the_next(model_dir):
         thread.start()
         thread.join()
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_"))
+    }
     faults = []
-    for extra in ({}, {"MALLOC_TOP_PAD_": "131072"}):  # the user's own word, glibc's default as it happens
-        run = subprocess.run([sys.executable, "-c", program, model_dir], env=environment | extra, capture_output=True, text=True, timeout=300)
+    # the user's own word, glibc's default as it happens
+    for extra in ({}, {"MALLOC_TOP_PAD_": "131072"}):
+        run = subprocess.run(
+            [sys.executable, "-c", program, model_dir],
+            env=environment | extra,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert run.returncode == 0, run.stderr
         faults.append(float(run.stdout))
     assert faults[0] < 0.2 * faults[1], faults

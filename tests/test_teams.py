@@ -7,7 +7,10 @@ import pytest
 from vsneuralstyle import teams
 
 THREADS = 2
-pytestmark = pytest.mark.skipif(not teams.possible(THREADS), reason="this PyTorch has no OpenMP runtime whose threads can be divided")
+pytestmark = pytest.mark.skipif(
+    not teams.possible(THREADS),
+    reason="this PyTorch has no OpenMP runtime whose threads can be divided",
+)
 
 
 def test_jobs_that_are_waited_for_come_first_and_each_kind_in_its_order():

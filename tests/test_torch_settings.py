@@ -51,9 +51,8 @@ HELD = {
     "deterministic": "torch.use_deterministic_algorithms(True)",
     "autocast": "held.enter_context(torch.autocast('cpu', dtype=torch.bfloat16))",
     "inference mode": "held.enter_context(torch.inference_mode())",
-    "no gradients, no compilation, no denormals, no warnings":
-        "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); "
-        "torch.set_flush_denormal(True); warnings.simplefilter('error')",
+    "no gradients, no compilation, no denormals, no warnings": "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); "
+    "torch.set_flush_denormal(True); warnings.simplefilter('error')",
 }
 HELD_BY_KERNELS = {
     "matmul precision": "torch.set_float32_matmul_precision('medium')",
@@ -66,7 +65,8 @@ undone for one thread alone."""
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, clip, model_dir, run):
     """made(setting) -> what a process that set this first makes of a clip: a line for each network
-    and way."""
+    and way.
+    """
     import numpy as np
 
     path = tmp_path_factory.mktemp("settings") / "clip.npy"
@@ -103,8 +103,20 @@ def test_a_setting_moves_no_pixel_of_the_kernels(made, expected, setting):
 
 
 MAKES = {
-    "arange", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "ones", "rand",
-    "randint", "randn", "tensor", "zeros"}
+    "arange",
+    "empty",
+    "empty_strided",
+    "eye",
+    "full",
+    "linspace",
+    "logspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "tensor",
+    "zeros",
+}
 """PyTorch's functions that make tensors of a default type, on a default device."""
 AT_RUN_TIME = ["*.py", "kernels/*.py", "networks/*.py", "vs_plugin/*.py", "render/*.py"]
 ALONE = {"doctor.py"}
@@ -117,7 +129,8 @@ def factory_calls(file: Path) -> list[tuple[str, set[str]]]:
     named = [(ast.unparse(call.func), call) for call in calls]
     return [
         (f"{file.name}:{call.lineno}: {name}", {keyword.arg for keyword in call.keywords})
-        for name, call in named if name in {f"torch.{made}" for made in MAKES}
+        for name, call in named
+        if name in {f"torch.{made}" for made in MAKES}
     ]
 
 

@@ -1,4 +1,6 @@
-"""The trainers: exact synthetic flow, runs that can be taken up again, and the three commands one after the other."""
+"""The trainers: exact synthetic flow, runs that can be taken up again, and the three commands one
+after the other.
+"""
 
 import argparse
 import subprocess
@@ -18,7 +20,13 @@ from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
-from vsneuralstyle.training.losses import LONGEST_SHIFT, gram, relative_error, shift_error, shift_steps
+from vsneuralstyle.training.losses import (
+    LONGEST_SHIFT,
+    gram,
+    relative_error,
+    shift_error,
+    shift_steps,
+)
 from vsneuralstyle.training.vgg import VGG19
 from vsneuralstyle.weights import FLOW
 
@@ -28,14 +36,20 @@ def photographs() -> list[np.ndarray]:
     """Smooth random pictures, RGB uint8."""
     random = np.random.default_rng(0)
     return [
-        cv2.resize(random.integers(0, 256, (24, 32, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(
+            random.integers(0, 256, (24, 32, 3), np.uint8),
+            (256, 192),
+            interpolation=cv2.INTER_CUBIC,
+        )
         for _ in range(6)
     ]
 
 
 def residual(pair: synthetic.Pair) -> np.ndarray:
     """|first - second sampled along the flow|, the mean over channels, in code values."""
-    first, second = (torch.from_numpy(f).permute(2, 0, 1)[None].float() for f in (pair.first, pair.second))
+    first, second = (
+        torch.from_numpy(f).permute(2, 0, 1)[None].float() for f in (pair.first, pair.second)
+    )
     flow = torch.from_numpy(np.ascontiguousarray(pair.flow)).permute(2, 0, 1)[None]
     return (warp(second, flow, "bicubic") - first).abs().mean(1)[0].numpy()
 
@@ -57,12 +71,17 @@ def test_flow_of_moved_pairs_is_exact(photographs, monkeypatch):
     """A pair whose measured flow is exact has exact flow in every view of it."""
     monkeypatch.setattr(synthetic, "_photometric", lambda random, frames: frames)
     large = cv2.resize(photographs[0], (512, 384), interpolation=cv2.INTER_CUBIC)
-    flow = np.broadcast_to(np.float32([-4, 2]), (384, 512, 2)).copy()  # first(p) = second(p + flow(p))
+    # first(p) = second(p + flow(p))
+    flow = np.broadcast_to(np.float32([-4, 2]), (384, 512, 2)).copy()
     pair = synthetic.Pair(large, np.roll(large, (2, -4), (0, 1)), flow)
     random = np.random.default_rng(2)
     moved = [synthetic.move_pair(pair, 128, 96, random) for _ in range(12)]
     for view in moved:
-        assert view.first.shape == (96, 128, 3) and view.flow.shape == (96, 128, 2) and view.flow.dtype == np.float32
+        assert (
+            view.first.shape == (96, 128, 3)
+            and view.flow.shape == (96, 128, 2)
+            and view.flow.dtype == np.float32
+        )
         assert np.median(residual(view)) < 1.5
     means = np.array([view.flow.mean((0, 1)) for view in moved])
     assert (means[:, 0] > 1).any() and (means[:, 0] < -1).any()  # mirrored, and moved further
@@ -73,14 +92,20 @@ def test_shift_steps_sum_to_whole_pixels():
     for seed in range(50):
         steps = shift_steps(np.random.default_rng(seed))
         total = steps.sum(0)
-        assert np.abs(total - total.round()).max() < 1e-4 and np.abs(total).max() <= LONGEST_SHIFT + 1e-4
+        assert (
+            np.abs(total - total.round()).max() < 1e-4
+            and np.abs(total).max() <= LONGEST_SHIFT + 1e-4
+        )
         lengths.add(len(steps))
     assert lengths == {1, 2, 3, 4, 5, 6}
 
 
 def test_shift_error_is_none_where_the_moved_feature_is_drawn_as_the_moved_picture():
-    class Cells:  # draws a cell as 4 x 4 equal pixels: right for moves by whole cells, wrong for others
-        decode = staticmethod(lambda feature: nn.functional.interpolate(feature, scale_factor=4, mode="nearest"))
+    # draws a cell as 4 x 4 equal pixels: right for moves by whole cells, wrong for others
+    class Cells:
+        decode = staticmethod(
+            lambda feature: nn.functional.interpolate(feature, scale_factor=4, mode="nearest")
+        )
 
     feature = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     error = lambda *steps: shift_error(Cells, feature, Cells.decode(feature), np.float32(steps))  # noqa: E731
@@ -97,7 +122,9 @@ def test_batches_depend_on_the_step_alone(photographs):
             assert torch.equal(a, b)
     first, second, flow = batches[4]
     mirrored = batches[5]
-    assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(mirrored[2][:, 0], -flow.flip(-1)[:, 0])
+    assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(
+        mirrored[2][:, 0], -flow.flip(-1)[:, 0]
+    )
     assert not torch.equal(batches[4][0], batches[6][0])
 
 
@@ -121,8 +148,12 @@ def test_an_exponent_makes_small_errors_count_more():
 
     assert of(2.0, 1)[0] == pytest.approx(2 / FLOW_SCALE, rel=1e-3)
     assert of(2.0, 0.4)[0] == pytest.approx(2.01**0.4 / (0.4 * FLOW_SCALE), rel=1e-4)
-    slopes = {exponent: [of(pixels, exponent)[1] for pixels in (0.1, 1.0, 10.0)] for exponent in (1, 0.4)}
-    assert slopes[1] == pytest.approx([1, 1, 1], rel=1e-2) and slopes[0.4][1] == pytest.approx(1, rel=2e-2)
+    slopes = {
+        exponent: [of(pixels, exponent)[1] for pixels in (0.1, 1.0, 10.0)] for exponent in (1, 0.4)
+    }
+    assert slopes[1] == pytest.approx([1, 1, 1], rel=1e-2) and slopes[0.4][1] == pytest.approx(
+        1, rel=2e-2
+    )
     assert slopes[0.4][0] > 3 and slopes[0.4][2] < 0.3
 
 
@@ -132,8 +163,10 @@ def test_what_is_not_known_of_a_flow_has_no_error():
     flow = torch.full((1, 2, 4, 4), 0.5).requires_grad_()
     for exponent in (1, 0.4):
         error = robust_error(flow, target, exponent)
-        assert error.item() == pytest.approx(robust_error(flow[..., :2], target[..., :2], exponent).item())
-        slope, = torch.autograd.grad(error, flow)
+        assert error.item() == pytest.approx(
+            robust_error(flow[..., :2], target[..., :2], exponent).item()
+        )
+        (slope,) = torch.autograd.grad(error, flow)
         assert (slope[..., :2] > 0).all() and (slope[..., 2:] == 0).all()
 
 
@@ -142,7 +175,9 @@ def test_layers_are_blurred_along_their_paths():
     image[20, 30] = 255
     blurred = synthetic._motion_blur(image, np.array([12.0, 0]))[..., 0].astype(float)
     assert blurred[20, 24:37].min() > 5 and blurred[:, :23].max() == blurred[:, 38:].max() == 0
-    assert blurred[:19].max() == blurred[22:].max() == 0 and blurred.sum() == pytest.approx(255, rel=0.2)
+    assert blurred[:19].max() == blurred[22:].max() == 0 and blurred.sum() == pytest.approx(
+        255, rel=0.2
+    )
     assert (blurred * np.arange(60)).sum() / blurred.sum() == pytest.approx(30, abs=0.3)
     np.testing.assert_array_equal(synthetic._motion_blur(image, np.array([0.5, 0.5])), image)
 
@@ -178,7 +213,11 @@ def test_gram_and_relative_error():
 
 def test_vgg_layers_have_their_sizes_and_a_foreign_file_is_named(vgg, tmp_path):
     features = VGG19(vgg)(torch.rand(1, 3, 64, 48), ("relu1_2", "relu2_2", "relu4_3"))
-    assert [tuple(f.shape[1:]) for f in features.values()] == [(64, 64, 48), (128, 32, 24), (512, 8, 6)]
+    assert [tuple(f.shape[1:]) for f in features.values()] == [
+        (64, 64, 48),
+        (128, 32, 24),
+        (512, 8, 6),
+    ]
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ArgumentError, match="foreign.safetensors.*features.0.weight"):
         VGG19(tmp_path / "foreign.safetensors")
@@ -188,8 +227,10 @@ def test_vgg_layers_have_their_sizes_and_a_foreign_file_is_named(vgg, tmp_path):
 
 @pytest.fixture
 def shot():
-    """Three frames, each brighter by one code value than the one before where it stands: the flow back leads one pixel
-    right. Pixels of columns 20 to 29 aren't traceable from the last frame to the middle one."""
+    """Three frames, each brighter by one code value than the one before where it stands: the flow
+    back leads one pixel right. Pixels of columns 20 to 29 aren't traceable from the last frame to
+    the middle one.
+    """
     y, x = np.mgrid[0:40, 0:60].astype(np.float32)
     traceable = np.ones((2, 1, 40, 60), bool)
     traceable[1, ..., 20:30] = False
@@ -209,17 +250,23 @@ def test_flow_of_real_pairs_is_known_where_it_can_be_traced(shot, monkeypatch):
     assert len(unknown) > 1 and 0 < max(unknown) < 0.3
     for pair in seen:
         flow = pair.flow[~np.isnan(pair.flow).any(-1)]
-        assert pair.flow.shape == (40, 60, 2) and np.unique(flow[:, 0]).tolist() in ([1], [2]) and (flow[:, 1] == 0).all()
+        assert (
+            pair.flow.shape == (40, 60, 2)
+            and np.unique(flow[:, 0]).tolist() in ([1], [2])
+            and (flow[:, 1] == 0).all()
+        )
 
 
 def test_flow_over_frames_left_out(shot):
     flow, traceable = shot.back(2, 0)
     assert (flow[0] == 2).all() and (flow[1] == 0).all()
     there = np.nonzero(~traceable[0, 0])[0].tolist()
-    assert there == [*range(20, 30), 59]  # from the last column the first step leads out of the picture
+    # from the last column the first step leads out of the picture
+    assert there == [*range(20, 30), 59]
     shot.traceable = shot.traceable[::-1]
     _, traceable = shot.back(2, 0)
-    assert np.nonzero(~traceable[0, 0])[0].tolist() == [*range(19, 29), 59]  # where the first step leads
+    # where the first step leads
+    assert np.nonzero(~traceable[0, 0])[0].tolist() == [*range(19, 29), 59]
 
 
 def test_crops_of_sequences_keep_flow_and_picture_together(shot):
@@ -227,7 +274,9 @@ def test_crops_of_sequences_keep_flow_and_picture_together(shot):
     for seed in range(40):  # mirrored or not, travelling or not, with a frame left out or not
         frames, flows, masks = clips.crop_batch([shot] * 2, 32, 24, 2, np.random.default_rng(seed))
         assert (
-            frames.shape == (2, 2, 3, 24, 32) and flows.shape == (2, 1, 2, 24, 32) and masks.shape == (2, 1, 1, 24, 32)
+            frames.shape == (2, 2, 3, 24, 32)
+            and flows.shape == (2, 1, 2, 24, 32)
+            and masks.shape == (2, 1, 1, 24, 32)
         )
         back = warp(frames[:, 0], flows[:, 0])
         assert ((back - frames[:, 1]).abs() * masks[:, 0]).max() < 1e-5
@@ -253,12 +302,32 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     frames = np.stack([np.roll(photographs[0][:128, :160], t, 1) for t in range(4)])
     flow = np.zeros((3, 2, 128, 160), np.float16)
     flow[:, 0] = -1
-    np.savez(cache / "moving-512-4-1-0-0.npz", frames=frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
+    np.savez(
+        cache / "moving-512-4-1-0-0.npz",
+        frames=frames,
+        flows=flow,
+        traceable=np.ones((3, 1, 128, 160), bool),
+    )
 
     flow_run, style_run, net1_run = (tmp_path / name for name in ("flow", "style", "net1"))
     common = ("--device", "cpu", "--iterations", 2, "--batch", 1, "--run")
     results = [
-        train("flow", "--photos", photos, "--width", 0.125, "--size", 128, 64, "--translations", 0, "--output", tmp_path / FLOW, *common, flow_run),
+        train(
+            "flow",
+            "--photos",
+            photos,
+            "--width",
+            0.125,
+            "--size",
+            128,
+            64,
+            "--translations",
+            0,
+            "--output",
+            tmp_path / FLOW,
+            *common,
+            flow_run,
+        ),
         train(
             "style",
             photos / "0.png",
@@ -299,38 +368,125 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     for result in results:
         assert result.returncode == 0, result.stderr
     # The coarse levels alone, from clips: the finest features and estimators stay as they are.
-    coarse = train("flow", "--photos", photos, "--start-from", flow_run, "--width", 0.125, "--size", 128, 64, "--real", cache,
-                   "--levels", 3, "--fixed-features", 2, *common[:-3], "--batch", 2, "--run", tmp_path / "coarse")
+    coarse = train(
+        "flow",
+        "--photos",
+        photos,
+        "--start-from",
+        flow_run,
+        "--width",
+        0.125,
+        "--size",
+        128,
+        64,
+        "--real",
+        cache,
+        "--levels",
+        3,
+        "--fixed-features",
+        2,
+        *common[:-3],
+        "--batch",
+        2,
+        "--run",
+        tmp_path / "coarse",
+    )
     assert coarse.returncode == 0, coarse.stderr
-    before, after = (run.module_state(run.load_run(folder), "flow") for folder in (flow_run, tmp_path / "coarse"))
-    changed = {name.rpartition(".")[0] for name in before if name.endswith("weight") and not torch.equal(before[name], after[name])}
+    before, after = (
+        run.module_state(run.load_run(folder), "flow") for folder in (flow_run, tmp_path / "coarse")
+    )
+    changed = {
+        name.rpartition(".")[0]
+        for name in before
+        if name.endswith("weight") and not torch.equal(before[name], after[name])
+    }
     assert {"features.2.0.0", "features.4.1.0", "estimators.0.0.0", "predicts.1"} <= changed
-    assert not any(name.startswith(("features.0", "features.1", "estimators.2", "predicts.3")) for name in changed)
+    assert not any(
+        name.startswith(("features.0", "features.1", "estimators.2", "predicts.3"))
+        for name in changed
+    )
     # Of the flow network, in Net1, the finest level alone.
-    finest = ("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache, "--per-clip", 1,
-              "--crop", 128, 64, *common, tmp_path / "finest", "--flow-levels")
+    finest = (
+        "net1",
+        "--style-run",
+        style_run,
+        "--flow-run",
+        flow_run,
+        "--clips",
+        videos,
+        "--cache",
+        cache,
+        "--per-clip",
+        1,
+        "--crop",
+        128,
+        64,
+        *common,
+        tmp_path / "finest",
+        "--flow-levels",
+    )
     assert train(*finest, 1).returncode == 0
-    sharing = train(*(tmp_path / FLOW if part is flow_run else part for part in finest[:-2]), tmp_path / "sharing", *finest[-1:], 1,
-                    "--output", tmp_path / "sharing.safetensors")
+    sharing = train(
+        *(tmp_path / FLOW if part is flow_run else part for part in finest[:-2]),
+        tmp_path / "sharing",
+        *finest[-1:],
+        1,
+        "--output",
+        tmp_path / "sharing.safetensors",
+    )
     assert sharing.returncode == 0, sharing.stderr
     with safe_open(tmp_path / "sharing.safetensors", framework="pt") as file:
-        assert {name[:len("flow.predicts.3")] for name in file.keys() if name.startswith("flow.")} <= {"flow.predicts.3", "flow.estimators"}
+        assert {
+            name[: len("flow.predicts.3")] for name in file.keys() if name.startswith("flow.")
+        } <= {"flow.predicts.3", "flow.estimators"}
     after = run.module_state(run.load_run(tmp_path / "finest"), "flow")
-    changed = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
+    changed = {
+        ".".join(name.split(".")[:2])
+        for name in before
+        if not torch.equal(before[name], after[name])
+    }
     assert changed == {"estimators.3", "predicts.3"}
     nothing = train(*finest, 0)
     assert nothing.returncode == 2 and "--flow-levels 0: expected 1 or more" in nothing.stderr
     # A clip that is kept out stays out, though its flow lies in the cache.
     (videos / "other.mp4").touch()
-    np.savez(cache / "other-512-4-1-0-0.npz", frames=0 * frames, flows=flow, traceable=np.ones((3, 1, 128, 160), bool))
-    kept_out = train("net1", "--style-run", style_run, "--flow-run", flow_run, "--clips", videos, "--cache", cache,
-                     "--per-clip", 1, "--without", "moving", "--crop", 128, 64, *common, tmp_path / "kept-out")
+    np.savez(
+        cache / "other-512-4-1-0-0.npz",
+        frames=0 * frames,
+        flows=flow,
+        traceable=np.ones((3, 1, 128, 160), bool),
+    )
+    kept_out = train(
+        "net1",
+        "--style-run",
+        style_run,
+        "--flow-run",
+        flow_run,
+        "--clips",
+        videos,
+        "--cache",
+        cache,
+        "--per-clip",
+        1,
+        "--without",
+        "moving",
+        "--crop",
+        128,
+        64,
+        *common,
+        tmp_path / "kept-out",
+    )
     assert kept_out.returncode == 2 and "no measured sequences" in kept_out.stderr
     for folder in (flow_run, style_run, net1_run):
         assert {p.name for p in folder.iterdir()} == {"checkpoint.pt", "log.csv", "000002.png"}
     stylizer = Stylizer("mine", model_dir=tmp_path, device="cpu")
     assert stylizer.model.header["training"]["style"]["painting"] == "0.png"
-    assert Stylizer("sharing", model_dir=tmp_path, device="cpu").model.header["training"]["flow"]["network"] == "litepwcnet"
+    assert (
+        Stylizer("sharing", model_dir=tmp_path, device="cpu").model.header["training"]["flow"][
+            "network"
+        ]
+        == "litepwcnet"
+    )
     out = stylizer.stylize(torch.from_numpy(clip[:2]).permute(0, 3, 1, 2).float() / 255)
     assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
 

@@ -12,21 +12,35 @@ from safetensors.torch import save_file
 
 from vsneuralstyle.errors import ModelError
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
-from vsneuralstyle.weights import FLOW, available_styles, load_flow, load_model, read_header, save_flow, save_model
+from vsneuralstyle.weights import (
+    FLOW,
+    available_styles,
+    load_flow,
+    load_model,
+    read_header,
+    save_flow,
+    save_model,
+)
 
 NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5, "sharpen": 0.25}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with one model `plain` of random weights, and no other on the search path but the package's own."""
+    """A folder with one model `plain` of random weights, and no other on the search path but the
+    package's own.
+    """
     monkeypatch.delenv("NEURALSTYLE_MODEL_PATH", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     torch.manual_seed(0)
     models = tmp_path / "models"
     models.mkdir()
     save_model(
-        Net1(**NETWORKS), models / "plain.safetensors", style="plain", networks=NETWORKS, training={"by": "a test"}
+        Net1(**NETWORKS),
+        models / "plain.safetensors",
+        style="plain",
+        networks=NETWORKS,
+        training={"by": "a test"},
     )
     return models
 
@@ -35,20 +49,36 @@ def folder(tmp_path, monkeypatch):
 def test_loading_a_model_loads_no_compiler(run, tmp_path, network):
     """As drawing random weights on the meta device does, for as long as it takes to load torch."""
     networks = {**NETWORKS, "flow_network": network}
-    save_model(Net1(**networks), tmp_path / "plain.safetensors", style="plain", networks=networks, training={})
-    program = ("import sys, torch; before = set(sys.modules); from vsneuralstyle.weights import load_model; "
-               "load_model('plain', model_dir=sys.argv[1]); print(*sorted(set(sys.modules) - before))")
+    save_model(
+        Net1(**networks),
+        tmp_path / "plain.safetensors",
+        style="plain",
+        networks=networks,
+        training={},
+    )
+    program = (
+        "import sys, torch; before = set(sys.modules); from vsneuralstyle.weights import load_model; "
+        "load_model('plain', model_dir=sys.argv[1]); print(*sorted(set(sys.modules) - before))"
+    )
     done = run(sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", program, tmp_path)
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()
-    assert "vsneuralstyle.weights" in loaded and not {"sympy", "torch._dynamo", "torch._inductor"} & set(loaded)
+    assert "vsneuralstyle.weights" in loaded and not {
+        "sympy",
+        "torch._dynamo",
+        "torch._inductor",
+    } & set(loaded)
 
 
 def test_round_trip(folder):
     torch.manual_seed(0)
     before = Net1(**NETWORKS).state_dict()
     model = load_model("plain", model_dir=folder)
-    assert model.header["training"] == {"by": "a test"} and (model.net1.still, model.net1.hold, model.net1.refresh) == (0.25, 0.125, 0.5)
+    assert model.header["training"] == {"by": "a test"} and (
+        model.net1.still,
+        model.net1.hold,
+        model.net1.refresh,
+    ) == (0.25, 0.125, 0.5)
     after = model.net1.state_dict()
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -60,16 +90,29 @@ def test_models_share_a_flow_network(folder, tmp_path, monkeypatch):
     torch.manual_seed(1)
     net1, flow = Net1(**NETWORKS), folder / FLOW
     save_flow(net1.flow, flow, {"network": "litepwcnet"})
-    assert load_flow(flow)["configuration"] == {"network": "litepwcnet"} and FLOW.partition(".")[0] not in available_styles(model_dir=folder)
+    assert load_flow(flow)["configuration"] == {"network": "litepwcnet"} and FLOW.partition(".")[
+        0
+    ] not in available_styles(model_dir=folder)
     net1.flow.predicts[3].bias.data += 1  # its own, in place of what is shared
-    save_model(net1, folder / "sharing.safetensors", style="sharing", networks=NETWORKS, training={}, flow=flow)
+    save_model(
+        net1,
+        folder / "sharing.safetensors",
+        style="sharing",
+        networks=NETWORKS,
+        training={},
+        flow=flow,
+    )
     with safe_open(folder / "sharing.safetensors", framework="pt") as file:
-        assert [name for name in file.keys() if name.startswith("flow.")] == ["flow.predicts.3.bias"]
+        assert [name for name in file.keys() if name.startswith("flow.")] == [
+            "flow.predicts.3.bias"
+        ]
     expected = {name: value.half().float() for name, value in net1.state_dict().items()}
 
     def check():
         loaded = load_model("sharing", model_dir=folder).net1.state_dict()
-        assert loaded.keys() == expected.keys() and all(torch.equal(loaded[name], value) for name, value in expected.items())
+        assert loaded.keys() == expected.keys() and all(
+            torch.equal(loaded[name], value) for name, value in expected.items()
+        )
 
     check()
     (tmp_path / "elsewhere").mkdir()
@@ -81,10 +124,15 @@ def test_models_share_a_flow_network(folder, tmp_path, monkeypatch):
         value += 2
     save_flow(other, flow, {})  # another one is passed by
     check()
-    save_model(net1, folder / "alone.safetensors", style="alone", networks=NETWORKS, training={}, flow=flow)
+    save_model(
+        net1, folder / "alone.safetensors", style="alone", networks=NETWORKS, training={}, flow=flow
+    )
     assert "flow" not in read_header(folder / "alone.safetensors")  # nothing of it is the model's
     (tmp_path / "elsewhere" / FLOW).unlink()
-    with pytest.raises(ModelError, match=f"sharing.safetensors: its flow network isn't in it, but in the {FLOW}.*copy it"):
+    with pytest.raises(
+        ModelError,
+        match=f"sharing.safetensors: its flow network isn't in it, but in the {FLOW}.*copy it",
+    ):
         load_model("sharing", model_dir=folder)
     (folder / FLOW).write_bytes(b"none")
     with pytest.raises(ModelError, match=f"{FLOW}: its tensors can't be read"):
@@ -114,10 +162,16 @@ def test_unknown_style_lists_those_that_exist(folder, style):
 def test_unknown_style_that_another_net_has(folder, stylebank_dir):
     for file in stylebank_dir.iterdir():
         file.rename(folder / file.name)
-    with pytest.raises(ModelError, match="unknown style 'two'.*; net 'stylebank' has it: net=\"stylebank\" .*--net stylebank"):
+    with pytest.raises(
+        ModelError,
+        match="unknown style 'two'.*; net 'stylebank' has it: net=\"stylebank\" .*--net stylebank",
+    ):
         load_model("two", model_dir=folder)
     for style in ("plain", "one:0.6+plain:0.4"):
-        with pytest.raises(ModelError, match="unknown style 'plain'.*; net 'johnson' has it: net=\"johnson\" .*--net johnson"):
+        with pytest.raises(
+            ModelError,
+            match="unknown style 'plain'.*; net 'johnson' has it: net=\"johnson\" .*--net johnson",
+        ):
             load_model(style, net="stylebank", model_dir=folder)
     for style, net in (("nope", "johnson"), ("nope", "stylebank"), ("one:0.6+two:0.4", "johnson")):
         with pytest.raises(ModelError) as error:
@@ -156,9 +210,15 @@ def test_foreign(folder):
 @pytest.mark.parametrize(
     ("networks", "message"),
     [
-        ({"flow_width": 0.25}, r"don't fit its header \(flow.estimators.0.0.0.bias is not there, expected \["),
+        (
+            {"flow_width": 0.25},
+            r"don't fit its header \(flow.estimators.0.0.0.bias is not there, expected \[",
+        ),
         ({"no_such_argument": 1}, "has {'no_such_argument': 1}, which no network takes"),
-        ({"channels": [10**9] * 3}, r"has {'channels': \[1000000000, 1000000000, 1000000000\]}, which"),
+        (
+            {"channels": [10**9] * 3},
+            r"has {'channels': \[1000000000, 1000000000, 1000000000\]}, which",
+        ),
         (None, "doesn't say what its networks are"),
     ],
 )
@@ -166,7 +226,9 @@ def test_tensors_that_do_not_fit_the_header(networks, message, folder):
     path = folder / "plain.safetensors"
     header = read_header(path)
     save_file(
-        {"weight": torch.zeros(3)}, path, metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})}
+        {"weight": torch.zeros(3)},
+        path,
+        metadata={"vsneuralstyle": json.dumps({**header, "networks": networks})},
     )
     with pytest.raises(ModelError, match=f"plain.safetensors: .*{message}"):
         load_model("plain", model_dir=folder)
@@ -177,12 +239,16 @@ def test_values_that_are_not_finite(folder):
     net1 = Net1(**NETWORKS)
     net1.mask[0].weight.data[0, 0, 0, 0] = float("nan")
     save_model(net1, path, style="plain", networks=NETWORKS, training={})
-    with pytest.raises(ModelError, match="plain.safetensors: mask.0.weight has values that are not finite"):
+    with pytest.raises(
+        ModelError, match="plain.safetensors: mask.0.weight has values that are not finite"
+    ):
         load_model("plain", model_dir=folder)
 
 
 def test_fuzz(tmp_path, run):
-    """NEURALSTYLE_FUZZ: so many new examples of each kind, in place of a few that are always the same."""
+    """NEURALSTYLE_FUZZ: so many new examples of each kind, in place of a few that are always the
+    same.
+    """
     pytest.importorskip("hypothesis")
     count = int(os.environ.get("NEURALSTYLE_FUZZ", 0))
     script = Path(__file__).with_name("fuzz_weights.py")

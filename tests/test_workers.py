@@ -1,4 +1,6 @@
-"""`Workers`: the order of jobs, those that fail, and an interpreter that ends while jobs are under way."""
+"""`Workers`: the order of jobs, those that fail, and an interpreter that ends while jobs are under
+way.
+"""
 
 import subprocess
 import sys
@@ -19,11 +21,15 @@ def worker():
 
 @pytest.fixture
 def python():
-    """Runs a script, which gets `Workers`, in a Python of its own: its exit code and what it printed."""
+    """Runs a script, which gets `Workers`, in a Python of its own: its exit code and what it
+    printed.
+    """
 
     def run(script: str) -> tuple[int, str, str]:
         script = "import time\nfrom vsneuralstyle.workers import Workers\n" + script
-        done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE
+        )
         return done.returncode, done.stdout, done.stderr
 
     return run
@@ -79,7 +85,9 @@ def test_a_job_that_is_done_keeps_nothing_but_its_result(worker):
     assert kept() is None
 
 
-@pytest.mark.parametrize("ending, expected", [("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError", 1)])
+@pytest.mark.parametrize(
+    "ending, expected", [("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError", 1)]
+)
 def test_the_interpreter_ends_while_jobs_wait_run_and_submit_others(python, ending, expected):
     code, output, error = python(f"""
 workers = Workers(2, "test")

@@ -1,7 +1,8 @@
-"""Coherent neural style transfer for video: one recurrent `Stylizer`, used by VapourSynth, GStreamer and the shell.
+"""Coherent neural style transfer for video: one recurrent `Stylizer`, used by VapourSynth,
+GStreamer and the shell.
 
-Importing this package is cheap, so that hosts can register quickly: torch is imported by what needs it, when it is
-first used.
+Importing this package is cheap, so that hosts can register quickly: torch is imported by what needs
+it, when it is first used.
 """
 
 import importlib

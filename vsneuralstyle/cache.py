@@ -1,4 +1,6 @@
-"""What is kept on disk because it takes a while to make, and can be made again: the user may delete all of it."""
+"""What is kept on disk because it takes a while to make, and can be made again: the user may delete
+all of it.
+"""
 
 import hashlib
 import os
@@ -10,13 +12,18 @@ from pathlib import Path
 
 def folder(name: str) -> Path:
     """Where things of a kind lie: $XDG_CACHE_HOME/vsneuralstyle/NAME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vsneuralstyle" / name
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        / "vsneuralstyle"
+        / name
+    )
 
 
 def kept(name: str, of: bytes, make: Callable[[], bytes]) -> bytes:
     """What `make` gives, from disk where it was made before.
 
-    A file that is damaged is made anew, and where none can be written (no home, a full disk), it is made each time.
+    A file that is damaged is made anew, and where none can be written (no home, a full disk), it is
+    made each time.
 
     Args:
         name: the kind.

@@ -16,26 +16,54 @@ from vsneuralstyle.errors import ModelError, NeuralStyleError
 ERROR, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes; the latter two a shell's for SIGINT, SIGPIPE
 # What asks a process to end: Ctrl-C, a terminal that was closed, Ctrl-\, a service manager, a limit
 # on CPU time. Windows has two of them.
-ENDING_SIGNALS = [getattr(signal, name)
-                  for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGXCPU")
-                  if hasattr(signal, name)]
+ENDING_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGXCPU")
+    if hasattr(signal, name)
+]
 
-# Commands that modules of their own define: add_arguments(parser) and main(args). Imported when called, for speed.
+# Commands that modules of their own define: add_arguments(parser) and main(args). Imported when
+# called, for speed.
 DELEGATED = {
-    ("train", "flow"): ("vsneuralstyle.training.flow", "train the optical flow network on synthetic pairs"),
+    ("train", "flow"): (
+        "vsneuralstyle.training.flow",
+        "train the optical flow network on synthetic pairs",
+    ),
     ("train", "style"): ("vsneuralstyle.training.style", "train a style on a picture of your own"),
-    ("train", "stylebank"): ("vsneuralstyle.training.stylebank", "train one network for many styles, a bank for each"),
-    ("train", "net1"): ("vsneuralstyle.training.net1", "fine-tune flow and mask on real clips, for a style"),
-    ("evaluate",): ("vsneuralstyle.evaluation.cli", "measure a style's stability and sharpness on clips"),
-    ("benchmark",): ("vsneuralstyle.benchmark.cli", "measure speed and memory, of the core and through the hosts"),
+    ("train", "stylebank"): (
+        "vsneuralstyle.training.stylebank",
+        "train one network for many styles, a bank for each",
+    ),
+    ("train", "net1"): (
+        "vsneuralstyle.training.net1",
+        "fine-tune flow and mask on real clips, for a style",
+    ),
+    ("evaluate",): (
+        "vsneuralstyle.evaluation.cli",
+        "measure a style's stability and sharpness on clips",
+    ),
+    ("benchmark",): (
+        "vsneuralstyle.benchmark.cli",
+        "measure speed and memory, of the core and through the hosts",
+    ),
 }
-STYLIZER_OPTIONS = ("net", "device", "precision", "strength", "coherence", "preserve_color", "scene_cut", "model_dir")
+STYLIZER_OPTIONS = (
+    "net",
+    "device",
+    "precision",
+    "strength",
+    "coherence",
+    "preserve_color",
+    "scene_cut",
+    "model_dir",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line argv (default: the process's own); returns the exit code.
 
-    0: done; 1: `doctor` found the core not working; 2: an error of the user's, told in one line on stderr;
+    0: done; 1: `doctor` found the core not working; 2: an error of the user's, told in one line on
+    stderr;
     130: stopped by SIGINT (Ctrl-C); 128 + a signal's number: by one of `ENDING_SIGNALS` (129: by
     SIGHUP, 143: by SIGTERM); 141: nobody reads standard output any more.
     """
@@ -44,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
     # A signal that is ignored (by `nohup`, SIGHUP) stays so; None: what a library handles.
-    previous = {number: signal.signal(number, _end) for number in ENDING_SIGNALS
-                if signal.getsignal(number) not in (signal.SIG_IGN, None)}
+    previous = {
+        number: signal.signal(number, _end)
+        for number in ENDING_SIGNALS
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
     try:
         result = _run(argv) or 0
         sys.stdout.flush()
@@ -57,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # as behind `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's end flushes it to
+        # where Python's end flushes it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     finally:
         for number, handler in previous.items():
@@ -96,90 +128,155 @@ def _run(argv: list[str]) -> int | None:
     for words, (module_name, description) in DELEGATED.items():
         if tuple(argv[: len(words)]) == words:
             module = importlib.import_module(module_name)
-            parser = argparse.ArgumentParser(prog=" ".join(("neuralstyle", *words)), description=description)
+            parser = argparse.ArgumentParser(
+                prog=" ".join(("neuralstyle", *words)), description=description
+            )
             module.add_arguments(parser)
-            return module.main(parser.parse_args(argv[len(words):]))
+            return module.main(parser.parse_args(argv[len(words) :]))
     args = _parser().parse_args(argv)
     return args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="neuralstyle", description="Coherent neural style transfer for video.")
+    parser = argparse.ArgumentParser(
+        prog="neuralstyle", description="Coherent neural style transfer for video."
+    )
     parser.add_argument("--version", action="version", version=f"neuralstyle {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_render(commands)
 
     styles = commands.add_parser(
-        "styles", help="list the styles that there are",
-        description="Lists the styles that there are: name, network family, its networks' parameters, and its file.")
+        "styles",
+        help="list the styles that there are",
+        description="Lists the styles that there are: name, network family, its networks' parameters, and its file.",
+    )
     _add_model_options(styles)
     styles.set_defaults(run=_styles)
 
     doctor = commands.add_parser(
-        "doctor", help="say what works here, and what to do where something doesn't",
+        "doctor",
+        help="say what works here, and what to do where something doesn't",
         description="Says what is installed, which device and precision will be used, which styles there are and which "
-        "hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.")
+        "hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.",
+    )
     doctor.set_defaults(run=_doctor)
 
     train = commands.add_parser("train", help="train networks: flow, style, stylebank, net1")
     networks = train.add_subparsers(title="networks", metavar="NETWORK", required=True)
-    for words, (_, description) in DELEGATED.items():  # for the help texts; _run takes them before they get here
-        (networks if len(words) > 1 else commands).add_parser(words[-1], help=description, add_help=False)
+    # for the help texts; _run takes them before they get here
+    for words, (_, description) in DELEGATED.items():
+        (networks if len(words) > 1 else commands).add_parser(
+            words[-1], help=description, add_help=False
+        )
     return parser
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: what isn't given stays absent, and the core's own default holds.
     parser.add_argument("--net", default=argparse.SUPPRESS, help="johnson (default) or stylebank")
-    parser.add_argument("--model-dir", type=Path, default=argparse.SUPPRESS, metavar="FOLDER",
-                        help="look for models here first")
+    parser.add_argument(
+        "--model-dir",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FOLDER",
+        help="look for models here first",
+    )
 
 
 def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "render", help="stylize a video file",
+        "render",
+        help="stylize a video file",
         description="Stylizes a video file. Size, timestamps, color tags, audio and, where the container can carry "
         "them, subtitles are kept. The output appears when it is complete: Ctrl-C or an error leaves no file behind, "
-        "and an existing one as it was.")
+        "and an existing one as it was.",
+    )
     parser.add_argument("source", type=Path, help="a video file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="the file to write; its suffix chooses the container (.mp4, .mkv, "
-                        ".webm, .mov, .gif, ...)")
-    parser.add_argument("--style", required=True, help="a style's name; `neuralstyle styles` lists them; "
-                        "with --net stylebank a mix too, such as candy:0.6+muse:0.4")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file to write; its suffix chooses the container (.mp4, .mkv, "
+        ".webm, .mov, .gif, ...)",
+    )
+    parser.add_argument(
+        "--style",
+        required=True,
+        help="a style's name; `neuralstyle styles` lists them; "
+        "with --net stylebank a mix too, such as candy:0.6+muse:0.4",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument("--on-error", default="repeat", metavar="stop|skip|repeat",
-                        help="a damaged frame: end with an error, leave it out, or show the one "
-                        "before it again (default repeat); stop ends at a cut-off file, too")
+    parser.add_argument(
+        "--on-error",
+        default="repeat",
+        metavar="stop|skip|repeat",
+        help="a damaged frame: end with an error, leave it out, or show the one "
+        "before it again (default repeat); stop ends at a cut-off file, too",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
     parser.set_defaults(run=_render)
 
     look = parser.add_argument_group("look", argument_default=argparse.SUPPRESS)
-    look.add_argument("--strength", type=float, metavar="0..1", help="from the source to the style (default 1)")
-    look.add_argument("--coherence", type=float, metavar="0..1",
-                      help="from each frame by itself to fully coherent (default 1)")
-    look.add_argument("--preserve-color", action="store_true", help="keep the source's colors, take the style's luma")
-    look.add_argument("--scene-cut", type=float, metavar="0..1", help="threshold of the scene cut detector; 0: off")
+    look.add_argument(
+        "--strength", type=float, metavar="0..1", help="from the source to the style (default 1)"
+    )
+    look.add_argument(
+        "--coherence",
+        type=float,
+        metavar="0..1",
+        help="from each frame by itself to fully coherent (default 1)",
+    )
+    look.add_argument(
+        "--preserve-color",
+        action="store_true",
+        help="keep the source's colors, take the style's luma",
+    )
+    look.add_argument(
+        "--scene-cut",
+        type=float,
+        metavar="0..1",
+        help="threshold of the scene cut detector; 0: off",
+    )
 
     model = parser.add_argument_group("model")
     _add_model_options(model)
-    model.add_argument("--device", default=argparse.SUPPRESS, help="auto, cpu, cuda or cuda:N (default auto)")
-    model.add_argument("--precision", default=argparse.SUPPRESS,
-                       help="auto, float32, bfloat16 or float16 (default auto)")
+    model.add_argument(
+        "--device", default=argparse.SUPPRESS, help="auto, cpu, cuda or cuda:N (default auto)"
+    )
+    model.add_argument(
+        "--precision",
+        default=argparse.SUPPRESS,
+        help="auto, float32, bfloat16 or float16 (default auto)",
+    )
 
     output = parser.add_argument_group("output")
     sound = output.add_mutually_exclusive_group()
     sound.add_argument("--no-audio", action="store_true", help="leave the audio out")
-    sound.add_argument("--audio-codec", metavar="NAME",
-                       help="copy, or FFmpeg's name of the audio encoder (default: copy where the "
-                       "container can carry it, else the usual one there: libopus in .webm)")
-    output.add_argument("--codec", metavar="NAME",
-                        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in "
-                        ".webm, gif in .gif)")
-    output.add_argument("--crf", type=float,
-                        help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)")
-    output.add_argument("--pix-fmt", metavar="NAME", help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
-                        "yuv444p for odd sizes; yuv420p10le keeps 10 bits)")
+    sound.add_argument(
+        "--audio-codec",
+        metavar="NAME",
+        help="copy, or FFmpeg's name of the audio encoder (default: copy where the "
+        "container can carry it, else the usual one there: libopus in .webm)",
+    )
+    output.add_argument(
+        "--codec",
+        metavar="NAME",
+        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in "
+        ".webm, gif in .gif)",
+    )
+    output.add_argument(
+        "--crf",
+        type=float,
+        help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)",
+    )
+    output.add_argument(
+        "--pix-fmt",
+        metavar="NAME",
+        help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
+        "yuv444p for odd sizes; yuv420p10le keeps 10 bits)",
+    )
 
 
 def _render(args: argparse.Namespace) -> None:
@@ -188,10 +285,20 @@ def _render(args: argparse.Namespace) -> None:
     if args.quiet:
         logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
     options = {name: getattr(args, name) for name in STYLIZER_OPTIONS if hasattr(args, name)}
-    render(args.source, args.output, style=args.style, overwrite=args.overwrite,
-           on_error=args.on_error, progress=False if args.quiet else None,
-           audio=not args.no_audio, audio_codec=args.audio_codec, codec=args.codec, crf=args.crf,
-           pix_fmt=args.pix_fmt, **options)
+    render(
+        args.source,
+        args.output,
+        style=args.style,
+        overwrite=args.overwrite,
+        on_error=args.on_error,
+        progress=False if args.quiet else None,
+        audio=not args.no_audio,
+        audio_codec=args.audio_codec,
+        codec=args.codec,
+        crf=args.crf,
+        pix_fmt=args.pix_fmt,
+        **options,
+    )
 
 
 def _styles(args: argparse.Namespace) -> None:
@@ -202,8 +309,10 @@ def _styles(args: argparse.Namespace) -> None:
     styles = [item for net in nets for item in weights.available_styles(net, model_dir).items()]
     if not styles:
         folders = ", ".join(str(folder) for folder in weights.search_path(model_dir))
-        raise ModelError(f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
-                         "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)")
+        raise ModelError(
+            f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
+            "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)"
+        )
     for name, path in styles:
         header = weights.read_header(path)
         networks = ", ".join(f"{key} {value}" for key, value in header["networks"].items())

@@ -1,4 +1,6 @@
-"""What the system says of the processor, how its memory is used, and by how many threads it computes."""
+"""What the system says of the processor, how its memory is used, and by how many threads it
+computes.
+"""
 
 import ctypes
 import os
@@ -54,11 +56,14 @@ def keep_memory() -> None:
 
 def give_memory_back() -> None:
     """Ends what `keep_memory` began: what is free goes back to the system, and the C library does
-    with what is freed as it does in a process that has once freed a large block."""
+    with what is freed as it does in a process that has once freed a large block.
+    """
     global _keepers
     with _memory:
         _keepers -= 1
-        if _keepers == 0 and _set_malloc(mmap_threshold=1 << 25, trim_threshold=1 << 26, top_pad=1 << 17):
+        if _keepers == 0 and _set_malloc(
+            mmap_threshold=1 << 25, trim_threshold=1 << 26, top_pad=1 << 17
+        ):
             _libc().malloc_trim(0)
 
 
@@ -106,7 +111,9 @@ _computing: int | None = None
 
 @cache
 def openmp() -> ctypes.CDLL | None:
-    """The OpenMP runtime that PyTorch computes with, where it has GNU's names; None: not to be found."""
+    """The OpenMP runtime that PyTorch computes with, where it has GNU's names; None: not to be
+    found.
+    """
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
@@ -123,11 +130,14 @@ def openmp() -> ctypes.CDLL | None:
 
 @contextmanager
 def computing_by(threads: int) -> Iterator[None]:
-    """Has the calling thread compute by so many threads, itself among them, and leaves all others as they are.
+    """Has the calling thread compute by so many threads, itself among them, and leaves all others
+    as they are.
 
-    PyTorch's own `set_num_threads` is for threads that are yet to come, too. Nothing where there is no `openmp`.
+    PyTorch's own `set_num_threads` is for threads that are yet to come, too. Nothing where there is
+    no `openmp`.
     """
-    before = torch.get_num_threads()  # of a new thread: PyTorch sets its own number now, and not later
+    # of a new thread: PyTorch sets its own number now, and not later
+    before = torch.get_num_threads()
     if openmp() is None or before == threads:
         yield
         return

@@ -45,15 +45,23 @@ class VapourSynth(Host):
     """What is needed of the plugins."""
 
     def missing(self) -> str | None:
-        probe = "import vapoursynth as vs; " + "; ".join(f"vs.core.{name}" for name in self.functions)
+        probe = "import vapoursynth as vs; " + "; ".join(
+            f"vs.core.{name}" for name in self.functions
+        )
         if sys.version_info < (3, 12):
             version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-            return (f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its headers) and "
-                    "run scripts/setup again")
-        result = subprocess.run([sys.executable, "-c", probe], env=self.environment(), capture_output=True, text=True)
+            return (
+                f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its headers) and "
+                "run scripts/setup again"
+            )
+        result = subprocess.run(
+            [sys.executable, "-c", probe], env=self.environment(), capture_output=True, text=True
+        )
         if result.returncode:
-            return (f"VapourSynth does not load what is needed ({result.stderr.strip().splitlines()[-1]}): "
-                    "run scripts/setup, or pip install 'vsneuralstyle[demo]'")
+            return (
+                f"VapourSynth does not load what is needed ({result.stderr.strip().splitlines()[-1]}): "
+                "run scripts/setup, or pip install 'vsneuralstyle[demo]'"
+            )
         return None
 
     def environment(self) -> dict[str, str]:
@@ -62,7 +70,9 @@ class VapourSynth(Host):
 
 
 class GStreamer(Host):
-    """gst-launch-1.0 of the system, with the element from the environment of the Python that GStreamer embeds."""
+    """gst-launch-1.0 of the system, with the element from the environment of the Python that
+    GStreamer embeds.
+    """
 
     name = "gst-launch-1.0"
     elements: Mapping[str, str] = {
@@ -72,21 +82,27 @@ class GStreamer(Host):
     """What is needed -> the packages that have it."""
 
     def __init__(self, python: Path, scratch: Path) -> None:
-        """python: the Python of that environment. scratch: a folder for a registry of its own, so that what another
-        run of GStreamer found, or failed to load, does not matter here."""
+        """python: the Python of that environment. scratch: a folder for a registry of its own, so
+        that what another run of GStreamer found, or failed to load, does not matter here.
+        """
         self.prefix = python.parent.parent
         self.scratch = scratch
 
     def missing(self) -> str | None:
         if shutil.which("gst-inspect-1.0") is None or shutil.which("gst-launch-1.0") is None:
-            return ("GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-bad "
-                    "gstreamer1.0-plugins-good gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, "
-                    "and run scripts/setup again")
+            return (
+                "GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-bad "
+                "gstreamer1.0-plugins-good gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, "
+                "and run scripts/setup again"
+            )
         if not (self.prefix / "lib/gstreamer-1.0/python/gstneuralstyle.py").exists():
             return f"the element is not installed in {self.prefix}: run scripts/setup"
         for element, package in self.elements.items():
-            if subprocess.run(["gst-inspect-1.0", "--exists", element], env=self.environment(),
-                              capture_output=True).returncode:
+            if subprocess.run(
+                ["gst-inspect-1.0", "--exists", element],
+                env=self.environment(),
+                capture_output=True,
+            ).returncode:
                 return f"GStreamer has no element {element}: apt install {package}, and run scripts/setup again"
         return None
 
@@ -95,15 +111,21 @@ class GStreamer(Host):
         return {
             **super().environment(),
             "PATH": os.pathsep.join([str(self.prefix / "bin"), os.environ["PATH"]]),
-            "GST_PLUGIN_PATH": os.pathsep.join([str(self.prefix / "lib/gstreamer-1.0"), *filter(None, [inherited])]),
+            "GST_PLUGIN_PATH": os.pathsep.join(
+                [str(self.prefix / "lib/gstreamer-1.0"), *filter(None, [inherited])]
+            ),
             "GST_REGISTRY": str(self.scratch / "gst-registry.bin"),
         }
 
 
 class Run:
-    """The first `limit` frames (None: all) of a running host, with the times at which they arrived."""
+    """The first `limit` frames (None: all) of a running host, with the times at which they
+    arrived.
+    """
 
-    def __init__(self, container: av.container.InputContainer, limit: int | None, started: float) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, limit: int | None, started: float
+    ) -> None:
         self.stream = container.streams.video[0]
         self._container = container
         self._limit = limit
@@ -132,17 +154,28 @@ class Run:
     @property
     def fps(self) -> float:
         """Frames a second after the first one."""
-        return (self.frames - 1) / (self._arrivals[-1] - self._arrivals[0]) if self.frames > 1 else float("nan")
+        return (
+            (self.frames - 1) / (self._arrivals[-1] - self._arrivals[0])
+            if self.frames > 1
+            else float("nan")
+        )
 
 
 class Process:
-    """A command of a host under way: its standard output, when it was started, and what it said where it failed."""
+    """A command of a host under way: its standard output, when it was started, and what it said
+    where it failed.
+    """
 
     def __init__(self, host: Host, command: Sequence[str], stderr: IO[str]) -> None:
         self._name, self._stderr = host.name, stderr
         self.started = time.monotonic()
-        self._process = subprocess.Popen(command, env=host.environment(), stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.PIPE, stderr=stderr)
+        self._process = subprocess.Popen(
+            command,
+            env=host.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
         self.stdout = self._process.stdout
 
     def wait(self) -> int:
@@ -157,7 +190,8 @@ class Process:
         return MediaError(f"{self._name} ended with exit code {code}; its last words:\n{tail}")
 
     def end(self) -> None:
-        self.stdout.close()  # a host in the middle of its work ends by the broken pipe, if not by the signal
+        # a host in the middle of its work ends by the broken pipe, if not by the signal
+        self.stdout.close()
         if self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
@@ -176,7 +210,9 @@ def start(host: Host, command: Sequence[str]) -> Iterator[Process]:
 
 @contextmanager
 def run(host: Host, command: Sequence[str], limit: int | None = None) -> Iterator[Run]:
-    """Starts the host, and decodes what it writes; raises MediaError when it fails, at the end at the latest."""
+    """Starts the host, and decodes what it writes; raises MediaError when it fails, at the end at
+    the latest.
+    """
     with start(host, command) as process:
         try:
             container = av.open(process.stdout, format="yuv4mpegpipe")

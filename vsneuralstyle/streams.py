@@ -1,7 +1,9 @@
-"""Several frames at a time on a GPU: each part of their work in a stream of its own, beside the others'.
+"""Several frames at a time on a GPU: each part of their work in a stream of its own, beside the
+others'.
 
-A tensor is free for new work of the stream that it was made in as soon as Python drops it. So one that another stream reads is
-recorded there (`Tensor.record_stream`), by `queued` and `receive`, which also see to it that it is read after it was made.
+A tensor is free for new work of the stream that it was made in as soon as Python drops it. So one
+that another stream reads is recorded there (`Tensor.record_stream`), by `queued` and `receive`,
+which also see to it that it is read after it was made.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from torch import Tensor
 
 
 class Streams(NamedTuple):
-    """Where a frame's work is launched. None, all of them: there are no streams on this device, and all is done in turn.
+    """Where a frame's work is launched. None, all of them: there are no streams on this device, and
+    all is done in turn.
 
-    side: what is short and waited for: uploads, downloads, conversions, and the look for a cut. It goes first.
+    side: what is short and waited for: uploads, downloads, conversions, and the look for a cut. It
+    goes first.
     ahead: what a frame needs by itself, while those before it are still in `flow` and `work`.
     flow: what needs a frame and the one before it, but not what was drawn of them.
     work: what follows from frame to frame.
-    down: downloads that threads of their own wait for, from the moment on that a frame is launched. In `side`, the next frame's
+    down: downloads that threads of their own wait for, from the moment on that a frame is launched.
+    In `side`, the next frame's
         look for a cut would come behind this frame's networks, and with it all of that frame.
     """
 
@@ -34,7 +39,9 @@ class Streams(NamedTuple):
 
 
 def streams(device: torch.device) -> Streams:
-    """Those of a device, the same for all clips: libraries keep memory for each stream that they ever computed in."""
+    """Those of a device, the same for all clips: libraries keep memory for each stream that they
+    ever computed in.
+    """
     if device.type != "cuda":
         return Streams()
     return _streams(torch.cuda.current_device() if device.index is None else device.index)
@@ -43,7 +50,9 @@ def streams(device: torch.device) -> Streams:
 @cache
 def _streams(index: int) -> Streams:
     # The lower, the sooner; PyTorch takes the nearest that the GPU has.
-    return Streams(*(torch.cuda.Stream(index, priority=priority) for priority in (-2, 0, -1, -1, -2)))
+    return Streams(
+        *(torch.cuda.Stream(index, priority=priority) for priority in (-2, 0, -1, -1, -2))
+    )
 
 
 def on(stream: torch.cuda.Stream | None) -> AbstractContextManager:
@@ -53,7 +62,8 @@ def on(stream: torch.cuda.Stream | None) -> AbstractContextManager:
 
 @contextmanager
 def queued(stream: torch.cuda.Stream | None, *tensors: Tensor) -> Iterator[None]:
-    """A context in which the caller launches in a stream, after all that it has launched in its current one so far.
+    """A context in which the caller launches in a stream, after all that it has launched in its
+    current one so far.
 
     Args:
         stream: None: nothing is to be done.

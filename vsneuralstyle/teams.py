@@ -1,7 +1,8 @@
 """Two jobs at a time on a CPU, each by half of the threads.
 
-All threads together at one job wait at the end of each operator for the slowest of them, and all but one while Python, or a
-host, gets at the next. Two jobs, of two frames, fill each other's gaps; each by itself takes longer.
+All threads together at one job wait at the end of each operator for the slowest of them, and all
+but one while Python, or a host, gets at the next. Two jobs, of two frames, fill each other's gaps;
+each by itself takes longer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from vsneuralstyle.workers import Job, Workers
 
 TEAMS = 2
 AHEAD = 3
-"""Frames that are begun before one is waited for: with one fewer a team has nothing to do at times, more gain nothing."""
+"""Frames that are begun before one is waited for: with one fewer a team has nothing to do at times,
+more gain nothing."""
 
 _teams = Workers(TEAMS, "team")
 """Those of the process: any more would fight over the cores."""
@@ -25,15 +27,20 @@ def possible(threads: int) -> bool:
 
 
 def submit(
-    threads: int, function: Callable, *arguments: object, first: bool = False, after: Iterable[Job] = ()
+    threads: int,
+    function: Callable,
+    *arguments: object,
+    first: bool = False,
+    after: Iterable[Job] = (),
 ) -> Job:
-    """Has one of the teams do a job, when it has done those before it. A job must not wait for one that comes after it.
+    """Has one of the teams do a job, when it has done those before it. A job must not wait for one
+    that comes after it.
 
     Args:
         threads: of all teams together.
         function, arguments: the job.
-        first: it comes before those that are not: the next frame waits for it. Else a team could be out of work, while the other one is at
-            it alone.
+        first: it comes before those that are not: the next frame waits for it. Else a team could be
+            out of work, while the other one is at it alone.
         after: the jobs that it needs to be done.
 
     Raises:

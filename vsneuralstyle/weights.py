@@ -1,12 +1,14 @@
 """Model files <-> networks, and which styles there are.
 
-A model file is safetensors: float16 tensors under the names of `networks.Net1`, and in its metadata one JSON header
-with the network's hyper-parameters, the style's name and how it was trained. Nothing is ever unpickled.
+A model file is safetensors: float16 tensors under the names of `networks.Net1`, and in its metadata
+one JSON header with the network's hyper-parameters, the style's name and how it was trained.
+Nothing is ever unpickled.
 
-A model file may leave out of its flow network what `flow.safetensors` has, which styles then share; its header says which it was.
+A model file may leave out of its flow network what `flow.safetensors` has, which styles then share;
+its header says which it was.
 
-Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and for each style a
-`<style>.bank.safetensors`, whose header names the base that it was trained with.
+Of the family "stylebank" there are one base, `stylebank.safetensors`, Net1 without a bank, and for
+each style a `<style>.bank.safetensors`, whose header names the base that it was trained with.
 """
 
 import hashlib
@@ -46,9 +48,12 @@ def _is_number(value: object, least: float, most: float) -> bool:
     return type(value) in (int, float) and least <= value <= most
 
 
-# What a header may say of networks. A file is anybody's: from what is not here nothing is built, let alone allocated.
+# What a header may say of networks. A file is anybody's: from what is not here nothing is built,
+# let alone allocated.
 _OF_NET1 = {
-    "channels": lambda value: isinstance(value, list) and len(value) == 3 and all(map(_is_count, value)),
+    "channels": lambda value: (
+        isinstance(value, list) and len(value) == 3 and all(map(_is_count, value))
+    ),
     "residual_blocks": lambda value: _is_count(value, 0, 64),
     "encoder_blocks": lambda value: value is None or _is_count(value, 0, 64),
     "flow_network": lambda value: isinstance(value, str) and value in FLOW_NETWORKS,
@@ -67,7 +72,9 @@ _OF_STYLE = ("refresh", "sharpen")
 
 @dataclass(frozen=True)
 class Model:
-    """A model file in memory: its networks (float32, eval mode), its header and where it came from."""
+    """A model file in memory: its networks (float32, eval mode), its header and where it came
+    from.
+    """
 
     net1: Net1
     header: dict
@@ -77,20 +84,31 @@ class Model:
 def search_path(model_dir: str | os.PathLike | None = None) -> list[Path]:
     """Folders in which models are looked for, first match first.
 
-    `model_dir`; each entry of $NEURALSTYLE_MODEL_PATH; $XDG_DATA_HOME/vsneuralstyle/models; the package's own models.
+    `model_dir`; each entry of $NEURALSTYLE_MODEL_PATH; $XDG_DATA_HOME/vsneuralstyle/models; the
+    package's own models.
     """
     folders = [Path(model_dir)] if model_dir else []
-    folders += [Path(entry) for entry in os.environ.get("NEURALSTYLE_MODEL_PATH", "").split(os.pathsep) if entry]
+    folders += [
+        Path(entry)
+        for entry in os.environ.get("NEURALSTYLE_MODEL_PATH", "").split(os.pathsep)
+        if entry
+    ]
     folders.append(user_folder())
     package = Path(__file__).resolve().parent
     # An installed wheel carries the models inside the package; in a checkout they lie beside it.
-    folders.append(package / "models" if (package / "models").is_dir() else package.parent / "models")
+    folders.append(
+        package / "models" if (package / "models").is_dir() else package.parent / "models"
+    )
     return folders
 
 
 def user_folder() -> Path:
     """Where the user's own models are: $XDG_DATA_HOME/vsneuralstyle/models."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "vsneuralstyle" / "models"
+    return (
+        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        / "vsneuralstyle"
+        / "models"
+    )
 
 
 def read_header(path: Path) -> dict:
@@ -101,7 +119,11 @@ def read_header(path: Path) -> dict:
     """
     header = _metadata(path)
     try:
-        known = header["format"] == FORMAT and isinstance(header["style"], str) and header["net"] in NETS
+        known = (
+            header["format"] == FORMAT
+            and isinstance(header["style"], str)
+            and header["net"] in NETS
+        )
         known = known and (header["net"] != "stylebank" or isinstance(header["base"], str))
         known = known and isinstance(header.get("flow", ""), str)
     except (KeyError, TypeError):
@@ -113,24 +135,36 @@ def read_header(path: Path) -> dict:
         )
     networks = header.get("networks")
     if not isinstance(networks, dict):
-        raise ModelError(f"{path}: its header doesn't say what its networks are; copy or train the model again")
-    allowed = _OF_BANK if _is_bank(header) else {**_OF_NET1, "net": lambda value: value == header["net"]}
+        raise ModelError(
+            f"{path}: its header doesn't say what its networks are; copy or train the model again"
+        )
+    allowed = (
+        _OF_BANK if _is_bank(header) else {**_OF_NET1, "net": lambda value: value == header["net"]}
+    )
     for name, value in networks.items():
         if name not in allowed or not allowed[name](value):
             raise ModelError(
                 f"{path}: its header has {_shown({name: value})}, which no network takes; copy or train the model again"
             )
     own = header.get("net1", {})
-    if own and not (_is_bank(header) and isinstance(own, dict) and all(k in _OF_STYLE and _OF_NET1[k](v) for k, v in own.items())):
-        raise ModelError(f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} of a bank, 0 to 1; "
-                         "copy or train the model again")
+    if own and not (
+        _is_bank(header)
+        and isinstance(own, dict)
+        and all(k in _OF_STYLE and _OF_NET1[k](v) for k, v in own.items())
+    ):
+        raise ModelError(
+            f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} of a bank, 0 to 1; "
+            "copy or train the model again"
+        )
     return header
 
 
 def _metadata(path: Path) -> object:
     """The JSON that a file has of ours, unchecked; None where it has none."""
     if not os.path.isfile(path):
-        raise ModelError(f"{path}: no such model file; expected a {SUFFIX} file that `neuralstyle train` wrote")
+        raise ModelError(
+            f"{path}: no such model file; expected a {SUFFIX} file that `neuralstyle train` wrote"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {}).get(_KEY, "null"))
@@ -146,8 +180,12 @@ def _is_bank(header: dict) -> bool:
     return header["net"] == "stylebank" and header["style"] != BASE
 
 
-def available_styles(net: str = "johnson", model_dir: str | os.PathLike | None = None) -> dict[str, Path]:
-    """Styles of a network family that can be loaded -> their files; a name found twice is the first folder's."""
+def available_styles(
+    net: str = "johnson", model_dir: str | os.PathLike | None = None
+) -> dict[str, Path]:
+    """Styles of a network family that can be loaded -> their files; a name found twice is the first
+    folder's.
+    """
     styles: dict[str, Path] = {}
     banks, base = net == "stylebank", None
     if banks:
@@ -156,7 +194,11 @@ def available_styles(net: str = "johnson", model_dir: str | os.PathLike | None =
         except ModelError:
             return {}
     for folder in search_path(model_dir):
-        for path in sorted(folder.glob(f"*{BANK_SUFFIX if banks else SUFFIX}")) if os.path.isdir(folder) else ():
+        for path in (
+            sorted(folder.glob(f"*{BANK_SUFFIX if banks else SUFFIX}"))
+            if os.path.isdir(folder)
+            else ()
+        ):
             try:
                 header = read_header(path)
             except ModelError:
@@ -173,14 +215,17 @@ def check_style_name(name: str) -> None:
         ArgumentError: no.
     """
     if not re.fullmatch(r"[\w-]+", name) or name == BASE:
-        raise ArgumentError(f"style name {name!r}: expected letters, digits, _ and -, and not {BASE!r}")
+        raise ArgumentError(
+            f"style name {name!r}: expected letters, digits, _ and -, and not {BASE!r}"
+        )
 
 
 def parse_mix(style: str) -> dict[str, float]:
-    """"candy:0.6+muse:0.4" -> {"candy": 0.6, "muse": 0.4}; a style without a weight has 1.
+    """ "candy:0.6+muse:0.4" -> {"candy": 0.6, "muse": 0.4}; a style without a weight has 1.
 
     Raises:
-        ArgumentError: an empty part, a style given twice, a weight that isn't a number >= 0, or no weight above 0.
+        ArgumentError: an empty part, a style given twice, a weight that isn't a number >= 0, or no
+            weight above 0.
     """
     mix: dict[str, float] = {}
     expected = f"style {style!r}: expected styles and weights as in 'candy:0.6+muse:0.4'"
@@ -193,7 +238,9 @@ def parse_mix(style: str) -> dict[str, float]:
         if not name:
             raise ArgumentError(f"{expected}; a part of it, {part!r}, names no style")
         if not 0 <= weight < math.inf:
-            raise ArgumentError(f"{expected}; the weight of {name} is {number!r}, not a number from 0 up")
+            raise ArgumentError(
+                f"{expected}; the weight of {name} is {number!r}, not a number from 0 up"
+            )
         if name in mix:
             raise ArgumentError(f"{expected}; {name} is there twice, give it one weight")
         mix[name] = weight
@@ -202,12 +249,14 @@ def parse_mix(style: str) -> dict[str, float]:
     return mix
 
 
-def load_model(style: str, net: str = "johnson", model_dir: str | os.PathLike | None = None) -> Model:
+def load_model(
+    style: str, net: str = "johnson", model_dir: str | os.PathLike | None = None
+) -> Model:
     """The model of a style.
 
     Args:
-        style: a name as `available_styles` lists it: the file's name without its suffix. For net "stylebank" a mix too:
-            see `parse_mix`.
+        style: a name as `available_styles` lists it: the file's name without its suffix. For net
+            "stylebank" a mix too: see `parse_mix`.
         net: network family, one of `NETS`.
         model_dir: a folder to look in first.
 
@@ -245,12 +294,16 @@ def _load_mix(style: str, model_dir: str | os.PathLike | None) -> Model:
     banks = {name: header for name, (_, header) in loaded.items()}
     for option in _OF_STYLE:
         shared = getattr(base.net1, option)
-        of_mix = sum(weight * banks[name].get("net1", {}).get(option, shared) for name, weight in mix.items())
+        of_mix = sum(
+            weight * banks[name].get("net1", {}).get(option, shared) for name, weight in mix.items()
+        )
         setattr(base.net1, option, of_mix / sum(mix.values()))
     return Model(base.net1, {**base.header, "style": style, "banks": banks}, base.path)
 
 
-def load_bank(style: str, base: Model, model_dir: str | os.PathLike | None = None) -> tuple[Bank, dict]:
+def load_bank(
+    style: str, base: Model, model_dir: str | os.PathLike | None = None
+) -> tuple[Bank, dict]:
     """The bank of one style for a base (`load_base`), and its header.
 
     Raises:
@@ -270,14 +323,18 @@ def _find(name: str, model_dir: str | os.PathLike | None) -> Path | None:
     """The first file of that name on the search path; a name that leads elsewhere finds none."""
     if Path(name).name != name:
         return None
-    return next((p for p in (folder / name for folder in search_path(model_dir)) if os.path.isfile(p)), None)
+    return next(
+        (p for p in (folder / name for folder in search_path(model_dir)) if os.path.isfile(p)), None
+    )
 
 
 def _base_path(model_dir: str | os.PathLike | None) -> Path:
     path = _find(BASE + SUFFIX, model_dir)
     if path is None:
         looked = ", ".join(str(folder) for folder in search_path(model_dir))
-        raise ModelError(f"net 'stylebank' needs its base, {BASE}{SUFFIX}, and there is none (looked in {looked})")
+        raise ModelError(
+            f"net 'stylebank' needs its base, {BASE}{SUFFIX}, and there is none (looked in {looked})"
+        )
     return path
 
 
@@ -286,18 +343,26 @@ def _path_of(style: str, net: str, model_dir: str | os.PathLike | None) -> Path:
     if path is None:
         names = ", ".join(sorted(available_styles(net, model_dir))) or "none"
         looked = ", ".join(str(folder) for folder in search_path(model_dir))
-        mix = "; a mix of styles takes net 'stylebank'" if net != "stylebank" and set(style) & set("+:") else ""
-        raise ModelError(f"unknown style {_shown(style)}; styles that exist for net {net!r}: "
-                         f"{names} (looked in {looked}){_other_net(style, net, model_dir)}{mix}")
+        mix = (
+            "; a mix of styles takes net 'stylebank'"
+            if net != "stylebank" and set(style) & set("+:")
+            else ""
+        )
+        raise ModelError(
+            f"unknown style {_shown(style)}; styles that exist for net {net!r}: "
+            f"{names} (looked in {looked}){_other_net(style, net, model_dir)}{mix}"
+        )
     return path
 
 
 def _other_net(style: str, net: str, model_dir: str | os.PathLike | None) -> str:
     """What an error says of a style that another network family has."""
-    having = [other for other in NETS
-              if other != net and style in available_styles(other, model_dir)]
-    return "".join(f"; net {other!r} has it: net=\"{other}\" (command line: --net {other})"
-                   for other in having)
+    having = [
+        other for other in NETS if other != net and style in available_styles(other, model_dir)
+    ]
+    return "".join(
+        f'; net {other!r} has it: net="{other}" (command line: --net {other})' for other in having
+    )
 
 
 def _load(path: Path, net: str, model_dir: str | os.PathLike | None) -> Model:
@@ -305,7 +370,9 @@ def _load(path: Path, net: str, model_dir: str | os.PathLike | None) -> Model:
     if header["net"] != net:
         raise ModelError(f"{path}: a model of net {header['net']!r}, but net {net!r} was asked for")
     if _is_bank(header):
-        raise ModelError(f"{path}: the bank of style {header['style']!r}; expected the base, Net1 without a bank")
+        raise ModelError(
+            f"{path}: the bank of style {header['style']!r}; expected the base, Net1 without a bank"
+        )
     shared = _shared_flow(header["flow"], path, model_dir) if "flow" in header else {}
     net1 = _read_state(lambda: Net1(**header["networks"]), path, shared)
     return Model(net1.eval().requires_grad_(False), header, path)
@@ -317,22 +384,31 @@ def _shared_flow(digest: str, path: Path, model_dir: str | os.PathLike | None) -
     for file in dict.fromkeys(folder / FLOW for folder in folders):
         if os.path.isfile(file) and _digest(tensors := _tensors(file)) == digest:
             return tensors
-    raise ModelError(f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and that isn't there (looked in "
-                     f"{', '.join(map(str, folders))}); copy it to the same folder")
+    raise ModelError(
+        f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and that isn't there (looked in "
+        f"{', '.join(map(str, folders))}); copy it to the same folder"
+    )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """What a file has, as copies: its own tensors are its mapped pages, and a file that is written to later ends the host."""
+    """What a file has, as copies: its own tensors are its mapped pages, and a file that is written
+    to later ends the host.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name).clone() for name in file.keys()}
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ModelError(f"{path}: its tensors can't be read ({error}); copy or train the model again") from None
+        raise ModelError(
+            f"{path}: its tensors can't be read ({error}); copy or train the model again"
+        ) from None
 
 
-def _read_state(make: Callable[[], nn.Module], path: Path, shared: Mapping[str, Tensor] = {}) -> nn.Module:
+def _read_state(
+    make: Callable[[], nn.Module], path: Path, shared: Mapping[str, Tensor] = {}
+) -> nn.Module:
     """A network with a file's tensors in it, and with the shared ones that it leaves out."""
-    with torch.device("meta"):  # shapes without memory: what is allocated below is what the file holds
+    # shapes without memory: what is allocated below is what the file holds
+    with torch.device("meta"):
         module = make()
     expected = {name: list(value.shape) for name, value in module.state_dict().items()}
     state = {**shared, **_tensors(path)}
@@ -346,7 +422,9 @@ def _read_state(make: Callable[[], nn.Module], path: Path, shared: Mapping[str, 
     state = {name: value.to(torch.float32) for name, value in state.items()}
     for name, value in state.items():
         if not value.isfinite().all():
-            raise ModelError(f"{path}: {name} has values that are not finite; copy or train the model again")
+            raise ModelError(
+                f"{path}: {name} has values that are not finite; copy or train the model again"
+            )
     module.load_state_dict(state, assign=True)
     return module
 
@@ -357,8 +435,12 @@ def _shown(value: object) -> str:
 
 
 def fingerprint(network: StyleBankNet) -> str:
-    """What a base's encoder and decoder are known by: a digest of their tensors as a model file has them."""
-    return _digest({name: value for name, value in _stored(network).items() if not name.startswith("bank.")})
+    """What a base's encoder and decoder are known by: a digest of their tensors as a model file has
+    them.
+    """
+    return _digest(
+        {name: value for name, value in _stored(network).items() if not name.startswith("bank.")}
+    )
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -368,7 +450,9 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: dict, flow: Path | None = None) -> None:
+def save_model(
+    net1: Net1, path: Path, *, style: str, networks: dict, training: dict, flow: Path | None = None
+) -> None:
     """Writes a model file.
 
     Args:
@@ -377,15 +461,25 @@ def save_model(net1: Net1, path: Path, *, style: str, networks: dict, training: 
         style: the style's name; of a StyleBank base: `BASE`.
         networks: the keyword arguments that `net1` was made with.
         training: data, recipe and figures, as JSON can hold them.
-        flow: a file of `save_flow`: what it has is left out; where that is anything, it has to lie beside the model file, or on the search path, as `FLOW`.
+        flow: a file of `save_flow`: what it has is left out; where that is anything, it has to lie
+            beside the model file, or on the search path, as `FLOW`.
     """
-    header = {"net": networks.get("net", "johnson"), "style": style, "networks": networks, "training": training}
+    header = {
+        "net": networks.get("net", "johnson"),
+        "style": style,
+        "networks": networks,
+        "training": training,
+    }
     if isinstance(net1.style, StyleBankNet):
         header["base"] = fingerprint(net1.style)
     tensors = _stored(net1)
     if flow:
         shared = _tensors(flow)
-        own = {name: value for name, value in tensors.items() if name not in shared or not torch.equal(value, shared[name])}
+        own = {
+            name: value
+            for name, value in tensors.items()
+            if name not in shared or not torch.equal(value, shared[name])
+        }
         if len(own) < len(tensors):
             header["flow"], tensors = _digest(shared), own
     _write(tensors, path, header)
@@ -399,23 +493,38 @@ def save_flow(flow: nn.Module, path: Path, training: dict) -> None:
         path: `FLOW`, in whichever folder.
         training: the options of `train flow`.
     """
-    _write({f"flow.{name}": value for name, value in _stored(flow).items()}, path, {"training": training})
+    _write(
+        {f"flow.{name}": value for name, value in _stored(flow).items()},
+        path,
+        {"training": training},
+    )
 
 
 def load_flow(path: Path) -> dict:
-    """A file of `save_flow`, as a run of `train flow` has it: "modules", names -> tensors, and its "configuration".
+    """A file of `save_flow`, as a run of `train flow` has it: "modules", names -> tensors, and its
+    "configuration".
 
     Raises:
         ModelError: not such a file.
     """
     header, tensors = _metadata(path), _tensors(path)
-    if not (isinstance(header, dict) and isinstance(header.get("training"), dict)) or not all(name.startswith("flow.") for name in tensors):
-        raise ModelError(f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` wrote")
+    if not (isinstance(header, dict) and isinstance(header.get("training"), dict)) or not all(
+        name.startswith("flow.") for name in tensors
+    ):
+        raise ModelError(
+            f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` wrote"
+        )
     return {"modules": tensors, "configuration": header["training"]}
 
 
 def save_bank(
-    bank: Bank, path: Path, *, style: str, base: str, training: dict, net1: Mapping[str, float] | None = None
+    bank: Bank,
+    path: Path,
+    *,
+    style: str,
+    base: str,
+    training: dict,
+    net1: Mapping[str, float] | None = None,
 ) -> None:
     """Writes a bank.
 
@@ -425,16 +534,26 @@ def save_bank(
         style: the style's name.
         base: the fingerprint of the base that it was trained with.
         training: data, recipe and figures, as JSON can hold them.
-        net1: options of Net1 in place of the base's, "refresh" and "sharpen"; a mix has the mean of its banks'.
+        net1: options of Net1 in place of the base's, "refresh" and "sharpen"; a mix has the mean of
+            its banks'.
     """
     networks = {"channels": len(bank[1].weight)}
-    header = {"net": "stylebank", "style": style, "base": base, "networks": networks, "training": training}
+    header = {
+        "net": "stylebank",
+        "style": style,
+        "base": base,
+        "networks": networks,
+        "training": training,
+    }
     _write(_stored(bank), path, {**header, "net1": dict(net1)} if net1 else header)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
     # channels_last tensors are strided; safetensors takes contiguous ones alone.
-    return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
+    return {
+        name: value.detach().to("cpu", torch.float16).contiguous()
+        for name, value in module.state_dict().items()
+    }
 
 
 def _write(tensors: dict[str, Tensor], path: Path, header: dict) -> None:

@@ -220,7 +220,8 @@ class Workers:
 @atexit.register
 def _close_all() -> None:
     """Lets the interpreter end. (It first waits for threads that are not daemons: they may be
-    waiting for jobs.)"""
+    waiting for jobs.)
+    """
     _join([thread for pool in list(_pools) for thread in pool.close()])
 
 

@@ -1,8 +1,9 @@
 """The GStreamer element ``neuralstyle``: stylizes raw video, coherently over time.
 
-GStreamer's Python loader imports this file while it scans for plugins, so it imports nothing but the bindings: PyTorch
-and vsneuralstyle come in when the element starts. A module that fails to import here would be cached by the registry
-as a plugin without features, and the user would see "no element neuralstyle" instead of the reason.
+GStreamer's Python loader imports this file while it scans for plugins, so it imports nothing but
+the bindings: PyTorch and vsneuralstyle come in when the element starts. A module that fails to
+import here would be cached by the registry as a plugin without features, and the user would see "no
+element neuralstyle" instead of the reason.
 """
 
 import contextlib
@@ -19,92 +20,169 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
-
 import gstneuralstyle_cuda as cuda  # noqa: E402  (these lie beside this file)
+from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
 from gstneuralstyle_interval import STALL, FrameInterval  # noqa: E402
 from gstneuralstyle_packages import import_core  # noqa: E402
 
 Gst.init_python()
 
-# In the order of preference, where both neighbours can do several: the exact ones first (8 bits of full chroma), those
-# that are cheapest to take apart before the others. A decoder's 4:2:0 comes in as it is, and so needs no videoconvert.
+# In the order of preference, where both neighbours can do several: the exact ones first (8 bits of
+# full chroma), those that are cheapest to take apart before the others. A decoder's 4:2:0 comes in
+# as it is, and so needs no videoconvert.
+# fmt: off
 FORMATS = (
     "GBR", "RGB", "BGR", "RGBx", "BGRx", "xRGB", "xBGR", "RGBA", "BGRA", "ARGB", "ABGR", "Y444",
     "I420", "YV12", "NV12", "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE", "I422_10LE",
 )
+# fmt: on
 
 
 LEAST = 16  # pixels of width and height, which the networks need
 
 
 def _raw_video(name: str, formats: tuple[str, ...]) -> str:
-    return (f"{name}, format=(string){{ {', '.join(formats)} }}, width=(int)[ {LEAST}, max ], "
-            f"height=(int)[ {LEAST}, max ], framerate=(fraction)[ 0, max ]")
+    return (
+        f"{name}, format=(string){{ {', '.join(formats)} }}, width=(int)[ {LEAST}, max ], "
+        f"height=(int)[ {LEAST}, max ], framerate=(fraction)[ 0, max ]"
+    )
 
 
-# Frames that are on the GPU stay there, where that works. What comes in as one kind of memory goes out as the same.
-CAPS = Gst.Caps.from_string("; ".join(
-    [_raw_video(f"video/x-raw({cuda.FEATURE})", cuda.FORMATS)] * cuda.available() + [_raw_video("video/x-raw", FORMATS)]
-))
+# Frames that are on the GPU stay there, where that works. What comes in as one kind of memory goes
+# out as the same.
+CAPS = Gst.Caps.from_string(
+    "; ".join(
+        [_raw_video(f"video/x-raw({cuda.FEATURE})", cuda.FORMATS)] * cuda.available()
+        + [_raw_video("video/x-raw", FORMATS)]
+    )
+)
 
 # A frame that comes this much later than its predecessor's end is another place in the stream, not
 # the next moment of the same shot, unless the stream's frames are that far apart. Below it (frames
 # dropped upstream, a variable frame rate) the flow network still finds the motion.
 MAX_GAP = Gst.SECOND
 
-FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS  # GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
+# GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
+FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS
 
 _AT_START = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_READY)
 _AT_ANY_TIME = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_PLAYING)
 _CONTROLLED = _AT_ANY_TIME | GObject.ParamFlags(Gst.PARAM_CONTROLLABLE)
 
-# What the user sets: (type, nick, blurb, [minimum, maximum,] default, flags). Named as the arguments of Stylizer are.
+# What the user sets: (type, nick, blurb, [minimum, maximum,] default, flags). Named as the
+# arguments of Stylizer are.
 SETTINGS = {
-    "style": (str, "Style", "Name of the style; it changes with the next frame, which begins afresh. An unknown one "
-              "gives an error that lists those that exist", "candy", _AT_ANY_TIME),
+    "style": (
+        str,
+        "Style",
+        "Name of the style; it changes with the next frame, which begins afresh. An unknown one "
+        "gives an error that lists those that exist",
+        "candy",
+        _AT_ANY_TIME,
+    ),
     "net": (str, "Network", "Family of style networks", "johnson", _AT_START),
-    "device": (str, "Device", "Where the networks run: auto, cpu, cuda or cuda:N; one that is not there is an error",
-               "auto", _AT_START),
-    "precision": (str, "Precision", "What the networks compute in: auto (float16 on a GPU, bfloat16 on a CPU that is "
-                  "faster in it, else float32), float32, bfloat16 or float16", "auto", _AT_START),
-    "model-path": (str, "Model path", "Folder to look for models in first, before NEURALSTYLE_MODEL_PATH and the "
-                   "installed ones", None, _AT_START),
-    "strength": (float, "Strength", "How much style: 0 is the source, 1 the stylized frame",
-                 0.0, 1.0, 1.0, _CONTROLLED),
-    "coherence": (float, "Coherence", "How much of the frames before: 0 stylizes each frame by itself, which is faster "
-                  "and flickers", 0.0, 1.0, 1.0, _CONTROLLED),
-    "preserve-color": (bool, "Preserve color", "Keep the source's chroma, and take luma alone from the style",
-                       False, _CONTROLLED),
-    "scene-cut": (float, "Scene cut", "Threshold of the detector of scene cuts, after which the style starts afresh; "
-                  "0 switches it off", 0.0, 1.0, 0.15, _CONTROLLED),
-    "lookahead": (int, "Look-ahead", "Frames held back while those after them are begun, so that a CPU works at two at a time, "
-                  "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the latency", 0, 64, 0, _AT_START),
+    "device": (
+        str,
+        "Device",
+        "Where the networks run: auto, cpu, cuda or cuda:N; one that is not there is an error",
+        "auto",
+        _AT_START,
+    ),
+    "precision": (
+        str,
+        "Precision",
+        "What the networks compute in: auto (float16 on a GPU, bfloat16 on a CPU that is "
+        "faster in it, else float32), float32, bfloat16 or float16",
+        "auto",
+        _AT_START,
+    ),
+    "model-path": (
+        str,
+        "Model path",
+        "Folder to look for models in first, before NEURALSTYLE_MODEL_PATH and the installed ones",
+        None,
+        _AT_START,
+    ),
+    "strength": (
+        float,
+        "Strength",
+        "How much style: 0 is the source, 1 the stylized frame",
+        0.0,
+        1.0,
+        1.0,
+        _CONTROLLED,
+    ),
+    "coherence": (
+        float,
+        "Coherence",
+        "How much of the frames before: 0 stylizes each frame by itself, which is faster "
+        "and flickers",
+        0.0,
+        1.0,
+        1.0,
+        _CONTROLLED,
+    ),
+    "preserve-color": (
+        bool,
+        "Preserve color",
+        "Keep the source's chroma, and take luma alone from the style",
+        False,
+        _CONTROLLED,
+    ),
+    "scene-cut": (
+        float,
+        "Scene cut",
+        "Threshold of the detector of scene cuts, after which the style starts afresh; "
+        "0 switches it off",
+        0.0,
+        1.0,
+        0.15,
+        _CONTROLLED,
+    ),
+    "lookahead": (
+        int,
+        "Look-ahead",
+        "Frames held back while those after them are begun, so that a CPU works at two at a time, "
+        "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the latency",
+        0,
+        64,
+        0,
+        _AT_START,
+    ),
 }
 STATS = {
-    "stats": (Gst.Structure, "Statistics", "Since the start: frames stylized, scene cuts found among them, the mean "
-              "time in ms that a frame took here, and frames dropped here because they were late (with qos on)",
-              GObject.ParamFlags.READABLE),
+    "stats": (
+        Gst.Structure,
+        "Statistics",
+        "Since the start: frames stylized, scene cuts found among them, the mean "
+        "time in ms that a frame took here, and frames dropped here because they were late (with qos on)",
+        GObject.ParamFlags.READABLE,
+    )
 }
 
 
 def _debug_category(name: str, description: str) -> Gst.DebugCategory:
-    """Register a debug category. The bindings can list them but not make one: in C a macro does it."""
+    """Register a debug category. The bindings can list them but not make one: in C a macro does
+    it.
+    """
     new = ctypes.CDLL("libgstreamer-1.0.so.0")._gst_debug_category_new
     new.argtypes = (ctypes.c_char_p, ctypes.c_uint, ctypes.c_char_p)
     new.restype = ctypes.c_void_p
     new(name.encode(), 0, description.encode())
-    return next(category for category in Gst.debug_get_all_categories() if category.get_name() == name)
+    return next(
+        category for category in Gst.debug_get_all_categories() if category.get_name() == name
+    )
 
 
 CATEGORY = _debug_category("neuralstyle", "coherent neural style transfer")
 
 
 def _guard(failed, code):
-    """Decorate a virtual method: an exception is posted as an error message of `code`, and `failed` is returned.
+    """Decorate a virtual method: an exception is posted as an error message of `code`, and `failed`
+    is returned.
 
-    PyGObject prints an uncaught exception and returns 0 to C. For ``transform`` that is FLOW_OK: the frame would go on
-    unprocessed, and the pipeline would end with exit code 0.
+    PyGObject prints an uncaught exception and returns 0 to C. For ``transform`` that is FLOW_OK:
+    the frame would go on unprocessed, and the pipeline would end with exit code 0.
     """
 
     def decorate(method):
@@ -122,11 +200,12 @@ def _guard(failed, code):
 
 
 def _probe_of_queries():
-    """A function that has a pad's queries looked at: add(pad, kinds, see), where see(query, name) gets the query's
-    address and its structure's name, and says whether it answered it.
+    """A function that has a pad's queries looked at: add(pad, kinds, see), where see(query, name)
+    gets the query's address and its structure's name, and says whether it answered it.
 
-    Through ctypes, because Python can't answer one: a query may be written to only while it has one owner, and the
-    bindings' wrapper is a second one. (An override of the virtual method `query` would even spoil allocation queries.)
+    Through ctypes, because Python can't answer one: a query may be written to only while it has one
+    owner, and the bindings' wrapper is a second one. (An override of the virtual method `query`
+    would even spoil allocation queries.)
     """
     pointer, watching, keys = ctypes.c_void_p, {}, itertools.count(1)
 
@@ -143,26 +222,45 @@ def _probe_of_queries():
 
     def add(pad: Gst.Pad, kinds: Gst.PadProbeType, see):
         watching[key := next(keys)] = see
-        _gst.gst_pad_add_probe(hash(pad), int(kinds), ctypes.cast(probe, pointer), key, ctypes.cast(gone, pointer))
+        _gst.gst_pad_add_probe(
+            hash(pad), int(kinds), ctypes.cast(probe, pointer), key, ctypes.cast(gone, pointer)
+        )
 
     add.keep = probe, gone  # GStreamer holds no reference to them
     return add
 
 
-_gst = cuda.load("libgstreamer-1.0.so.0", {
-    "gst_pad_probe_info_get_query": (ctypes.c_void_p, ctypes.c_void_p),
-    "gst_query_get_structure": (ctypes.c_void_p, ctypes.c_void_p),
-    "gst_structure_get_name": (ctypes.c_char_p, ctypes.c_void_p),
-    "gst_query_parse_latency": (None, *[ctypes.c_void_p] * 4),
-    "gst_query_set_latency": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64),
-    "gst_query_parse_position": (None, *[ctypes.c_void_p] * 3),
-    "gst_query_set_position": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64),
-    "gst_pad_add_probe": (ctypes.c_ulong, ctypes.c_void_p, ctypes.c_uint, *[ctypes.c_void_p] * 3),
-})
-_gobject = cuda.load("libgobject-2.0.so.0", {
-    "g_object_ref": (ctypes.c_void_p, ctypes.c_void_p),
-    "g_object_force_floating": (None, ctypes.c_void_p),
-})
+_gst = cuda.load(
+    "libgstreamer-1.0.so.0",
+    {
+        "gst_pad_probe_info_get_query": (ctypes.c_void_p, ctypes.c_void_p),
+        "gst_query_get_structure": (ctypes.c_void_p, ctypes.c_void_p),
+        "gst_structure_get_name": (ctypes.c_char_p, ctypes.c_void_p),
+        "gst_query_parse_latency": (None, *[ctypes.c_void_p] * 4),
+        "gst_query_set_latency": (
+            None,
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_uint64,
+            ctypes.c_uint64,
+        ),
+        "gst_query_parse_position": (None, *[ctypes.c_void_p] * 3),
+        "gst_query_set_position": (None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64),
+        "gst_pad_add_probe": (
+            ctypes.c_ulong,
+            ctypes.c_void_p,
+            ctypes.c_uint,
+            *[ctypes.c_void_p] * 3,
+        ),
+    },
+)
+_gobject = cuda.load(
+    "libgobject-2.0.so.0",
+    {
+        "g_object_ref": (ctypes.c_void_p, ctypes.c_void_p),
+        "g_object_force_floating": (None, ctypes.c_void_p),
+    },
+)
 _add_query_probe = _probe_of_queries()
 
 
@@ -172,7 +270,9 @@ def _lengthen_latency(query: int, added: int):
     _gst.gst_query_parse_latency(query, *map(ctypes.byref, (live, least, most)))
     added = min(added, 2**62)  # a frame rate may be as low as one in 68 years
     unlimited = most.value == Gst.CLOCK_TIME_NONE
-    _gst.gst_query_set_latency(query, live, least.value + added, most if unlimited else most.value + added)
+    _gst.gst_query_set_latency(
+        query, live, least.value + added, most if unlimited else most.value + added
+    )
 
 
 def _answer_position(query: int, position: int):
@@ -197,23 +297,38 @@ def _float(element: Gst.Element):
 
 
 class _Layout:
-    """Where the samples of a frame lie in memory, and what they mean: a GstVideoInfo's part that stays.
+    """Where the samples of a frame lie in memory, and what they mean: a GstVideoInfo's part that
+    stays.
 
     context: of CUDA memory, on `device`; None: frames are in host memory.
     """
 
-    def __init__(self, info: GstVideo.VideoInfo, numpy, pixels, device=None, context: int | None = None):
+    def __init__(
+        self, info: GstVideo.VideoInfo, numpy, pixels, device=None, context: int | None = None
+    ):
         form = info.finfo
         self._numpy, self._pixels, self._device, self.context = numpy, pixels, device, context
         self.size = info.size
-        self._offsets, self._strides = list(info.offset), list(info.stride)  # of frames that bring no GstVideoMeta
+        # of frames that bring no GstVideoMeta
+        self._offsets, self._strides = list(info.offset), list(info.stride)
         self._type = numpy.dtype("<u2" if form.depth[0] > 8 else "u1")
         # GStreamer counts bytes, but for P010 it puts V at 1, one sample on.
-        firsts = [first if first % self._type.itemsize == 0 else first * self._type.itemsize for first in form.poffset]
-        # R, G, B or Y, U, V: (plane, first byte in it, bytes from one sample to the next, rows, columns)
+        firsts = [
+            first if first % self._type.itemsize == 0 else first * self._type.itemsize
+            for first in form.poffset
+        ]
+        # R, G, B or Y, U, V: (plane, first byte in it, bytes from one sample to the next, rows,
+        # columns)
         self._components = [
-            (form.plane[n], firsts[n], form.pixel_stride[n],
-             -(-info.height >> form.h_sub[n]), -(-info.width >> form.w_sub[n])) for n in range(3)]
+            (
+                form.plane[n],
+                firsts[n],
+                form.pixel_stride[n],
+                -(-info.height >> form.h_sub[n]),
+                -(-info.width >> form.w_sub[n]),
+            )
+            for n in range(3)
+        ]
         is_rgb = info.colorimetry.matrix == GstVideo.VideoColorMatrix.RGB
         if is_rgb and form.pixel_stride[0] == 4:  # alpha or padding
             _, _, *shape = self._components[0]
@@ -226,16 +341,25 @@ class _Layout:
             matrix=GstVideo.VideoColorMatrix.to_iso(info.colorimetry.matrix),
             # What is not known counts as full, as it does for videoconvert.
             full_range=info.colorimetry.range.value_nick != "16-235",
-            cosited=(bool(site & GstVideo.VideoChromaSite.V_COSITED), bool(site & GstVideo.VideoChromaSite.H_COSITED)),
+            cosited=(
+                bool(site & GstVideo.VideoChromaSite.V_COSITED),
+                bool(site & GstVideo.VideoChromaSite.H_COSITED),
+            ),
         )
-        self.key = (form.name, info.width, info.height, self.coding)  # two frames that share it can follow each other
+        # two frames that share it can follow each other
+        self.key = (form.name, info.width, info.height, self.coding)
 
     def mapped(self, buffer: Gst.Buffer, flags: Gst.MapFlags):
         """A context manager: the buffer's memory, mapped, as `views` takes it."""
-        return buffer.map(flags) if self.context is None else cuda.mapped(buffer, flags, self.context, self._device)
+        return (
+            buffer.map(flags)
+            if self.context is None
+            else cuda.mapped(buffer, flags, self.context, self._device)
+        )
 
     def views(self, buffer: Gst.Buffer, memory) -> list:
-        """The components in a buffer's mapped memory, (rows, columns) each: three, and alpha or padding if there is.
+        """The components in a buffer's mapped memory, (rows, columns) each: three, and alpha or
+        padding if there is.
 
         Arrays, or tensors on the device where the memory is there.
 
@@ -243,7 +367,9 @@ class _Layout:
             MediaError: the buffer is smaller than its layout says.
         """
         meta = GstVideo.buffer_get_video_meta(buffer)
-        offsets, strides = (self._offsets, self._strides) if meta is None else (meta.offset, meta.stride)
+        offsets, strides = (
+            (self._offsets, self._strides) if meta is None else (meta.offset, meta.stride)
+        )
         views = []
         for plane, first, step, rows, columns in self._components:
             offset, stride = offsets[plane] + first, strides[plane]
@@ -252,18 +378,25 @@ class _Layout:
                 from vsneuralstyle.errors import MediaError
 
                 name, width, height, *_ = self.key
-                raise MediaError(f"a buffer of {memory.size} bytes; plane {plane} of {name}, {width}x{height}, "
-                                 f"in rows of {stride} bytes, ends at byte {needed}; check the caps upstream")
+                raise MediaError(
+                    f"a buffer of {memory.size} bytes; plane {plane} of {name}, {width}x{height}, "
+                    f"in rows of {stride} bytes, ends at byte {needed}; check the caps upstream"
+                )
             shape, strides_of_samples = (rows, columns), (stride, step)
             views.append(
                 self._numpy.ndarray(shape, self._type, memory.data, offset, strides_of_samples)
-                if self.context is None else
-                self._pixels.tensor_over(memory.data + offset, shape, strides_of_samples, self._type, self._device))
+                if self.context is None
+                else self._pixels.tensor_over(
+                    memory.data + offset, shape, strides_of_samples, self._type, self._device
+                )
+            )
         return views
 
 
 class GstNeuralStyle(GstVideo.VideoFilter):
-    """Stylizes each frame; a frame's result depends on the frames before it, back to the start of its scene."""
+    """Stylizes each frame; a frame's result depends on the frames before it, back to the start of
+    its scene.
+    """
 
     __gtype_name__ = "GstNeuralStyle"
     __gstmetadata__ = (
@@ -283,35 +416,47 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         super().__init__()
         if made_in_c:
             _float(self)
-        # GstVideoFilter switches QoS on: where a sink is synchronized and the networks are slower than the clip, most
-        # frames are dropped before `transform` sees them, and each jump costs coherence. Whoever wants that sets qos.
+        # GstVideoFilter switches QoS on: where a sink is synchronized and the networks are slower
+        # than the clip, most frames are dropped before `transform` sees them, and each jump costs
+        # coherence. Whoever wants that sets qos.
         self.set_qos_enabled(False)
         self._settings = {name: spec[-2] for name, spec in SETTINGS.items()}
         self._numpy = self._pixels = self._make = self._stylizer = None  # from start to stop
         self._style = None  # the stylizer's
         self._layout = None
         self._last = None  # (PTS, PTS + duration) of the frame before, where it had a PTS
-        self._waiting = False  # whether a frame has come in that the base class hasn't handed on to do_transform yet
+        # whether a frame has come in that the base class hasn't handed on to do_transform yet
+        self._waiting = False
         self._held = []  # the frames that wait for those after them, as `_finish` takes them
         self._afresh = True  # whether the next frame comes after none
         self._frames = self._cuts = self._dropped = 0
         self._seconds = 0.0  # that the frames took
         self._interval = FrameInterval()
         self._position = None  # where the last frame ends, if held; else the base class knows
-        element = weakref.ref(self)  # the pads are the element's own: with a strong reference, none would ever go
+        # the pads are the element's own: with a strong reference, none would ever go
+        element = weakref.ref(self)
         kind, sink, src = Gst.PadProbeType, self.get_static_pad("sink"), self.get_static_pad("src")
         sink.add_probe(kind.BUFFER, lambda pad, info: element()._arrives(info.get_buffer()))
-        _add_query_probe(src, kind.QUERY_UPSTREAM | kind.PULL,  # PULL: on the answer's way back
-                         lambda *query: element()._time_was_asked(*query))
+        _add_query_probe(
+            src,
+            kind.QUERY_UPSTREAM | kind.PULL,  # PULL: on the answer's way back
+            lambda *query: element()._time_was_asked(*query),
+        )
         if cuda.available():
             for pad, direction in ((sink, kind.QUERY_DOWNSTREAM), (src, kind.QUERY_UPSTREAM)):
-                _add_query_probe(pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query))
-            _add_query_probe(src, kind.QUERY_DOWNSTREAM | kind.PUSH, lambda *query: element()._pool_is_asked(*query))
+                _add_query_probe(
+                    pad, direction | kind.PUSH, lambda *query: element()._context_is_asked(*query)
+                )
+            _add_query_probe(
+                src,
+                kind.QUERY_DOWNSTREAM | kind.PUSH,
+                lambda *query: element()._pool_is_asked(*query),
+            )
         # Where C makes the element, older bindings keep a reference to its wrapper for the first
         # who looks the element up. Where nobody ever does, it would never be freed.
         sink.get_parent_element()
 
-    # ---- properties -------------------------------------------------------------------------------------------------
+    # ---- properties ------------------------------------------------------------------------------
 
     def do_get_property(self, prop):
         if prop.name != "stats":
@@ -319,12 +464,13 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         mean = 1000 * self._seconds / self._frames if self._frames else 0
         return Gst.Structure.new_from_string(
             f"neuralstyle-stats, frames=(guint64){self._frames}, cuts=(guint64){self._cuts}, "
-            f"mean-ms=(double){mean:.6f}, dropped=(guint64){self._dropped}")
+            f"mean-ms=(double){mean:.6f}, dropped=(guint64){self._dropped}"
+        )
 
     def do_set_property(self, prop, value):
         self._settings[prop.name] = value
 
-    # ---- life cycle -------------------------------------------------------------------------------------------------
+    # ---- life cycle ------------------------------------------------------------------------------
 
     @_guard(False, Gst.LibraryError.INIT)
     def do_start(self):
@@ -345,12 +491,18 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._stylizer = None
         return True
 
-    # ---- the stream -------------------------------------------------------------------------------------------------
+    # ---- the stream ------------------------------------------------------------------------------
 
     @_guard(False, Gst.CoreError.NEGOTIATION)
     def do_set_info(self, incaps, in_info, outcaps, out_info):
         on_gpu, device = incaps.get_features(0).contains(cuda.FEATURE), self._stylizer.device
-        layout = _Layout(in_info, self._numpy, self._pixels, device, cuda.context(str(device)) if on_gpu else None)
+        layout = _Layout(
+            in_info,
+            self._numpy,
+            self._pixels,
+            device,
+            cuda.context(str(device)) if on_gpu else None,
+        )
         if self._layout is None or layout.key != self._layout.key:
             self._reset(f"caps: {incaps.to_string()}")
         self._layout = layout
@@ -378,8 +530,11 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._count_dropped()
         elif event.type == Gst.EventType.SEGMENT:
             segment = event.parse_segment()
-            if any(getattr(segment, field) != getattr(self.segment, field)
-                   for field in ("format", "rate", "start", "time", "base")):  # else it says no more than before
+            if any(
+                getattr(segment, field) != getattr(self.segment, field)
+                # else it says no more than before
+                for field in ("format", "rate", "start", "time", "base")
+            ):
                 self._reset("segment")
         elif event.type == Gst.EventType.GAP and self._last is not None:
             self._interval.pause()
@@ -396,10 +551,11 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     @_guard(Gst.PadProbeReturn.OK, Gst.StreamError.FAILED)
     def _arrives(self, buffer):
-        """Sees every frame, also one that the base class then drops as too late: what moved meanwhile is motion.
+        """Sees every frame, also one that the base class then drops as too late: what moved
+        meanwhile is motion.
 
-        (A pad probe. The bindings say of the virtual method `submit_input_buffer` that it borrows the buffer, but it
-        takes it: with a frame that is dropped, an override crashes.)
+        (A pad probe. The bindings say of the virtual method `submit_input_buffer` that it borrows
+        the buffer, but it takes it: with a frame that is dropped, an override crashes.)
         """
         self._count_dropped()
         self._waiting = True
@@ -443,8 +599,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         return True
 
     def do_transform_frame(self, in_frame, out_frame):
-        """Never called. Without it GstVideoFilter works in place; with it alone, it would hand over GstVideoFrames,
-        whose fields PyGObject reads at wrong offsets. So `do_transform`, which calls it in C, is overridden."""
+        """Never called. Without it GstVideoFilter works in place; with it alone, it would hand over
+        GstVideoFrames, whose fields PyGObject reads at wrong offsets. So `do_transform`, which
+        calls it in C, is overridden.
+        """
         raise NotImplementedError
 
     @_guard(Gst.FlowReturn.ERROR, Gst.StreamError.FAILED)
@@ -469,25 +627,33 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             return Gst.FlowReturn.OK  # the base class pushes it
         self._held.append((self._stylizer.begin(rgb), spare, out_buffer, afresh))
         self._seconds += time.perf_counter() - began
-        # Not one of them through the base class: it takes those before for lost, and would flag a DISCONT.
+        # Not one of them through the base class: it takes those before for lost, and would flag a
+        # DISCONT.
         flow = self._push_held(most)
         return FLOW_DROPPED if flow == Gst.FlowReturn.OK else flow
 
-    # ---- helpers ----------------------------------------------------------------------------------------------------
+    # ---- helpers ---------------------------------------------------------------------------------
 
     def _most_held(self):
-        """Frames that may wait: `lookahead`, or fewer where the pool that output buffers come from is small."""
+        """Frames that may wait: `lookahead`, or fewer where the pool that output buffers come from
+        is small.
+        """
         lookahead = self._settings["lookahead"]
         pool = self.get_buffer_pool() if lookahead else None
         most = Gst.BufferPool.config_get_params(pool.get_config())[-1] if pool else 0
-        return min(lookahead, max(most - 2, 0)) if most else lookahead  # 2: the one in work, and the sink's
+        # 2: the one in work, and the sink's
+        return min(lookahead, max(most - 2, 0)) if most else lookahead
 
     def _aside(self, held):
-        """A context manager for what the element computes itself: where frames are held, the threads work at those."""
+        """A context manager for what the element computes itself: where frames are held, the
+        threads work at those.
+        """
         return self._stylizer.aside() if held else contextlib.nullcontext()
 
     def _finish(self, stylized, spare, buffer, afresh):
-        """Fill a frame's output buffer: with (RGB, whether it started a scene), and alpha or padding."""
+        """Fill a frame's output buffer: with (RGB, whether it started a scene), and alpha or
+        padding.
+        """
         (rgb, starts), layout = stylized, self._layout
         with layout.mapped(buffer, Gst.MapFlags.WRITE) as target:
             views = layout.views(buffer, target)
@@ -501,7 +667,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         self._frames += 1
 
     def _push_held(self, most=0):
-        """Push on the frames that are held, but for the last `most`; the first flow that isn't OK."""
+        """Push on the frames that are held, but for the last `most`; the first flow that isn't
+        OK.
+        """
         flow = Gst.FlowReturn.OK
         while len(self._held) > most:
             began = time.perf_counter()
@@ -516,23 +684,31 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         return flow
 
     def _load(self):
-        """Make the stylizer that the settings ask for. Where that fails, the one before is still there."""
+        """Make the stylizer that the settings ask for. Where that fails, the one before is still
+        there.
+        """
         options = {name.replace("-", "_"): value for name, value in self._settings.items()}
         style, _ = options.pop("style"), options.pop("lookahead")
         self._stylizer = self._make(style, model_dir=options.pop("model_path"), **options)
         self._style, self._afresh = style, True
-        self._log(Gst.DebugLevel.INFO,
-                  f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}")
+        self._log(
+            Gst.DebugLevel.INFO,
+            f"{self._stylizer.model.path} on {self._stylizer.device}, {self._stylizer.precision}",
+        )
 
     def _follow_settings(self, pts):
-        """Hand on what was set since the frame before, or what a GstController sets for this one. Frames that are held
-        are pushed with what was set for them; returns the flow of that."""
+        """Hand on what was set since the frame before, or what a GstController sets for this one.
+        Frames that are held are pushed with what was set for them; returns the flow of that.
+        """
         stream_time, _ = self._times(pts)
         if stream_time != Gst.CLOCK_TIME_NONE:
             self.sync_values(stream_time)
-        changes = {name: self._settings[name] for name, spec in SETTINGS.items()
-                   if spec[-1] == _CONTROLLED
-                   and self._settings[name] != getattr(self._stylizer, name.replace("-", "_"))}
+        changes = {
+            name: self._settings[name]
+            for name, spec in SETTINGS.items()
+            if spec[-1] == _CONTROLLED
+            and self._settings[name] != getattr(self._stylizer, name.replace("-", "_"))
+        }
         other_style = self._settings["style"] != self._style
         flow = self._push_held() if changes or other_style else Gst.FlowReturn.OK
         if other_style:
@@ -542,7 +718,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         return flow
 
     def _count_dropped(self):
-        """The base class doesn't tell: a frame was dropped if the next came, or the end, and it wasn't stylized."""
+        """The base class doesn't tell: a frame was dropped if the next came, or the end, and it
+        wasn't stylized.
+        """
         self._dropped += self._waiting
         self._waiting = False
 
@@ -564,9 +742,10 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             begins, began, ended = -ends, -ended, -began
         if begins < began or begins > ended + max(MAX_GAP, STALL * self._interval.expected):
             return f"timestamps jump to {buffer.pts}"
-        # Where frames are missing, that is what the flag tells of (a leaky queue, QoS upstream): motion. Where none
-        # is, another stream begins. Where nothing says how long a frame is, some may be missing: a
-        # live source without a rate would begin afresh with each frame that a leaky queue lets by.
+        # Where frames are missing, that is what the flag tells of (a leaky queue, QoS upstream):
+        # motion. Where none is, another stream begins. Where nothing says how long a frame is, some
+        # may be missing: a live source without a rate would begin afresh with each frame that a
+        # leaky queue lets by.
         missing = ended == began or begins - ended >= (ended - began) / 2
         return "discont" if discont and not missing else ""
 
@@ -579,10 +758,14 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._log(Gst.DebugLevel.DEBUG, f"reset: {why}")
 
     def _times(self, pts):
-        """Stream time and running time; none where the segment is of bytes, as a source of files has it."""
+        """Stream time and running time; none where the segment is of bytes, as a source of files
+        has it.
+        """
         if self.segment.format != Gst.Format.TIME:
             return Gst.CLOCK_TIME_NONE, Gst.CLOCK_TIME_NONE
-        return self.segment.to_stream_time(Gst.Format.TIME, pts), self.segment.to_running_time(Gst.Format.TIME, pts)
+        return self.segment.to_stream_time(Gst.Format.TIME, pts), self.segment.to_running_time(
+            Gst.Format.TIME, pts
+        )
 
     def _post_cut(self, pts):
         stream_time, running_time = self._times(pts)
@@ -603,8 +786,16 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         text = str(error) if user_error else f"{type(error).__name__}: {error}"
         debug = "" if user_error else "".join(traceback.format_exception(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        self.message_full(Gst.MessageType.ERROR, type(code).quark(), int(code), text, debug,
-                          Path(frame.filename).name, frame.name, frame.lineno)
+        self.message_full(
+            Gst.MessageType.ERROR,
+            type(code).quark(),
+            int(code),
+            text,
+            debug,
+            Path(frame.filename).name,
+            frame.name,
+            frame.lineno,
+        )
 
     def _log(self, level, text: str):
         Gst.debug_log_literal(CATEGORY, level, Path(__file__).name, "", 0, self, text)

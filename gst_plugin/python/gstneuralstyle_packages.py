@@ -38,9 +38,10 @@ def import_core():
     if added:
         _add(own)
     try:
+        import numpy
+
         from vsneuralstyle import pixels
         from vsneuralstyle.stylizer import Stylizer
-        import numpy
     except (ImportError, OSError) as error:
         if added:
             sys.path.remove(str(own))
@@ -68,7 +69,8 @@ def _add(own: Path):
     raise ImportError(
         "neuralstyle can't start in this application, whose packages come before the element's: "
         f"{'; '.join(clashes)}. Install versions that satisfy both in the application's "
-        "environment, or vsneuralstyle itself, or run the pipeline in a process of its own.")
+        "environment, or vsneuralstyle itself, or run the pipeline in a process of its own."
+    )
 
 
 def _positions() -> Iterator[int]:
@@ -101,8 +103,10 @@ def _clashes(own: Path) -> Iterator[str]:
                 continue
             if not requirement.specifier.contains(distribution.version, prereleases=True):
                 how = "is imported already" if imported else "is found first"
-                yield (f"{name} {distribution.version} ({file}) {how}, but {by.name} {by.version} "
-                       f"requires {name}{requirement.specifier}{_version_in(own, name)}")
+                yield (
+                    f"{name} {distribution.version} ({file}) {how}, but {by.name} {by.version} "
+                    f"requires {name}{requirement.specifier}{_version_in(own, name)}"
+                )
 
 
 def _found(name: str) -> tuple[metadata.Distribution | None, Path | None, bool]:

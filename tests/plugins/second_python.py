@@ -1,7 +1,8 @@
 """One pytest run over two Pythons: GStreamer's tests run in the Python that its bindings belong to.
 
-`--gst-python PYTHON` has pytest of that Python run the selected tests of tests/hosts/gstreamer; each of its reports is
-replayed here as that test's own, so the summary, the counts and the exit code cover both.
+`--gst-python PYTHON` has pytest of that Python run the selected tests of tests/hosts/gstreamer;
+each of its reports is replayed here as that test's own, so the summary, the counts and the exit
+code cover both.
 """
 
 import json
@@ -18,8 +19,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "hosts" / "gstreamer"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--gst-python", metavar="PYTHON", help="run tests/hosts/gstreamer by this Python")
-    parser.addoption("--reports-to", metavar="FD", type=int, help="write every report there, as lines of JSON")
+    parser.addoption(
+        "--gst-python", metavar="PYTHON", help="run tests/hosts/gstreamer by this Python"
+    )
+    parser.addoption(
+        "--reports-to", metavar="FD", type=int, help="write every report there, as lines of JSON"
+    )
 
 
 def pytest_configure(config):
@@ -35,8 +40,13 @@ class Sender:
         self.file = os.fdopen(descriptor, "w")
 
     def pytest_runtest_logreport(self, report):
-        print(json.dumps(self.config.hook.pytest_report_to_serializable(config=self.config, report=report)),
-              file=self.file, flush=True)
+        print(
+            json.dumps(
+                self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+            ),
+            file=self.file,
+            flush=True,
+        )
 
 
 class Receiver:
@@ -67,22 +77,48 @@ class Receiver:
         reading, writing = os.pipe()
         self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [self.python, "-P", "-m", "pytest", "-q", "-p", "second_python", f"--reports-to={writing}",
-             *(item.nodeid for item in self.items)],
-            cwd=self.config.rootpath, pass_fds=[writing], stdout=self.output, stderr=subprocess.STDOUT)
+            [
+                self.python,
+                "-P",
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "second_python",
+                f"--reports-to={writing}",
+                *(item.nodeid for item in self.items),
+            ],
+            cwd=self.config.rootpath,
+            pass_fds=[writing],
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
         os.close(writing)
         self.pipe = os.fdopen(reading)
 
     def reports_of(self, item):
-        """The reports of one test. Where the other Python ends without them, one that says so: a failure."""
+        """The reports of one test. Where the other Python ends without them, one that says so: a
+        failure.
+        """
         received = self.received[item.nodeid]
         while not any(report.when == "teardown" for report in received):
             line = self.pipe.readline()
             if not line:
                 self.output.seek(0)
-                return [TestReport(item.nodeid, item.location, {}, "failed", f"{self.python} did not report this test; "
-                                   f"exit code {self.process.wait()}, output:\n{self.output.read()[-8000:]}", "call")]
-            report = self.config.hook.pytest_report_from_serializable(config=self.config, data=json.loads(line))
+                return [
+                    TestReport(
+                        item.nodeid,
+                        item.location,
+                        {},
+                        "failed",
+                        f"{self.python} did not report this test; "
+                        f"exit code {self.process.wait()}, output:\n{self.output.read()[-8000:]}",
+                        "call",
+                    )
+                ]
+            report = self.config.hook.pytest_report_from_serializable(
+                config=self.config, data=json.loads(line)
+            )
             if isinstance(report.longrepr, list):  # of a skipped test; JSON has no tuples
                 report.longrepr = tuple(report.longrepr)
             self.received[report.nodeid].append(report)

@@ -15,31 +15,78 @@ SMALL, LARGE = ("640x360", "1280x720"), ("1920x1080", "3840x2160")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `neuralstyle benchmark`."""
-    parser.add_argument("--style", default="candy", help="a style's name; with --net stylebank a mix too (default "
-                        "%(default)s)")
-    parser.add_argument("--net", default="johnson", help="johnson or stylebank (default %(default)s)")
-    parser.add_argument("--sizes", nargs="+", metavar="WxH", help=f"frame sizes (default {' '.join(SMALL)}, on a GPU "
-                        f"{' '.join(LARGE)} too)")
-    parser.add_argument("--frames", type=int, default=20, metavar="N", help="frames, or calls, that are timed of each "
-                        "(default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="frames before them (default %(default)s)")
+    parser.add_argument(
+        "--style",
+        default="candy",
+        help="a style's name; with --net stylebank a mix too (default %(default)s)",
+    )
+    parser.add_argument(
+        "--net", default="johnson", help="johnson or stylebank (default %(default)s)"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        metavar="WxH",
+        help=f"frame sizes (default {' '.join(SMALL)}, on a GPU {' '.join(LARGE)} too)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=20,
+        metavar="N",
+        help="frames, or calls, that are timed of each (default %(default)s)",
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=3,
+        metavar="N",
+        help="frames before them (default %(default)s)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--threads", type=int, metavar="N", help="torch's threads (default: torch's own choice)")
-    parser.add_argument("--model-dir", type=Path, metavar="FOLDER", help="look for models here first")
-    parser.add_argument("--no-hosts", action="store_true", help="leave vspipe and gst-launch-1.0 out")
-    parser.add_argument("--gst-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
-                        help="the Python in whose environment the GStreamer element lies (default: this one)")
-    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes that are started to time "
-                        "their first frame (default %(default)s)")
-    parser.add_argument("--memory-frames", type=int, default=1000, metavar="N", help="frames after which memory is "
-                        "read for the last time; 0: not at all (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="writes benchmark.md, benchmark.json and "
-                        "benchmark.png there (default: the tables go to standard output alone)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="torch's threads (default: torch's own choice)"
+    )
+    parser.add_argument(
+        "--model-dir", type=Path, metavar="FOLDER", help="look for models here first"
+    )
+    parser.add_argument(
+        "--no-hosts", action="store_true", help="leave vspipe and gst-launch-1.0 out"
+    )
+    parser.add_argument(
+        "--gst-python",
+        type=Path,
+        default=Path(sys.executable),
+        metavar="PYTHON",
+        help="the Python in whose environment the GStreamer element lies (default: this one)",
+    )
+    parser.add_argument(
+        "--starts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="processes that are started to time their first frame (default %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-frames",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="frames after which memory is "
+        "read for the last time; 0: not at all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="writes benchmark.md, benchmark.json and "
+        "benchmark.png there (default: the tables go to standard output alone)",
+    )
 
 
 def parse_size(text: str, least: int) -> tuple[int, int]:
-    """"640x360" -> (640, 360).
+    """ "640x360" -> (640, 360).
 
     Args:
         text: the size, as given.
@@ -53,7 +100,9 @@ def parse_size(text: str, least: int) -> tuple[int, int]:
     numbers = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     size = tuple(map(int, numbers.groups())) if numbers else (0, 0)
     if min(size) < least or any(side % 2 for side in size):
-        raise ArgumentError(f"--sizes {text}: expected WxH, as in 640x360, both even and at least {least}")
+        raise ArgumentError(
+            f"--sizes {text}: expected WxH, as in 640x360, both even and at least {least}"
+        )
     return size
 
 
@@ -65,21 +114,29 @@ def main(args: argparse.Namespace) -> int:
     from vsneuralstyle.benchmark import report
     from vsneuralstyle.errors import ArgumentError
 
-    for option, value, least in (("--frames", args.frames, 2), ("--warm-up", args.warm_up, 1),
-                                 ("--threads", 1 if args.threads is None else args.threads, 1),
-                                 ("--starts", args.starts, 1), ("--memory-frames", args.memory_frames, 0)):
+    for option, value, least in (
+        ("--frames", args.frames, 2),
+        ("--warm-up", args.warm_up, 1),
+        ("--threads", 1 if args.threads is None else args.threads, 1),
+        ("--starts", args.starts, 1),
+        ("--memory-frames", args.memory_frames, 0),
+    ):
         if value < least:
             raise ArgumentError(f"{option} {value}: at least {least} expected")
     if args.out and not importlib.util.find_spec("matplotlib"):
-        raise ArgumentError("--out draws a plot, and matplotlib is not installed; leave it out, or pip install "
-                            "'vsneuralstyle[demo]'")
+        raise ArgumentError(
+            "--out draws a plot, and matplotlib is not installed; leave it out, or pip install "
+            "'vsneuralstyle[demo]'"
+        )
     measured = measure(args)
     text = report.text(measured)
     print(text, end="")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "benchmark.md").write_text(text, encoding="utf-8")
-        (args.out / "benchmark.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        (args.out / "benchmark.json").write_text(
+            json.dumps(measured, indent=1) + "\n", encoding="utf-8"
+        )
         report.write_plot(args.out / "benchmark.png", measured)
         _say(f"written: {args.out}/benchmark.md, benchmark.json, benchmark.png")
     return 0
@@ -100,9 +157,16 @@ def measure(args: argparse.Namespace) -> dict:
 
     device = resolve_device(args.device)
     precision = resolve_precision(args.precision, device)
-    sizes = [parse_size(size, MIN_SIZE) for size in args.sizes or (SMALL + LARGE if device.type == "cuda" else SMALL)]
-    options = {"style": args.style, "net": args.net, "device": str(device),
-               "precision": str(precision).removeprefix("torch.")}
+    sizes = [
+        parse_size(size, MIN_SIZE)
+        for size in args.sizes or (SMALL + LARGE if device.type == "cuda" else SMALL)
+    ]
+    options = {
+        "style": args.style,
+        "net": args.net,
+        "device": str(device),
+        "precision": str(precision).removeprefix("torch."),
+    }
     if args.model_dir:
         options["model_dir"] = str(args.model_dir.absolute())
     make = partial(Stylizer, **options)
@@ -110,8 +174,13 @@ def measure(args: argparse.Namespace) -> dict:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    about = {"style": args.style, "net": args.net, "frames": args.frames, "warm_up": args.warm_up,
-             **machine.describe(device, precision)}
+    about = {
+        "style": args.style,
+        "net": args.net,
+        "frames": args.frames,
+        "warm_up": args.warm_up,
+        **machine.describe(device, precision),
+    }
     _say("peaks of the device")
     peak = arithmetic.measure_peak(device, precision)
     measured = {"about": about, "peak": asdict(peak), "sizes": []}
@@ -127,10 +196,19 @@ def measure(args: argparse.Namespace) -> dict:
         for width, height in sizes:
             _say(f"{width}x{height}: frames and stages")
             clip = pan(width, height)
-            of_size = {"size": [width, height], **core.measure(make, clip, peak, args.frames, args.warm_up)}
-            _say(f"{width}x{height}: {' and '.join(['core', *(host.name for host in found)])} in turn")
-            of_size["hosts"], failed = hosts.measure(found, make, options, clip, Path(scratch), args.frames, args.warm_up)
-            without.update({f"{name} at {width}x{height}": reason for name, reason in failed.items()})
+            of_size = {
+                "size": [width, height],
+                **core.measure(make, clip, peak, args.frames, args.warm_up),
+            }
+            _say(
+                f"{width}x{height}: {' and '.join(['core', *(host.name for host in found)])} in turn"
+            )
+            of_size["hosts"], failed = hosts.measure(
+                found, make, options, clip, Path(scratch), args.frames, args.warm_up
+            )
+            without.update(
+                {f"{name} at {width}x{height}": reason for name, reason in failed.items()}
+            )
             measured["sizes"].append(of_size)
     _say("start-up")
     arguments = {**options, "threads": torch.get_num_threads()}

@@ -1,4 +1,6 @@
-"""The clip that is measured on: a few pictures that move to and fro, over and over, and so cost nothing to make."""
+"""The clip that is measured on: a few pictures that move to and fro, over and over, and so cost
+nothing to make.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +49,15 @@ def blank(width: int, height: int) -> tuple[np.ndarray, ...]:
 
 
 def pan(width: int, height: int) -> Clip:
-    """A texture that moves, so that flow and warp have what they would have in a video: motion, detail, no cut.
+    """A texture that moves, so that flow and warp have what they would have in a video: motion,
+    detail, no cut.
 
     Args:
         width, height: even.
     """
-    noise = torch.rand(1, 3, -(-height // 8), -(-width // 8), generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(
+        1, 3, -(-height // 8), -(-width // 8), generator=torch.Generator().manual_seed(0)
+    )
     texture = F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)
     pictures = []
     for offset in OFFSETS:

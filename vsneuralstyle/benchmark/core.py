@@ -25,7 +25,9 @@ OPERATORS, PROFILED, LONGEST = 12, 3, 60
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a coherent frame: a function without state, and tensors as they reach it in a clip."""
+    """A part of a coherent frame: a function without state, and tensors as they reach it in a
+    clip.
+    """
 
     function: Callable
     inputs: tuple[Tensor, ...]
@@ -41,7 +43,9 @@ def play(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
 
 
 def play_converted(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
-    """The same with the host's part: from 8-bit I420 in host memory to 8-bit I420 in host memory."""
+    """The same with the host's part: from 8-bit I420 in host memory to 8-bit I420 in host
+    memory.
+    """
     pictures, target = cycle(clip.pictures), blank(*clip.size)
 
     def step() -> None:
@@ -52,9 +56,13 @@ def play_converted(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
 
 
 def play_usual(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
-    """The usual code for a Johnson network of the same channels and blocks as the stylizer's style network."""
+    """The usual code for a Johnson network of the same channels and blocks as the stylizer's style
+    network.
+    """
     networks = stylizer.model.header["networks"]
-    network = usual_network(**{key: networks[key] for key in ("channels", "residual_blocks") if key in networks})
+    network = usual_network(
+        **{key: networks[key] for key in ("channels", "residual_blocks") if key in networks}
+    )
     network, frames = network.to(stylizer.device), cycle(clip.frames(stylizer.device))
     return lambda: network(next(frames))
 
@@ -68,14 +76,28 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     def flow(frame: Tensor, previous: Tensor, change: Tensor, *looked: Tensor) -> Tensor:
         return net1.motion(frame, previous, change, (net1.look(frame), looked))
 
-    def compose(feature: Tensor, before: Tensor, flow: Tensor, frame: Tensor, previous: Tensor, quarter: Tensor) -> Tensor:
+    def compose(
+        feature: Tensor,
+        before: Tensor,
+        flow: Tensor,
+        frame: Tensor,
+        previous: Tensor,
+        quarter: Tensor,
+    ) -> Tensor:
         unexplained = net1.unexplained(net1.quarter(frame), quarter, flow)
         return net1.compose(feature, before, flow, unexplained, net1.change(frame, previous))[0]
 
     def decode(composite: Tensor) -> Tensor:
         return net1.decode(composite, height, width)
 
-    composing = (net1.encode(frame), net1.encode(previous).float(), flow(*moving), frame, previous, net1.quarter(previous))
+    composing = (
+        net1.encode(frame),
+        net1.encode(previous).float(),
+        flow(*moving),
+        frame,
+        previous,
+        net1.quarter(previous),
+    )
     return {
         "encode": Stage(net1.encode, (frame,)),
         "flow": Stage(flow, moving),
@@ -85,7 +107,9 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
 
 
 def as_run(stylizer: Stylizer, stage: Stage) -> Callable[[], object]:
-    """A stage as the stylizer runs it: on a GPU in a CUDA graph, since launched one by one from Python its kernels come too late."""
+    """A stage as the stylizer runs it: on a GPU in a CUDA graph, since launched one by one from
+    Python its kernels come too late.
+    """
     if stylizer.device.type == "cpu":
         return stage
     again = record(lambda *inputs: (stage.function(*inputs),), stage.inputs, stylizer.device)
@@ -108,18 +132,22 @@ def beside(stylizer: Stylizer, clip: Clip) -> dict[str, Callable[[], object]]:
 
 
 def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
-    """The operators that take most of a frame's time, those that they call themselves left out; on a GPU its kernels, since in a graph
-    there are no operators.
+    """The operators that take most of a frame's time, those that they call themselves left out; on
+    a GPU its kernels, since in a graph there are no operators.
 
     Args:
         call: stylizes a frame.
         device: what it computes on.
 
     Returns:
-        Of each operator its name, calls a frame, seconds a frame, and its share of all operators' time.
+        Of each operator its name, calls a frame, seconds a frame, and its share of all operators'
+        time.
     """
     cuda = device.type == "cuda"
-    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
+    kinds = [
+        torch.profiler.ProfilerActivity.CPU,
+        *([torch.profiler.ProfilerActivity.CUDA] if cuda else []),
+    ]
     call()
     with torch.profiler.profile(activities=kinds) as profiled:
         for _ in range(PROFILED):
@@ -127,40 +155,61 @@ def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
         synchronise(device)
     kind = DeviceType.CUDA if cuda else DeviceType.CPU
     events = [event for event in profiled.key_averages() if event.device_type == kind]
-    times = {event: event.self_device_time_total if cuda else event.self_cpu_time_total for event in events}
+    times = {
+        event: event.self_device_time_total if cuda else event.self_cpu_time_total
+        for event in events
+    }
     total = sum(times.values())
     longest = sorted(times, key=times.get, reverse=True)[:OPERATORS]
-    return [{"name": shortened(event.key), "calls": event.count / PROFILED, "seconds": times[event] / PROFILED / 1e6,
-             "share": times[event] / total} for event in longest]
+    return [
+        {
+            "name": shortened(event.key),
+            "calls": event.count / PROFILED,
+            "seconds": times[event] / PROFILED / 1e6,
+            "share": times[event] / total,
+        }
+        for event in longest
+    ]
 
 
 def shortened(name: str) -> str:
-    """An operator's or kernel's name without its template's arguments and parameters, at most `LONGEST` characters of it."""
+    """An operator's or kernel's name without its template's arguments and parameters, at most
+    `LONGEST` characters of it.
+    """
     name = re.split(r"[<(]", name.removeprefix("void ").replace("(anonymous namespace)::", ""))[0]
     return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
 
 
 @torch.inference_mode()
-def measure(make: Callable[..., Stylizer], clip: Clip, peak: Peak, rounds: int, warm_up: int) -> dict[str, list[dict]]:
+def measure(
+    make: Callable[..., Stylizer], clip: Clip, peak: Peak, rounds: int, warm_up: int
+) -> dict[str, list[dict]]:
     """Whole frames and stages, all in turn; then what a coherent frame does.
 
     Args:
         make: `Stylizer` with all but `coherence`.
         clip: the frames.
         peak: of the device in this precision.
-        rounds, warm_up: of `in_turn`; warm_up at least 1, since a clip's first frame is never coherent.
+        rounds, warm_up: of `in_turn`; warm_up at least 1, since a clip's first frame is never
+            coherent.
 
     Returns:
         The rows of a report's tables "frames", "stages" and "operators".
     """
     stylizer = make()
     coherent = play(stylizer, clip)
-    whole = {PER_FRAME: play(make(coherence=0.0), clip), COHERENT: coherent, CONVERTED: play_converted(make(), clip),
-             USUAL: play_usual(stylizer, clip)}
+    whole = {
+        PER_FRAME: play(make(coherence=0.0), clip),
+        COHERENT: coherent,
+        CONVERTED: play_converted(make(), clip),
+        USUAL: play_usual(stylizer, clip),
+    }
     parts, others = stages(stylizer, clip), beside(stylizer, clip)
     runs = {name: as_run(stylizer, stage) for name, stage in parts.items()}
-    timings = {timing.name: timing
-               for timing in in_turn({**whole, **runs, **others}, rounds, warm_up, stylizer.device)}
+    timings = {
+        timing.name: timing
+        for timing in in_turn({**whole, **runs, **others}, rounds, warm_up, stylizer.device)
+    }
     frames = [timings[name].row(timings[PER_FRAME]) for name in whole]
     rows = [timings[name].row(timings[COHERENT]) for name in (*parts, *others)]
     for row in rows:

@@ -1,4 +1,6 @@
-"""What is measured in a process of its own: start-up and memory. Importing this loads the standard library alone."""
+"""What is measured in a process of its own: start-up and memory. Importing this loads the standard
+library alone.
+"""
 
 import json
 import os
@@ -23,15 +25,19 @@ def start_up(arguments: dict, size: tuple[int, int], count: int) -> list[dict]:
         The rows of a report's table, of each span and of the whole the median.
     """
     starts = [_run("start", arguments, size) for _ in range(count)]
-    return [{"name": name, "seconds": statistics.median(start[name] for start in starts)} for name in starts[0]]
+    return [
+        {"name": name, "seconds": statistics.median(start[name] for start in starts)}
+        for name in starts[0]
+    ]
 
 
 def memory(arguments: dict, size: tuple[int, int], frames: int) -> list[dict]:
-    """Memory after 10, 100, 1000, ... frames, up to `frames`, and after that one, of a process that stylizes a clip.
+    """Memory after 10, 100, 1000, ... frames, up to `frames`, and after that one, of a process that
+    stylizes a clip.
 
     Returns:
-        The rows of a report's table: frames, the process's resident bytes, and the most bytes that tensors on a CUDA
-        device took since the row before (None on a CPU).
+        The rows of a report's table: frames, the process's resident bytes, and the most bytes that
+        tensors on a CUDA device took since the row before (None on a CPU).
     """
     return _run("remember", arguments, size, frames)
 
@@ -39,16 +45,31 @@ def memory(arguments: dict, size: tuple[int, int], frames: int) -> list[dict]:
 def _run(function: str, *arguments: object) -> list | dict:
     """Calls a function of this module in a fresh process."""
     safe_path = ["-P"] if sys.flags.safe_path else []
-    command = [sys.executable, *safe_path, "-m", __name__, function, json.dumps([*arguments, time.monotonic()])]
-    done = subprocess.run(command, capture_output=True, text=True, env={
-        **os.environ, "OMP_NUM_THREADS": str(arguments[0]["threads"])})
+    command = [
+        sys.executable,
+        *safe_path,
+        "-m",
+        __name__,
+        function,
+        json.dumps([*arguments, time.monotonic()]),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(arguments[0]["threads"])},
+    )
     if done.returncode:
-        raise RuntimeError(f"a fresh process ended with exit code {done.returncode}:\n{done.stderr}")
+        raise RuntimeError(
+            f"a fresh process ended with exit code {done.returncode}:\n{done.stderr}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def start(arguments: dict, size: tuple[int, int], started: float) -> dict[str, float]:
-    """In the fresh process: spans of seconds, the first from `started`, which is `time.monotonic` of the one before."""
+    """In the fresh process: spans of seconds, the first from `started`, which is `time.monotonic`
+    of the one before.
+    """
     width, height = size
     times = {"Python": time.monotonic()}
     import torch

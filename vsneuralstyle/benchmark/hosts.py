@@ -1,6 +1,8 @@
-"""What the benchmark runs in the hosts: I420 from files that lie in the page cache, over and over, and y4m out.
+"""What the benchmark runs in the hosts: I420 from files that lie in the page cache, over and over,
+and y4m out.
 
-A source that decodes nothing, and no conversion but the filter's own: what is measured is the graph around the core.
+A source that decodes nothing, and no conversion but the filter's own: what is measured is the graph
+around the core.
 """
 
 import json
@@ -16,7 +18,15 @@ import torch
 
 from vsneuralstyle import hosts, pixels
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
-from vsneuralstyle.benchmark.core import COHERENT, CONVERTED, PER_FRAME, USUAL, play, play_converted, play_usual
+from vsneuralstyle.benchmark.core import (
+    COHERENT,
+    CONVERTED,
+    PER_FRAME,
+    USUAL,
+    play,
+    play_converted,
+    play_usual,
+)
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.stylizer import Stylizer
@@ -27,7 +37,8 @@ HOW = {"cpu": "two at a time", "cuda": "ahead"}
 BLOCKS = 3
 """Core and hosts take turns in so many blocks of frames, since some have several frames in work."""
 WAITING = 12
-"""Frames that are left out of each block but the first: some were done when the block before ended."""
+"""Frames that are left out of each block but the first: some were done when the block before
+ended."""
 WINDOW = 4
 """Frames whose mean time counts."""
 ENDLESS = 10**6  # frames: the host is ended when enough have come
@@ -55,8 +66,14 @@ class VapourSynth(Host, hosts.VapourSynth):
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
         width, height = clip.size
-        arguments = {"folder": folder, "pictures": len(clip.pictures), "width": width, "height": height,
-                     "length": ENDLESS, "options": json.dumps(dict(options))}
+        arguments = {
+            "folder": folder,
+            "pictures": len(clip.pictures),
+            "width": width,
+            "height": height,
+            "length": ENDLESS,
+            "options": json.dumps(dict(options)),
+        }
         given = (part for name, value in arguments.items() for part in ("-a", f"{name}={value}"))
         return ["vspipe", "-c", "y4m", *given, str(Path(__file__).with_name("benchmark.vpy")), "-"]
 
@@ -68,19 +85,36 @@ class GStreamer(Host, hosts.GStreamer):
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
         width, height = clip.size
-        caps = (f"video/x-raw,format=I420,width={width},height={height},framerate=25/1,interlace-mode=progressive,"
-                "pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2")
+        caps = (
+            f"video/x-raw,format=I420,width={width},height={height},framerate=25/1,interlace-mode=progressive,"
+            "pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2"
+        )
         names = {"model_dir": "model-path"}
-        return ["gst-launch-1.0", "-q", "multifilesrc", f"location={folder}/%d.i420", "loop=true",
-                f"stop-index={len(clip.pictures) - 1}", f"caps={caps}", "!", "neuralstyle", f"lookahead={AHEAD}",
-                *(f"{names.get(name, name)}={value}" for name, value in options.items()), "!", "y4menc", "!", "fdsink"]
+        return [
+            "gst-launch-1.0",
+            "-q",
+            "multifilesrc",
+            f"location={folder}/%d.i420",
+            "loop=true",
+            f"stop-index={len(clip.pictures) - 1}",
+            f"caps={caps}",
+            "!",
+            "neuralstyle",
+            f"lookahead={AHEAD}",
+            *(f"{names.get(name, name)}={value}" for name, value in options.items()),
+            "!",
+            "y4menc",
+            "!",
+            "fdsink",
+        ]
 
 
 def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
-    """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until this is closed.
+    """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until
+    this is closed.
 
-    A host whose frames nobody asks for fills its pipe and waits. Read without a demuxer, which would take several frames
-    before it gives the first.
+    A host whose frames nobody asks for fills its pipe and waits. Read without a demuxer, which
+    would take several frames before it gives the first.
 
     Raises:
         MediaError: the host ended.
@@ -94,24 +128,37 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) ->
             if process.stdout.readinto(samples) < len(samples):
                 raise process.failure()
             arrived = time.monotonic()
-            if not (f" W{width} H{height} ".encode() in head and b" C420" in head and marker.startswith(b"FRAME")):
-                raise MediaError(f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
-                                 "I420")
+            if not (
+                f" W{width} H{height} ".encode() in head
+                and b" C420" in head
+                and marker.startswith(b"FRAME")
+            ):
+                raise MediaError(
+                    f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
+                    "I420"
+                )
             yield arrived
 
 
 def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Iterator[float]:
-    """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are begun before.
+    """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are
+    begun before.
 
-    converted: from 8-bit I420 in host memory to 8-bit I420 in host memory, as `play_converted` does it.
+    converted: from 8-bit I420 in host memory to 8-bit I420 in host memory, as `play_converted` does
+    it.
     """
     begun, device, target = [], stylizer.device, blank(*clip.size)
     pictures = clip.pictures if converted else clip.frames(device)
     synchronise(device)
     try:
         for picture in cycle(pictures):
-            with stylizer.aside():  # no longer than this: whoever asks for the frames measures others between them
-                begun.append(stylizer.begin(pixels.components_to_rgb(picture, CODING, device) if converted else picture))
+            # no longer than this: whoever asks for the frames measures others between them
+            with stylizer.aside():
+                begun.append(
+                    stylizer.begin(
+                        pixels.components_to_rgb(picture, CODING, device) if converted else picture
+                    )
+                )
                 if len(begun) <= AHEAD:
                     continue
                 stylized, _ = begun.pop(0).result()
@@ -125,17 +172,26 @@ def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Iterator[f
 
 
 def intervals(times: Sequence[float]) -> tuple[float, ...]:
-    """Seconds a frame, of each `WINDOW` in a row: those that are worked at two at a time come unevenly."""
+    """Seconds a frame, of each `WINDOW` in a row: those that are worked at two at a time come
+    unevenly.
+    """
     return tuple((after - before) / WINDOW for before, after in zip(times, times[WINDOW:]))
 
 
 def measure(
-    found: Sequence[Host], make: Callable[..., Stylizer], options: Mapping[str, str], clip: Clip, folder: Path,
-    rounds: int, warm_up: int
+    found: Sequence[Host],
+    make: Callable[..., Stylizer],
+    options: Mapping[str, str],
+    clip: Clip,
+    folder: Path,
+    rounds: int,
+    warm_up: int,
 ) -> tuple[list[dict], dict[str, str]]:
-    """Coherent frames through the core and through each host, in turn; and by the core what they are compared with.
+    """Coherent frames through the core and through each host, in turn; and by the core what they
+    are compared with.
 
-    Of a host, and of the core where it works ahead, it is `intervals` between the frames' arrivals, once it is under way.
+    Of a host, and of the core where it works ahead, it is `intervals` between the frames' arrivals,
+    once it is under way.
 
     Args:
         found: the hosts that can run.
@@ -147,13 +203,16 @@ def measure(
         warm_up: frames before them.
 
     Returns:
-        The rows of a report's table "hosts", the first the core's, whose median the ratios are over; and the hosts that
-        failed, each with what it said.
+        The rows of a report's table "hosts", the first the core's, whose median the ratios are
+        over; and the hosts that failed, each with what it said.
     """
     clip.write(folder)
     stylizer = make()
-    calls = {f"core, {COHERENT}": play(stylizer, clip), f"core, {CONVERTED}": play_converted(make(), clip),
-             USUAL: play_usual(stylizer, clip)}
+    calls = {
+        f"core, {COHERENT}": play(stylizer, clip),
+        f"core, {CONVERTED}": play_converted(make(), clip),
+        USUAL: play_usual(stylizer, clip),
+    }
     streams: dict[str, Iterator[float]] = {}
     if stylizer.works_ahead:
         kind = stylizer.device.type
@@ -161,7 +220,9 @@ def measure(
         if kind == "cuda":  # which transfers meanwhile
             streams[CONVERTED] = ahead(make(), clip, converted=True)
         streams = {f"core, {what}, {HOW[kind]}": stream for what, stream in streams.items()}
-    streams |= {host.name: arrivals(host, host.command(folder, clip, options), clip.size) for host in found}
+    streams |= {
+        host.name: arrivals(host, host.command(folder, clip, options), clip.size) for host in found
+    }
     seconds: dict[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
     blocks = max(1, min(BLOCKS, rounds // 2))
@@ -178,7 +239,8 @@ def measure(
                     continue
                 try:
                     times = list(islice(stream, before, before + frames + WINDOW))
-                except MediaError as error:  # one that can't be measured is no reason to lose the others
+                # one that can't be measured is no reason to lose the others
+                except MediaError as error:
                     failed[name] = " ".join(str(error).split())
                     seconds.pop(name, None)
                 else:

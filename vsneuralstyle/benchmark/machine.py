@@ -13,10 +13,14 @@ from vsneuralstyle.kernels import gpu
 
 
 def describe(device: torch.device, precision: torch.dtype) -> dict:
-    """The head of a report: processors, what torch and the kernels use of them, versions, the date."""
+    """The head of a report: processors, what torch and the kernels use of them, versions, the
+    date.
+    """
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": kernels.name() if device.type == "cpu" else gpu.name(device, precision),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,

@@ -1,4 +1,6 @@
-"""Tables and a plot of what was measured. A report is a dict as JSON holds it; times are seconds, sizes bytes."""
+"""Tables and a plot of what was measured. A report is a dict as JSON holds it; times are seconds,
+sizes bytes.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,52 +36,134 @@ def text(report: dict) -> str:
     """The report as Markdown."""
     about = report["about"]
     parts = [f"# Benchmark of the style {about['style']} ({about['net']})", _about(about)]
-    sized = [(f"{width}x{height}", of_size) for of_size in report["sizes"] for width, height in [of_size["size"]]]
+    sized = [
+        (f"{width}x{height}", of_size)
+        for of_size in report["sizes"]
+        for width, height in [of_size["size"]]
+    ]
     parts += ["## Whole frames", FRAMES, _frames_table(sized, "frames")]
-    parts += ["## Stages", STAGES, _table(
-        ("size", "", "ms", "spread", "share"),
-        ((size, row["name"], *_times(row), f"{row['ratio']:.1%}")
-         for size, of_size in sized for row in of_size["stages"]))]
+    parts += [
+        "## Stages",
+        STAGES,
+        _table(
+            ("size", "", "ms", "spread", "share"),
+            (
+                (size, row["name"], *_times(row), f"{row['ratio']:.1%}")
+                for size, of_size in sized
+                for row in of_size["stages"]
+            ),
+        ),
+    ]
     peak = report["peak"]
-    measured = (f"Measured peaks: {peak['operations'] / 1e9:.1f} G operations a second (a large matrix product in "
-                f"{about['precision']}; in float32 {peak['float32'] / 1e9:.1f}), {peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written).")
-    parts += ["## Operations and bytes", ARITHMETIC, measured, _table(
-        ("size", "", "G operations", "MB in", "MB out", "MB weights", "MB through layers", "floor, ms", "reached",
-         "layers' floor, ms", "reached"),
-        ((size, row["name"], f"{row['operations'] / 1e9:.3f}",
-          *(f"{row[key] / 1e6:.2f}" for key in ("read", "written", "weights", "layers")),
-          *(cell for key in ("floor", "layers_floor") for cell in (_ms(row[key]), f"{row[key] / row['median']:.0%}")))
-         for size, of_size in sized for row in of_size["stages"] if "operations" in row))]
-    parts += ["## Operators", OPERATORS, _table(
-        ("size", "", "calls", "ms", "share"),
-        ((size, f"`{row['name']}`", f"{row['calls']:g}", _ms(row["seconds"]), f"{row['share']:.1%}")
-         for size, of_size in sized for row in of_size["operators"]))]
+    measured = (
+        f"Measured peaks: {peak['operations'] / 1e9:.1f} G operations a second (a large matrix product in "
+        f"{about['precision']}; in float32 {peak['float32'] / 1e9:.1f}), {peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written)."
+    )
+    parts += [
+        "## Operations and bytes",
+        ARITHMETIC,
+        measured,
+        _table(
+            (
+                "size",
+                "",
+                "G operations",
+                "MB in",
+                "MB out",
+                "MB weights",
+                "MB through layers",
+                "floor, ms",
+                "reached",
+                "layers' floor, ms",
+                "reached",
+            ),
+            (
+                (
+                    size,
+                    row["name"],
+                    f"{row['operations'] / 1e9:.3f}",
+                    *(f"{row[key] / 1e6:.2f}" for key in ("read", "written", "weights", "layers")),
+                    *(
+                        cell
+                        for key in ("floor", "layers_floor")
+                        for cell in (_ms(row[key]), f"{row[key] / row['median']:.0%}")
+                    ),
+                )
+                for size, of_size in sized
+                for row in of_size["stages"]
+                if "operations" in row
+            ),
+        ),
+    ]
+    parts += [
+        "## Operators",
+        OPERATORS,
+        _table(
+            ("size", "", "calls", "ms", "share"),
+            (
+                (
+                    size,
+                    f"`{row['name']}`",
+                    f"{row['calls']:g}",
+                    _ms(row["seconds"]),
+                    f"{row['share']:.1%}",
+                )
+                for size, of_size in sized
+                for row in of_size["operators"]
+            ),
+        ),
+    ]
     parts += ["## Hosts", HOSTS, _frames_table(sized, "hosts")]
     parts += [f"Without {name}: {reason}." for name, reason in report["without"].items()]
-    parts += ["## Start-up", START, _table(("", "seconds"), (
-        (row["name"], f"{row['seconds']:.2f}") for row in report["start_up"]))]
+    parts += [
+        "## Start-up",
+        START,
+        _table(
+            ("", "seconds"), ((row["name"], f"{row['seconds']:.2f}") for row in report["start_up"])
+        ),
+    ]
     if report["memory"]:
         cuda = any(row["cuda"] is not None for row in report["memory"])
-        parts += ["## Memory", MEMORY, _table(("frames", "MB resident", *(["MB CUDA"] if cuda else [])), (
-            (str(row["frames"]), *(f"{row[key] / 1e6:.1f}" for key in ("resident", *(["cuda"] if cuda else []))))
-            for row in report["memory"]))]
+        parts += [
+            "## Memory",
+            MEMORY,
+            _table(
+                ("frames", "MB resident", *(["MB CUDA"] if cuda else [])),
+                (
+                    (
+                        str(row["frames"]),
+                        *(
+                            f"{row[key] / 1e6:.1f}"
+                            for key in ("resident", *(["cuda"] if cuda else []))
+                        ),
+                    )
+                    for row in report["memory"]
+                ),
+            ),
+        ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _about(about: dict) -> str:
     device = f"{about['gpu']}, beside {about['cpu']}" if about["gpu"] else about["cpu"]
-    return (f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
-            f"{about['kernels'] or 'no kernels'}, "
-            f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
-            f"each after {about['warm_up']} to warm up.")
+    return (
+        f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
+        f"{about['kernels'] or 'no kernels'}, "
+        f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
+        f"each after {about['warm_up']} to warm up."
+    )
 
 
 def _frames_table(sized: Sequence[tuple[str, dict]], key: str) -> str:
     """Of rows that time whole frames: those under `key` at each size."""
     return _table(
         ("size", "", "ms", "spread", "fps", "ratio"),
-        ((size, row["name"], *_times(row), f"{1 / row['median']:.2f}", f"{row['ratio']:.3f}")
-         for size, of_size in sized for row in of_size[key]))
+        (
+            (size, row["name"], *_times(row), f"{1 / row['median']:.2f}", f"{row['ratio']:.3f}")
+            for size, of_size in sized
+            for row in of_size[key]
+        ),
+    )
 
 
 def _times(row: dict) -> tuple[str, str]:
@@ -96,12 +180,16 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_plot(path: Path, report: dict) -> None:
-    """The milliseconds of whole frames and hosts at each size, and the stages that a coherent frame is made of."""
+    """The milliseconds of whole frames and hosts at each size, and the stages that a coherent frame
+    is made of.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    sizes = [f"{width}x{height}" for of_size in report["sizes"] for width, height in [of_size["size"]]]
+    sizes = [
+        f"{width}x{height}" for of_size in report["sizes"] for width, height in [of_size["size"]]
+    ]
     places = range(len(sizes))
     series: dict[str, list[tuple[int, dict]]] = {}
     for place, of_size in enumerate(report["sizes"]):
@@ -112,10 +200,22 @@ def write_plot(path: Path, report: dict) -> None:
             series.setdefault(row["name"], []).append((place, row))
     for name, points in series.items():
         median = [1e3 * row["median"] for _, row in points]
-        spread = [[1e3 * (row["median"] - row["lower"]) for _, row in points],
-                  [1e3 * (row["upper"] - row["median"]) for _, row in points]]
-        left.errorbar([place for place, _ in points], median, spread, marker="o", capsize=3, linewidth=1, label=name)
-    left.set(yscale="log", ylabel="ms a frame", xticks=places, xticklabels=sizes, title="whole frames")
+        spread = [
+            [1e3 * (row["median"] - row["lower"]) for _, row in points],
+            [1e3 * (row["upper"] - row["median"]) for _, row in points],
+        ]
+        left.errorbar(
+            [place for place, _ in points],
+            median,
+            spread,
+            marker="o",
+            capsize=3,
+            linewidth=1,
+            label=name,
+        )
+    left.set(
+        yscale="log", ylabel="ms a frame", xticks=places, xticklabels=sizes, title="whole frames"
+    )
     left.legend(fontsize="small")
 
     below = [0.0] * len(sizes)

@@ -28,8 +28,14 @@ class Timing:
     def row(self, base: "Timing") -> dict:
         """As a report has it: seconds, and the ratio of this median to that of `base`."""
         lower, upper = self.quartiles
-        return {"name": self.name, "median": self.median, "lower": lower, "upper": upper, "count": len(self.seconds),
-                "ratio": self.median / base.median}
+        return {
+            "name": self.name,
+            "median": self.median,
+            "lower": lower,
+            "upper": upper,
+            "count": len(self.seconds),
+            "ratio": self.median / base.median,
+        }
 
 
 def synchronise(device: torch.device) -> None:
@@ -41,7 +47,8 @@ def synchronise(device: torch.device) -> None:
 def in_turn(
     calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int, device: torch.device
 ) -> list[Timing]:
-    """Times each call once a round, one after the other: what slows the machine down for a while slows all alike.
+    """Times each call once a round, one after the other: what slows the machine down for a while
+    slows all alike.
 
     Args:
         calls: by name.

@@ -1,1 +1,3 @@
-"""The demonstration: a clip through both hosts, with its stability measured against the per-frame baseline."""
+"""The demonstration: a clip through both hosts, with its stability measured against the per-frame
+baseline.
+"""

@@ -1,4 +1,5 @@
-"""`python -m vsneuralstyle.demo [video]`: stylizes a video through vspipe and gst-launch-1.0, and measures both.
+"""`python -m vsneuralstyle.demo [video]`: stylizes a video through vspipe and gst-launch-1.0, and
+measures both.
 
 Without a video it makes its own, of which the optical flow is known exactly (`synthetic`).
 """
@@ -30,13 +31,16 @@ from .hosts import GStreamer, Host, VapourSynth
 from .synthetic import RATE, SyntheticClip
 from .video import to_rgb, writer
 
-MEASURED_FRAMES = 72  # stability is measured on at most so many, so that a long video needs no more memory than a short
+# stability is measured on at most so many, so that a long video needs no more memory than a short
+MEASURED_FRAMES = 72
 MEASURED_WIDTH = 640
 
 
 @dataclass(frozen=True)
 class Source:
-    """The clip, and what measures it: (T,3,H,W) in 0..1, backward flows, traceable masks, where scenes start."""
+    """The clip, and what measures it: (T,3,H,W) in 0..1, backward flows, traceable masks, where
+    scenes start.
+    """
 
     path: Path
     length: int | None  # frames of the whole file; None: unknown
@@ -73,8 +77,15 @@ def make_source(out: Path, frames: int | None) -> Source:
             pictures.append(clip.frame(t))
             file.write(report.picture(pictures[-1]))
     motions = [clip.motion(t) for t in range(1, clip.length)]
-    return Source(path, clip.length, torch.stack(pictures), torch.stack([flow for flow, _ in motions]),
-                  torch.stack([mask for _, mask in motions]), clip.scene_starts, "known exactly from the camera's path")
+    return Source(
+        path,
+        clip.length,
+        torch.stack(pictures),
+        torch.stack([flow for flow, _ in motions]),
+        torch.stack([mask for _, mask in motions]),
+        clip.scene_starts,
+        "known exactly from the camera's path",
+    )
 
 
 def read_source(path: Path, frames: int | None) -> Source:
@@ -94,35 +105,59 @@ def read_source(path: Path, frames: int | None) -> Source:
         raise MediaError(f"{path}: one frame; two are needed to show that style stays on its place")
     source = pixels.float() / 255
     dis = DisFlow()
-    pairs = [flow_pair(dis, previous, current) for previous, current in
-             tqdm(list(zip(pixels, pixels[1:])), desc="  measuring its motion", unit="pair", disable=None)]
-    starts = [True, *(scenecut.change(a[None], b[None]) > scenecut.DEFAULT_THRESHOLD
-                      for a, b in zip(source, source[1:]))]
-    return Source(path, length if frames is None else min(frames, length or frames), source,
-                  torch.cat([backward for backward, _ in pairs]), torch.cat([traceable(*pair) for pair in pairs]),
-                  tuple(starts), "estimated by OpenCV's DIS with a forward-backward check, so itself not free of error")
+    pairs = [
+        flow_pair(dis, previous, current)
+        for previous, current in tqdm(
+            list(zip(pixels, pixels[1:])), desc="  measuring its motion", unit="pair", disable=None
+        )
+    ]
+    starts = [
+        True,
+        *(
+            scenecut.change(a[None], b[None]) > scenecut.DEFAULT_THRESHOLD
+            for a, b in zip(source, source[1:])
+        ),
+    ]
+    return Source(
+        path,
+        length if frames is None else min(frames, length or frames),
+        source,
+        torch.cat([backward for backward, _ in pairs]),
+        torch.cat([traceable(*pair) for pair in pairs]),
+        tuple(starts),
+        "estimated by OpenCV's DIS with a forward-backward check, so itself not free of error",
+    )
 
 
-def stylize(host: Host, source: Source, style: str, coherence: float, frames: int | None, path: Path,
-            ) -> tuple[Tensor, float, float]:
-    """Runs the host, writes its video, and returns the frames to measure (uint8), fps and start-up time."""
+def stylize(
+    host: Host, source: Source, style: str, coherence: float, frames: int | None, path: Path
+) -> tuple[Tensor, float, float]:
+    """Runs the host, writes its video, and returns the frames to measure (uint8), fps and start-up
+    time.
+    """
     measured = []
     kind = "coherent" if coherence else "per frame"
     total = frames if frames is not None else source.length
     with run(host, host.command(source.path, style, coherence), frames) as frames_of_host:
         rate = frames_of_host.stream.average_rate or Fraction(25)
-        with writer(path, rate) as file, tqdm(total=total, desc=f"  {host.name}, {kind}", unit="frame",
-                                              disable=None) as bar:
+        with (
+            writer(path, rate) as file,
+            tqdm(total=total, desc=f"  {host.name}, {kind}", unit="frame", disable=None) as bar,
+        ):
             for frame in frames_of_host:
                 if len(measured) < len(source.frames):
                     measured.append(to_rgb(frame, MEASURED_WIDTH))
                 file.write(frame)
                 bar.update()
     if len(measured) != len(source.frames):
-        raise MediaError(f"{host.name} gave {len(measured)} frames, {len(source.frames)} were expected from "
-                         f"{source.path}")
-    say(f"  {host.name}, {kind}: {frames_of_host.frames} frames at {frames_of_host.fps:.2f} fps, after "
-        f"{frames_of_host.startup:.1f} s to start -> {path}")
+        raise MediaError(
+            f"{host.name} gave {len(measured)} frames, {len(source.frames)} were expected from "
+            f"{source.path}"
+        )
+    say(
+        f"  {host.name}, {kind}: {frames_of_host.frames} frames at {frames_of_host.fps:.2f} fps, after "
+        f"{frames_of_host.startup:.1f} s to start -> {path}"
+    )
     return torch.stack(measured), frames_of_host.fps, frames_of_host.startup
 
 
@@ -145,8 +180,16 @@ def write_side_by_side(path: Path, rate: Fraction, columns: dict[str, Tensor]) -
             for title, frame in zip(columns, frames):
                 pictured = report.picture(frame)
                 for color, thickness in ((0, 3), (255, 1)):
-                    cv2.putText(pictured, title, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (color,) * 3, thickness,
-                                cv2.LINE_AA)
+                    cv2.putText(
+                        pictured,
+                        title,
+                        (8, 22),
+                        cv2.FONT_HERSHEY_SIMPLEX,
+                        0.6,
+                        (color,) * 3,
+                        thickness,
+                        cv2.LINE_AA,
+                    )
                 pictures.append(pictured)
             file.write(np.hstack(pictures))
 
@@ -155,32 +198,53 @@ def measure_host(result: Result, source: Source) -> list[Track]:
     """The two outputs of a host, measured: per frame and coherent."""
     clip = Clip(result.host.name, source.frames, source.flows, source.masks)
     outputs = {"per frame": result.per_frame, "coherent": result.coherent}
-    methods = [Recorded(name, frames.float() / 255, source.scene_starts) for name, frames in outputs.items()]
+    methods = [
+        Recorded(name, frames.float() / 255, source.scene_starts)
+        for name, frames in outputs.items()
+    ]
     return measure(clip, methods, moments=report.moments(len(source.frames)))
 
 
 def table(results: list[tuple[Result, list[Track]]]) -> str:
     """The figures, a line a host."""
-    lines = [f"{'host':<16}{'fps per frame':>14}{'fps coherent':>14}{'e_stab per frame':>18}{'e_stab coherent':>17}"
-             f"{'ratio':>8}{'better pairs':>14}{'gradient':>10}"]
+    lines = [
+        f"{'host':<16}{'fps per frame':>14}{'fps coherent':>14}{'e_stab per frame':>18}{'e_stab coherent':>17}"
+        f"{'ratio':>8}{'better pairs':>14}{'gradient':>10}"
+    ]
     for result, tracks in results:
         per_frame, coherent = report.figures(tracks)
-        lines.append(f"{result.host.name:<16}{result.fps[0]:>14.2f}{result.fps[1]:>14.2f}{per_frame.errors[1]:>18.5f}"
-                     f"{coherent.errors[1]:>17.5f}{coherent.ratios[1]:>8.3f}{'{}/{}'.format(*coherent.better):>14}"
-                     f"{coherent.gradient:>10.3f}")
+        lines.append(
+            f"{result.host.name:<16}{result.fps[0]:>14.2f}{result.fps[1]:>14.2f}{per_frame.errors[1]:>18.5f}"
+            f"{coherent.errors[1]:>17.5f}{coherent.ratios[1]:>8.3f}{'{}/{}'.format(*coherent.better):>14}"
+            f"{coherent.gradient:>10.3f}"
+        )
     return "\n".join(lines)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/demo", description="Stylizes a video through vspipe and "
-                                     "gst-launch-1.0, and measures how still the style stays. Without a video it makes "
-                                     "its own.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo",
+        description="Stylizes a video through vspipe and "
+        "gst-launch-1.0, and measures how still the style stays. Without a video it makes "
+        "its own.",
+    )
     parser.add_argument("video", nargs="?", type=Path, help="a video file")
-    parser.add_argument("--style", default="candy", help="default %(default)s; `neuralstyle styles` lists them")
-    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames (default: the whole video)")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="default %(default)s")
-    parser.add_argument("--gst-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
-                        help="the Python in whose environment the GStreamer element lies (default: this one)")
+    parser.add_argument(
+        "--style", default="candy", help="default %(default)s; `neuralstyle styles` lists them"
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="stop after N frames (default: the whole video)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--gst-python",
+        type=Path,
+        default=Path(sys.executable),
+        metavar="PYTHON",
+        help="the Python in whose environment the GStreamer element lies (default: this one)",
+    )
     args = parser.parse_args(arguments)
     if args.frames is not None and args.frames < 4:
         parser.error(f"--frames {args.frames}: at least 4 expected")
@@ -202,9 +266,15 @@ def main(args: argparse.Namespace) -> int:
             return 1
 
         say(f"1. The clip: {args.video or 'photographs under a moving camera, with one hard cut'}")
-        source = read_source(args.video.absolute(), args.frames) if args.video else make_source(out, args.frames)
+        source = (
+            read_source(args.video.absolute(), args.frames)
+            if args.video
+            else make_source(out, args.frames)
+        )
         measured, _, height, width = source.frames.shape
-        say(f"  {source.path}; measured on {measured} frames at {width}x{height}; its flow is {source.flow_source}")
+        say(
+            f"  {source.path}; measured on {measured} frames at {width}x{height}; its flow is {source.flow_source}"
+        )
 
         results = []
         for number, host in enumerate(hosts, start=2):
@@ -213,8 +283,11 @@ def main(args: argparse.Namespace) -> int:
             results.append((result, measure_host(result, source)))
 
     first, tracks = results[0]
-    pictures = {"source": source.frames, "per frame": first.per_frame.float() / 255,
-                "coherent": first.coherent.float() / 255}
+    pictures = {
+        "source": source.frames,
+        "per frame": first.per_frame.float() / 255,
+        "coherent": first.coherent.float() / 255,
+    }
     report.write_clip_sheet(out / "sheet.png", tracks, lambda t: source.frames[t : t + 1])
     with av.open(str(first.files[1])) as container:
         rate = container.streams.video[0].average_rate
@@ -222,13 +295,17 @@ def main(args: argparse.Namespace) -> int:
 
     say(f"{len(hosts) + 2}. Measured")
     say(table(results))
-    say("e_stab: mean squared change of traceable pixels besides their motion (O in 0..1); gradient: sharpness of the\n"
-        "last frame, coherent / per frame. fps: after the first frame, with the encoding that runs beside it.")
+    say(
+        "e_stab: mean squared change of traceable pixels besides their motion (O in 0..1); gradient: sharpness of the\n"
+        "last frame, coherent / per frame. fps: after the first frame, with the encoding that runs beside it."
+    )
     if len(results) == 2:
         agreement = psnr(results[0][0].coherent.float() / 255, results[1][0].coherent.float() / 255)
         say(f"The two hosts' pictures agree to {agreement.min():.1f} dB (PSNR of the worst frame).")
-    say(f"Written: {out}/sheet.png (source | per frame | coherent), {out}/side-by-side.mp4, and each host's videos: "
-        + ", ".join(str(path) for result, _ in results for path in result.files))
+    say(
+        f"Written: {out}/sheet.png (source | per frame | coherent), {out}/side-by-side.mp4, and each host's videos: "
+        + ", ".join(str(path) for result, _ in results for path in result.files)
+    )
     return 0
 
 

@@ -1,7 +1,7 @@
 """What the demo runs in the hosts: a video file, read by the host's own means.
 
-Both are asked for the same: 8-bit 4:2:0 Y'CbCr, BT.709, limited range. So one reader serves both, and what is measured
-has not gone through a codec.
+Both are asked for the same: 8-bit 4:2:0 Y'CbCr, BT.709, limited range. So one reader serves both,
+and what is measured has not gone through a codec.
 """
 
 import shlex
@@ -29,18 +29,53 @@ class VapourSynth(hosts.VapourSynth, Host):
     functions = (*hosts.VapourSynth.functions, "bs.VideoSource")
 
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
-        return ["vspipe", "-c", "y4m", "-a", f"source={source}", "-a", f"style={style}",
-                "-a", f"coherence={coherence:g}", str(Path(__file__).with_name("demo.vpy")), "-"]
+        return [
+            "vspipe",
+            "-c",
+            "y4m",
+            "-a",
+            f"source={source}",
+            "-a",
+            f"style={style}",
+            "-a",
+            f"coherence={coherence:g}",
+            str(Path(__file__).with_name("demo.vpy")),
+            "-",
+        ]
 
 
 class GStreamer(hosts.GStreamer, Host):
     """A pipeline with decodebin."""
 
-    elements = {**hosts.GStreamer.elements, "decodebin": "gstreamer1.0-plugins-base",
-                "avdec_h264": "gstreamer1.0-libav"}
+    elements = {
+        **hosts.GStreamer.elements,
+        "decodebin": "gstreamer1.0-plugins-base",
+        "avdec_h264": "gstreamer1.0-libav",
+    }
 
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
-        return ["gst-launch-1.0", "-q", "filesrc", f"location={source}", "!", "decodebin", "!", "videoflip",
-                "video-direction=auto", "!", "videoconvert", "!", "neuralstyle", f"style={style}",
-                f"coherence={coherence:g}", "!", "videoconvert", "!", "video/x-raw,format=I420,colorimetry=bt709", "!",
-                "y4menc", "!", "fdsink"]
+        return [
+            "gst-launch-1.0",
+            "-q",
+            "filesrc",
+            f"location={source}",
+            "!",
+            "decodebin",
+            "!",
+            "videoflip",
+            "video-direction=auto",
+            "!",
+            "videoconvert",
+            "!",
+            "neuralstyle",
+            f"style={style}",
+            f"coherence={coherence:g}",
+            "!",
+            "videoconvert",
+            "!",
+            "video/x-raw,format=I420,colorimetry=bt709",
+            "!",
+            "y4menc",
+            "!",
+            "fdsink",
+        ]

@@ -1,7 +1,8 @@
-"""A clip whose optical flow is known exactly: photographs under a moving camera, each with a moving cut-out before it.
+"""A clip whose optical flow is known exactly: photographs under a moving camera, each with a moving
+cut-out before it.
 
-Two scenes with a hard cut between them. Everything that moves, moves by a similarity transform from frame pixels to
-photograph pixels, so flow and occlusion follow from the transforms alone.
+Two scenes with a hard cut between them. Everything that moves, moves by a similarity transform from
+frame pixels to photograph pixels, so flow and occlusion follow from the transforms alone.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WIDTH, HEIGHT, RATE = 640, 360, 24
-MARGIN = 1.5  # pixels either side of an outline that mix with what is behind it, or would in a bilinear warp
+# pixels either side of an outline that mix with what is behind it, or would in a bilinear warp
+MARGIN = 1.5
 
 
 def similarity(center: complex, to: complex, scale: float, angle: float) -> np.ndarray:
-    """3x3 matrix that takes the frame point `center` to the photograph point `to` (x + iy), turned and scaled."""
+    """3x3 matrix that takes the frame point `center` to the photograph point `to` (x + iy), turned
+    and scaled.
+    """
     factor = scale * np.exp(1j * angle)
     offset = to - factor * center
-    return np.array([[factor.real, -factor.imag, offset.real], [factor.imag, factor.real, offset.imag], [0, 0, 1]])
+    return np.array(
+        [
+            [factor.real, -factor.imag, offset.real],
+            [factor.imag, factor.real, offset.imag],
+            [0, 0, 1],
+        ]
+    )
 
 
 def transform(points: Tensor, matrix: np.ndarray) -> Tensor:
@@ -30,31 +40,46 @@ def transform(points: Tensor, matrix: np.ndarray) -> Tensor:
 
 
 def sample(photo: Tensor, points: Tensor) -> Tensor:
-    """A photograph (3,h,w) at points (H,W,2) in its pixels, bicubic, mirrored beyond its border: (3,H,W)."""
+    """A photograph (3,h,w) at points (H,W,2) in its pixels, bicubic, mirrored beyond its border:
+    (3,H,W).
+    """
     height, width = photo.shape[-2:]
     grid = 2 * points / torch.tensor([width - 1, height - 1]).to(points) - 1
-    return F.grid_sample(photo[None].to(points), grid[None], mode="bicubic", padding_mode="reflection",
-                         align_corners=True)[0].clamp(0, 1)
+    return F.grid_sample(
+        photo[None].to(points),
+        grid[None],
+        mode="bicubic",
+        padding_mode="reflection",
+        align_corners=True,
+    )[0].clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """A photograph cut by a smooth closed outline around `center` of `radius`, both in its pixels."""
+    """A photograph cut by a smooth closed outline around `center` of `radius`, both in its
+    pixels.
+    """
 
     photo: Tensor
     center: complex
     radius: float
 
     def distance(self, points: Tensor) -> Tensor:
-        """How far points (H,W,2) of the photograph lie inside the outline, in its pixels, about; negative outside."""
+        """How far points (H,W,2) of the photograph lie inside the outline, in its pixels, about;
+        negative outside.
+        """
         x, y = points[..., 0] - self.center.real, points[..., 1] - self.center.imag
         angle = torch.atan2(y, x)
-        return self.radius * (1 + 0.10 * torch.cos(3 * angle + 0.5) + 0.05 * torch.sin(5 * angle)) - torch.hypot(x, y)
+        return self.radius * (
+            1 + 0.10 * torch.cos(3 * angle + 0.5) + 0.05 * torch.sin(5 * angle)
+        ) - torch.hypot(x, y)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Poses map a time, in seconds since the scene's start, to a matrix from frame pixels to photograph pixels."""
+    """Poses map a time, in seconds since the scene's start, to a matrix from frame pixels to
+    photograph pixels.
+    """
 
     background: Tensor
     camera: Callable[[float], np.ndarray]
@@ -63,7 +88,8 @@ class Scene:
 
 
 class SyntheticClip:
-    """Frames (640x360, 24 a second), exact flow and traceable pixels of a clip with a hard cut in its middle.
+    """Frames (640x360, 24 a second), exact flow and traceable pixels of a clip with a hard cut in
+    its middle.
 
     The photographs come with scikit-image (raises ImportError without it).
     """
@@ -81,12 +107,16 @@ class SyntheticClip:
 
     def _at(self, t: int) -> tuple[Scene, float]:
         """The scene of frame t and the seconds since it began."""
-        return (self.scenes[0], t / RATE) if t < self.cut else (self.scenes[1], (t - self.cut) / RATE)
+        return (
+            (self.scenes[0], t / RATE) if t < self.cut else (self.scenes[1], (t - self.cut) / RATE)
+        )
 
     def _inside(self, scene: Scene, time: float, points: Tensor) -> Tensor:
         """Distance in frame pixels by which frame points (H,W,2) lie inside the cut-out."""
         pose = scene.path(time)
-        return scene.cutout.distance(transform(points, pose)) / float(np.hypot(pose[0, 0], pose[1, 0]))
+        return scene.cutout.distance(transform(points, pose)) / float(
+            np.hypot(pose[0, 0], pose[1, 0])
+        )
 
     def frame(self, t: int) -> Tensor:
         """Frame t: (3,H,W) float32 RGB, 0..1."""
@@ -97,10 +127,11 @@ class SyntheticClip:
         return torch.lerp(behind, before, opacity).float()
 
     def motion(self, t: int) -> tuple[Tensor, Tensor]:
-        """Backward flow (2,H,W) in pixels from frame t to t − 1, and which pixels are traceable, (1,H,W) of 0 and 1.
+        """Backward flow (2,H,W) in pixels from frame t to t − 1, and which pixels are traceable,
+        (1,H,W) of 0 and 1.
 
-        Traceable: the same surface in both frames, `MARGIN` away from the cut-out's outline in both, and inside the
-        frame. At the cut no pixel is.
+        Traceable: the same surface in both frames, `MARGIN` away from the cut-out's outline in
+        both, and inside the frame. At the cut no pixel is.
         """
         scene, time = self._at(t)
         earlier = time - 1 / RATE
@@ -140,7 +171,9 @@ def _scenes() -> tuple[Scene, Scene]:
 
     def orbit(time: float) -> np.ndarray:
         """Out of the coffee cup, turning about it."""
-        return similarity(frame_center, 300 + 20 * time + 195j, 0.62 + 0.09 * time, 0.09 * time - 0.05)
+        return similarity(
+            frame_center, 300 + 20 * time + 195j, 0.62 + 0.09 * time, 0.09 * time - 0.05
+        )
 
     def rising(time: float) -> np.ndarray:
         """The cat, upwards, nearing."""

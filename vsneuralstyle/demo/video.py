@@ -18,7 +18,9 @@ BT709 = 1  # H.273's number of the matrix, the primaries and the transfer curve
 
 
 class Writer:
-    """Takes frames, as (H,W,3) uint8 RGB arrays or as `av.VideoFrame`s of BT.709 in limited range."""
+    """Takes frames, as (H,W,3) uint8 RGB arrays or as `av.VideoFrame`s of BT.709 in limited
+    range.
+    """
 
     def __init__(self, container: av.container.OutputContainer, rate: Fraction, crf: int) -> None:
         self._container, self._rate, self._crf = container, rate, crf
@@ -26,8 +28,9 @@ class Writer:
         self._count = 0
 
     def _add_stream(self, width: int, height: int) -> None:
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options={
-            "crf": str(self._crf), "preset": "veryfast"})
+        self._stream = self._container.add_stream(
+            "libx264", rate=self._rate, options={"crf": str(self._crf), "preset": "veryfast"}
+        )
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
         context = self._stream.codec_context
@@ -40,8 +43,11 @@ class Writer:
         if self._stream is None:
             self._add_stream(frame.width, frame.height)
         if frame.format.is_rgb:
-            frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=Colorspace.ITU709,
-                                   dst_color_range=ColorRange.MPEG)
+            frame = frame.reformat(
+                format=self._stream.pix_fmt,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
         else:
             frame = frame.reformat(format=self._stream.pix_fmt)
         frame.pts, frame.time_base = self._count, 1 / self._rate
@@ -70,8 +76,17 @@ def writer(path: Path, rate: Fraction, crf: int = 16) -> Iterator[Writer]:
 
 
 def to_rgb(frame: av.VideoFrame, width: int) -> Tensor:
-    """A frame of BT.709 in limited range as (3,H,W) uint8 RGB, scaled down (by area) to at most `width`."""
-    size = working_size(frame.width, frame.height, min(width, frame.width) if frame.width > width else None)
-    rgb = frame.reformat(*size, format="rgb24", src_colorspace=Colorspace.ITU709, src_color_range=ColorRange.MPEG,
-                         interpolation="AREA").to_ndarray()
+    """A frame of BT.709 in limited range as (3,H,W) uint8 RGB, scaled down (by area) to at most
+    `width`.
+    """
+    size = working_size(
+        frame.width, frame.height, min(width, frame.width) if frame.width > width else None
+    )
+    rgb = frame.reformat(
+        *size,
+        format="rgb24",
+        src_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.MPEG,
+        interpolation="AREA",
+    ).to_ndarray()
     return torch.from_numpy(rgb).permute(2, 0, 1)

@@ -17,7 +17,8 @@ from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.evaluation import INTERVALS, flowio
 from vsneuralstyle.evaluation.occlusion import traceable
 
-FlowFunction = Callable[[Tensor, Tensor], Tensor]  # a, b (1,3,H,W) in 0..1 -> (1,2,H,W), a(p) is seen at b(p + flow(p))
+# a, b (1,3,H,W) in 0..1 -> (1,2,H,W), a(p) is seen at b(p + flow(p))
+FlowFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames whose motion is known, given by `flows` and `masks`; a subclass may find it out otherwise.
+    """Frames whose motion is known, given by `flows` and `masks`; a subclass may find it out
+    otherwise.
 
-    frames: (T,3,H,W) RGB, uint8, or float32 in 0..1. flows: (T−1,2,H,W) in pixels, from each frame but the first back
-    to the one before. masks: (T−1,1,H,W), where they can be trusted.
+    frames: (T,3,H,W) RGB, uint8, or float32 in 0..1. flows: (T−1,2,H,W) in pixels, from each frame
+    but the first back to the one before. masks: (T−1,1,H,W), where they can be trusted.
     """
 
     name: str
@@ -46,7 +48,8 @@ class Clip:
     flows: Tensor | None = field(default=None, repr=False)
     masks: Tensor | None = field(default=None, repr=False)
     one_shot: ClassVar[bool] = False
-    """Whether all frames are known to be of one scene: who begins another one in it makes a mistake, which counts."""
+    """Whether all frames are known to be of one scene: who begins another one in it makes a
+    mistake, which counts."""
 
     def frame(self, t: int) -> Tensor:
         """(1,3,H,W) float32, RGB 0..1."""
@@ -71,14 +74,17 @@ class MeasuredClip(Clip):
         pairs = []
         for interval in self.intervals:
             if t >= interval:
-                flows = flow_pair(self.function, self.frames[t - interval], self.frames[t], self.cache, self.key)
+                flows = flow_pair(
+                    self.function, self.frames[t - interval], self.frames[t], self.cache, self.key
+                )
                 pairs.append(Pair(interval, t, t - interval, flows[0], traceable(*flows)))
         return pairs
 
 
 @dataclass(frozen=True)
 class SintelClip(Clip):
-    """A scene of MPI Sintel: its flow files lead from a frame to the next one, and some may be missing.
+    """A scene of MPI Sintel: its flow files lead from a frame to the next one, and some may be
+    missing.
 
     files: for each frame (flow, occlusions, invalid).
     """
@@ -96,7 +102,8 @@ class SintelClip(Clip):
 
 
 def read_sintel(folder: Path, rendering: str) -> list[SintelClip]:
-    """Every scene of MPI Sintel's training set, or of a part of it: runs of consecutive frames with flow files.
+    """Every scene of MPI Sintel's training set, or of a part of it: runs of consecutive frames with
+    flow files.
 
     Args:
         folder: with `clean/`, `final/`, `flow/`, `occlusions/` and `invalid/` in it.
@@ -114,17 +121,24 @@ def read_sintel(folder: Path, rendering: str) -> list[SintelClip]:
             else:
                 runs.append([path])
         for run in runs:
-            files = [(
-                folder / "flow" / scene.name / f"{path.stem}.flo",
-                folder / "occlusions" / scene.name / path.name,
-                folder / "invalid" / scene.name / path.name,
-            ) for path in run]
+            files = [
+                (
+                    folder / "flow" / scene.name / f"{path.stem}.flo",
+                    folder / "occlusions" / scene.name / path.name,
+                    folder / "invalid" / scene.name / path.name,
+                )
+                for path in run
+            ]
             if any(all(file.is_file() for file in three) for three in files[:-1]):
                 frames = torch.cat([read_clip(path) for path in run])
-                result.append(SintelClip(f"{scene.name}_{frame_number(run[0])}", frames, files=files))
+                result.append(
+                    SintelClip(f"{scene.name}_{frame_number(run[0])}", frames, files=files)
+                )
     if not result:
-        raise MediaError(f"{folder}: no scenes in it; expected MPI Sintel's training folder: {rendering}/SCENE/"
-                         "frame_NNNN.png with flow/, occlusions/ and invalid/ beside it")
+        raise MediaError(
+            f"{folder}: no scenes in it; expected MPI Sintel's training folder: {rendering}/SCENE/"
+            "frame_NNNN.png with flow/, occlusions/ and invalid/ beside it"
+        )
     return result
 
 
@@ -133,8 +147,12 @@ def frame_number(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
 
 
-def working_size(width: int, height: int, to_width: int | None = None, to_height: int | None = None) -> tuple[int, int]:
-    """(width, height) scaled to one given side, the other follows the aspect; both sides even when scaled."""
+def working_size(
+    width: int, height: int, to_width: int | None = None, to_height: int | None = None
+) -> tuple[int, int]:
+    """(width, height) scaled to one given side, the other follows the aspect; both sides even when
+    scaled.
+    """
     for name, side in (("width", to_width), ("height", to_height)):
         if side is not None and side < 16:
             raise ArgumentError(f"{name} {side}: at least 16 expected")
@@ -147,9 +165,15 @@ def working_size(width: int, height: int, to_width: int | None = None, to_height
     return width, height
 
 
-def read_clip(path: str | PathLike, frames: int | None = None, start: int = 0, width: int | None = None,
-              height: int | None = None) -> Tensor:
-    """Frames start … start + frames of a video: (T,3,H,W) uint8 RGB, scaled by area to the working size.
+def read_clip(
+    path: str | PathLike,
+    frames: int | None = None,
+    start: int = 0,
+    width: int | None = None,
+    height: int | None = None,
+) -> Tensor:
+    """Frames start … start + frames of a video: (T,3,H,W) uint8 RGB, scaled by area to the working
+    size.
 
     Raises MediaError where there is no video stream, or not one frame after `start`.
     """
@@ -164,7 +188,9 @@ def read_clip(path: str | PathLike, frames: int | None = None, start: int = 0, w
             for frame in islice(container.decode(stream), start, stop):
                 size = working_size(frame.width, frame.height, width, height)
                 rgb = frame.reformat(*size, format="rgb24", interpolation="AREA").to_ndarray()
-                pictures.append(torch.from_numpy(np.rot90(rgb, frame.rotation // 90).copy()).permute(2, 0, 1))
+                pictures.append(
+                    torch.from_numpy(np.rot90(rgb, frame.rotation // 90).copy()).permute(2, 0, 1)
+                )
     except av.FFmpegError as error:
         raise MediaError(f"{path}: can't be read as a video: {error}") from error
     if not pictures:
@@ -172,12 +198,19 @@ def read_clip(path: str | PathLike, frames: int | None = None, start: int = 0, w
     return torch.stack(pictures)
 
 
-def flow_pair(function: FlowFunction, previous: Tensor, current: Tensor, cache: Path | None = None,
-              key: str = "") -> tuple[Tensor, Tensor]:
-    """Flow from `current` back to `previous`, and the way forward, each (1,2,H,W) float32 in pixels.
+def flow_pair(
+    function: FlowFunction,
+    previous: Tensor,
+    current: Tensor,
+    cache: Path | None = None,
+    key: str = "",
+) -> tuple[Tensor, Tensor]:
+    """Flow from `current` back to `previous`, and the way forward, each (1,2,H,W) float32 in
+    pixels.
 
-    previous, current: (3,H,W) uint8. With a cache folder the pair lies there under a hash of its pixels and of `key`
-    (what measures the flow). Flow is rounded to float16 with and without a cache, so that the figures agree.
+    previous, current: (3,H,W) uint8. With a cache folder the pair lies there under a hash of its
+    pixels and of `key` (what measures the flow). Flow is rounded to float16 with and without a
+    cache, so that the figures agree.
     """
     digest = hashlib.sha256(key.encode())
     for frame in (previous, current):

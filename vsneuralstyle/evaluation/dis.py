@@ -1,11 +1,14 @@
-"""Optical flow where RAFT is not at hand: OpenCV's Dense Inverse Search (Kroeger et al., ECCV 2016)."""
+"""Optical flow where RAFT is not at hand: OpenCV's Dense Inverse Search (Kroeger et al., ECCV
+2016).
+"""
 
 import torch
 from torch import Tensor
 
 
 class DisFlow:
-    """Calls like `raft.flow` with its model bound: a, b (1,3,H,W) RGB in 0..1 -> (1,2,H,W) float32 in pixels.
+    """Calls like `raft.flow` with its model bound: a, b (1,3,H,W) RGB in 0..1 -> (1,2,H,W) float32
+    in pixels.
 
     Less exact than RAFT, above all at large motion and at outlines; about 20 times faster on a CPU.
     """
@@ -18,6 +21,11 @@ class DisFlow:
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         import cv2
 
-        gray = [cv2.cvtColor((frame[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
-                for frame in (a, b)]
+        gray = [
+            cv2.cvtColor(
+                (frame[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy(),
+                cv2.COLOR_RGB2GRAY,
+            )
+            for frame in (a, b)
+        ]
         return torch.from_numpy(self._dis.calc(*gray, None)).permute(2, 0, 1)[None].clone()

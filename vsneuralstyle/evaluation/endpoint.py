@@ -35,7 +35,9 @@ class FlowPair:
 
 
 def sintel_pairs(folder: Path, rendering: str) -> Iterator[FlowPair]:
-    """Every pair of MPI Sintel's training folder, or of a part of it, that has its frames and its flow."""
+    """Every pair of MPI Sintel's training folder, or of a part of it, that has its frames and its
+    flow.
+    """
     for file in sorted((folder / "flow").glob("*/frame_*.flo")):
         scene, number = file.parent.name, frame_number(file)
         frames = [folder / rendering / scene / f"frame_{n:04d}.png" for n in (number, number + 1)]
@@ -44,7 +46,8 @@ def sintel_pairs(folder: Path, rendering: str) -> Iterator[FlowPair]:
 
 
 def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
-    """Every triplet of a folder laid out as Flying Chairs: NNNNN_img1.ppm, NNNNN_img2.ppm, NNNNN_flow.flo.
+    """Every triplet of a folder laid out as Flying Chairs: NNNNN_img1.ppm, NNNNN_img2.ppm,
+    NNNNN_flow.flo.
 
     Raises:
         MediaError: there is none.
@@ -58,8 +61,10 @@ def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
                 found = True
                 yield _pair(stem.rstrip("-_"), *frames, file)
     if not found:
-        raise MediaError(f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "
-                         "NNNNN_flow.flo")
+        raise MediaError(
+            f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "
+            "NNNNN_flow.flo"
+        )
 
 
 def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
@@ -68,7 +73,11 @@ def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
 
 @torch.inference_mode()
 def endpoint_error(stylizer: Stylizer, pair: FlowPair) -> float:
-    """Mean distance, in pixels, between the flow of the stylizer's model and the true one, where that is known."""
-    first, second = (frame[None].to(stylizer.device).float() / 255 for frame in (pair.first, pair.second))
+    """Mean distance, in pixels, between the flow of the stylizer's model and the true one, where
+    that is known.
+    """
+    first, second = (
+        frame[None].to(stylizer.device).float() / 255 for frame in (pair.first, pair.second)
+    )
     flow = full_resolution(stylizer.model.net1.flow(first, second), *pair.flow.shape[1:])
     return (flow[0].cpu() - pair.flow).norm(dim=0).nanmean().item()

@@ -1,4 +1,6 @@
-"""Runs several ways to stylize over a clip, side by side, and measures each: memory is that of a few frames."""
+"""Runs several ways to stylize over a clip, side by side, and measures each: memory is that of a
+few frames.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -17,8 +19,9 @@ SAMPLED = 8
 
 @dataclass
 class Track:
-    """What one method did on one clip. Each list has an entry a frame; NaN where there is none, as across a cut in a
-    clip that isn't known to be one shot."""
+    """What one method did on one clip. Each list has an entry a frame; NaN where there is none, as
+    across a cut in a clip that isn't known to be one shot.
+    """
 
     clip: str
     method: str
@@ -39,7 +42,8 @@ class Track:
     seconds: list[float] = field(default_factory=list)
     scene_starts: list[bool] = field(default_factory=list)
     pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    """Frame -> the output (3,H,W), and what changed in it besides the motion, for a contact sheet."""
+    """Frame -> the output (3,H,W), and what changed in it besides the motion, for a contact
+    sheet."""
 
 
 def measure(
@@ -59,8 +63,10 @@ def measure(
         progress: called after each frame.
     """
     length, _, height, width = clip.frames.shape
-    tracks = [Track(clip.name, m.name, (width, height), {i: [float("nan")] * length for i in INTERVALS})
-              for m in methods]
+    tracks = [
+        Track(clip.name, m.name, (width, height), {i: [float("nan")] * length for i in INTERVALS})
+        for m in methods
+    ]
     recent: list[deque[Tensor]] = [deque(maxlen=max(INTERVALS) + 1) for _ in methods]
     for method in methods:
         method.reset()
@@ -77,22 +83,34 @@ def measure(
             cuts = [False] * (t + 1) if clip.one_shot else track.scene_starts
             _add_pairs(track, outputs, cuts, pairs, t, output if t in moments else None)
             before = outputs[-2] if len(outputs) > 1 and not cuts[t] else None
-            track.difference.append(float("nan") if before is None else 255 * metrics.rms_difference(output, before))
+            track.difference.append(
+                float("nan") if before is None else 255 * metrics.rms_difference(output, before)
+            )
             track.gradient.append(sharpness.rms_gradient(output).item())
             track.psi.append(sharpness.psi(output[0]))
             features = source_features  # they are the source's own, too
             if source_features and output is not frame:
                 features = perception.features(output)
             first, first_features = (output, features) if first is None else (first, first_features)
-            track.distance.append(perception.distance(features, first_features) if features else float("nan"))
-            track.content.append(perception.content_loss(features, source_features) if features else float("nan"))
+            track.distance.append(
+                perception.distance(features, first_features) if features else float("nan")
+            )
+            track.content.append(
+                perception.content_loss(features, source_features) if features else float("nan")
+            )
             track.style.append(perception.style_loss(features) if features else float("nan"))
         progress()
     return tracks
 
 
-def _add_pairs(track: Track, outputs: deque[Tensor], cuts: Sequence[bool], pairs: Sequence[Pair], t: int,
-               shown: Tensor | None) -> None:
+def _add_pairs(
+    track: Track,
+    outputs: deque[Tensor],
+    cuts: Sequence[bool],
+    pairs: Sequence[Pair],
+    t: int,
+    shown: Tensor | None,
+) -> None:
     changed = None
     traceable = float("nan")
     for pair in pairs:

@@ -17,10 +17,12 @@ from vsneuralstyle.stylizer import Stylizer
 BLEND = 0.8
 """Share of the moved output before in the blind baseline, where nothing speaks against it."""
 VISIBILITY = 50.0
-"""Weight of the squared difference that speaks against it: exp(-50 d²), as Lai et al. (ECCV 2018) have it."""
+"""Weight of the squared difference that speaks against it: exp(-50 d²), as Lai et al. (ECCV 2018)
+have it."""
 LAYERS = {"r1(E)": 1, "r1/2(E)": 2, "r1/4(E)": 4, "r1/2(D)": 2, "r1(D)": 1}
-"""Where features can be composed, in the order of the network, and how many pixels of the frame lie between two of the
-layer. The names are the paper's (Table 3): the resolution over the frame's, in the encoder or the decoder."""
+"""Where features can be composed, in the order of the network, and how many pixels of the frame lie
+between two of the layer. The names are the paper's (Table 3): the resolution over the frame's, in
+the encoder or the decoder."""
 
 
 class Method:
@@ -35,7 +37,9 @@ class Method:
         """Forgets the clip."""
 
     def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
-        """The next frame, (1,3,H,W) RGB 0..1 -> stylized; `per_frame` is the same by itself, of the first method."""
+        """The next frame, (1,3,H,W) RGB 0..1 -> stylized; `per_frame` is the same by itself, of the
+        first method.
+        """
         raise NotImplementedError
 
 
@@ -58,10 +62,12 @@ class Stylized(Method):
 
 
 class Composed(Stylized):
-    """A `Stylizer` of a Johnson network that composes the features of another layer (the paper's Table 3).
+    """A `Stylizer` of a Johnson network that composes the features of another layer (the paper's
+    Table 3).
 
-    Flow and mask are the model's own: of its own recurrence at the quarter-resolution feature, resized to the layer.
-    The picture is drawn from the layer's composite, so that with "r1/4(E)" it is the model as it is, within rounding.
+    Flow and mask are the model's own: of its own recurrence at the quarter-resolution feature,
+    resized to the layer. The picture is drawn from the layer's composite, so that with "r1/4(E)" it
+    is the model as it is, within rounding.
 
     Args:
         stylizer: no other method's.
@@ -74,12 +80,14 @@ class Composed(Stylized):
 
     def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
         output = super().step(frame, per_frame)
-        self.seconds = float("nan")  # two encoders ran, and the layer's without the kernels: no speed to be compared
+        # two encoders ran, and the layer's without the kernels: no speed to be compared
+        self.seconds = float("nan")
         return output
 
 
 class _ComposedNet1:
-    """What a `Stylizer` asks of `Net1`, which answers; beside it a layer's composite, from which the picture is drawn.
+    """What a `Stylizer` asks of `Net1`, which answers; beside it a layer's composite, from which
+    the picture is drawn.
 
     Args:
         motion: what the `Stylizer` had, with the kernels or without.
@@ -91,7 +99,13 @@ class _ComposedNet1:
         cut, residual = net1.style.encoder_blocks, net1.style.residual
         first, second, third = net1.style.down
         up, *last = net1.style.up
-        stages = first, second, nn.Sequential(third, *residual[:cut]), nn.Sequential(*residual[cut:], up), *last
+        stages = (
+            first,
+            second,
+            nn.Sequential(third, *residual[:cut]),
+            nn.Sequential(*residual[cut:], up),
+            *last,
+        )
         done = list(LAYERS).index(layer) + 1
         self._before, self._after = nn.Sequential(*stages[:done]), nn.Sequential(*stages[done:])
         self._motion, self._net1, self._stride = motion, net1, LAYERS[layer]
@@ -109,24 +123,32 @@ class _ComposedNet1:
         self._previous, self._composite = self._composite, feature
         return self._motion.encode(frame)
 
-    def compose(self, feature: Tensor, previous: Tensor, flow: Tensor, *others: object) -> tuple[Tensor, Tensor]:
+    def compose(
+        self, feature: Tensor, previous: Tensor, flow: Tensor, *others: object
+    ) -> tuple[Tensor, Tensor]:
         result = self._motion.compose(feature, previous, flow, *others)
-        flow, mask = (F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1]))
+        flow, mask = (
+            F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1])
+        )
         warped = warp(self._previous, flow / self._stride, self._net1.warp_mode)
-        self._composite = self._net1.sharpened(torch.lerp(self._composite, warped, mask), self._composite, self._net1.sharpen * mask)
+        self._composite = self._net1.sharpened(
+            torch.lerp(self._composite, warped, mask), self._composite, self._net1.sharpen * mask
+        )
         return result
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         picture = self._after(self._composite.to(self._dtype)).float()
-        return (torch.tanh(picture) * 0.5 + 0.5)[..., :height, :width]  # into 0..1 as `TransformNet.decode`
+        # into 0..1 as `TransformNet.decode`
+        return (torch.tanh(picture) * 0.5 + 0.5)[..., :height, :width]
 
 
 class Blind(Method):
-    """A baseline of the post-processing kind: it knows the source and the per-frame output, and not the style network.
+    """A baseline of the post-processing kind: it knows the source and the per-frame output, and not
+    the style network.
 
-    B_t = S_t + BLEND v (W(B_{t-1}) − S_t), where v = exp(−VISIBILITY |I_t − W(I_{t-1})|²) and W is a model's own flow at
-    full resolution. It is warped and blended as "blind" consistency methods do (Bonneel et al. 2015, Lai et al. 2018),
-    without a network of theirs.
+    B_t = S_t + BLEND v (W(B_{t-1}) − S_t), where v = exp(−VISIBILITY |I_t − W(I_{t-1})|²) and W is
+    a model's own flow at full resolution. It is warped and blended as "blind" consistency methods
+    do (Bonneel et al. 2015, Lai et al. 2018), without a network of theirs.
 
     Args:
         stylizer: whose flow network it uses, and whose cuts.

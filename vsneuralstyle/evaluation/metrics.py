@@ -1,4 +1,6 @@
-"""Figures of a stylized clip. Frames are (B,3,H,W) RGB in 0..1, flows (B,2,H,W) in pixels (x, y), masks (B,1,H,W)."""
+"""Figures of a stylized clip. Frames are (B,3,H,W) RGB in 0..1, flows (B,2,H,W) in pixels (x, y),
+masks (B,1,H,W).
+"""
 
 from pathlib import Path
 
@@ -9,15 +11,18 @@ from vsneuralstyle.networks.warp import warp
 
 
 def warped_difference(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-    """O_t − W(O_s), (B,3,H,W): what differs besides the motion. `flow` leads from frame `here` to frame `there`."""
+    """O_t − W(O_s), (B,3,H,W): what differs besides the motion. `flow` leads from frame `here` to
+    frame `there`.
+    """
     return here.float() - warp(there, flow)
 
 
 def stability_error(here: Tensor, there: Tensor, flow: Tensor, mask: Tensor) -> float:
     """Stability error of two frames, Eq. 8 of the paper.
 
-    The mean of (O_t − W(O_s))² over the traceable pixels (mask > 0) and the three channels, O in 0..1; NaN without a
-    traceable pixel, so average with `nanmean`. A clip's e_stab is the mean over its pairs, a set's that over its clips.
+    The mean of (O_t − W(O_s))² over the traceable pixels (mask > 0) and the three channels, O in
+    0..1; NaN without a traceable pixel, so average with `nanmean`. A clip's e_stab is the mean over
+    its pairs, a set's that over its clips.
 
     Args:
         here, there: O_t and O_s, (1,3,H,W).
@@ -39,12 +44,15 @@ def rms_difference(a: Tensor, b: Tensor) -> float:
 
 
 class Perception:
-    """Distances in VGG-19's features, as style networks are trained by (`vsneuralstyle.training.losses`).
+    """Distances in VGG-19's features, as style networks are trained by
+    (`vsneuralstyle.training.losses`).
 
     Args:
         weights: VGG-19 as safetensors; None: torchvision's.
-        painting: (1,3,H,W), RGB 0..1, whose style the style loss is measured against; None: no style loss.
-        device: where it is computed, in training's precision: bfloat16, or float32 on a CPU that isn't faster in that.
+        painting: (1,3,H,W), RGB 0..1, whose style the style loss is measured against; None: no
+            style loss.
+        device: where it is computed, in training's precision: bfloat16, or float32 on a CPU that
+            isn't faster in that.
     """
 
     def __init__(self, weights: Path | None, painting: Tensor | None, device: torch.device) -> None:
@@ -68,11 +76,15 @@ class Perception:
         with self._precision:
             return self._vgg(frame.to(self._device), layers)
 
-    def _error(self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]) -> float:
+    def _error(
+        self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]
+    ) -> float:
         return sum(self._losses.relative_error(features[n], targets[n]).item() for n in layers)
 
     def distance(self, features: dict[str, Tensor], others: dict[str, Tensor]) -> float:
-        """VGG-19 distance: squared differences over the others' squared norm, mean over the style layers."""
+        """VGG-19 distance: squared differences over the others' squared norm, mean over the style
+        layers.
+        """
         layers = self._losses.STYLE_LAYERS
         return self._error(features, others, layers) / len(layers)
 

@@ -1,7 +1,8 @@
-"""Which pixels of frame t can be traced back to frame s, from the flows between the two (paper, section 3.3).
+"""Which pixels of frame t can be traced back to frame s, from the flows between the two (paper,
+section 3.3).
 
-Flows are in pixels, channel 0 is x (right), channel 1 is y (down): `flow_ts[p]` leads from pixel p of frame t to
-p + flow_ts[p] in frame s.
+Flows are in pixels, channel 0 is x (right), channel 1 is y (down): `flow_ts[p]` leads from pixel p
+of frame t to p + flow_ts[p] in frame s.
 """
 
 import torch
@@ -19,9 +20,11 @@ def inside(flow: Tensor) -> Tensor:
 
 
 def consistent(flow_ts: Tensor, flow_st: Tensor) -> Tensor:
-    """Forward-backward check: (B,1,H,W) bool, False where |w + w'|^2 >= 0.01 (|w|^2 + |w'|^2) + 0.5.
+    """Forward-backward check: (B,1,H,W) bool, False where |w + w'|^2 >= 0.01 (|w|^2 + |w'|^2) +
+    0.5.
 
-    w = flow_ts(p); w' = flow_st(p + w), the way back. Pixels that leave the frame are not consistent either.
+    w = flow_ts(p); w' = flow_st(p + w), the way back. Pixels that leave the frame are not
+    consistent either.
     """
     back = warp(flow_st, flow_ts)
     gap = (flow_ts + back).square().sum(1, keepdim=True)
@@ -30,7 +33,8 @@ def consistent(flow_ts: Tensor, flow_st: Tensor) -> Tensor:
 
 
 def motion_boundary(flow: Tensor) -> Tensor:
-    """True where |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002: (B,2,H,W) in pixels -> (B,1,H,W) bool.
+    """True where |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002: (B,2,H,W) in pixels -> (B,1,H,W)
+    bool.
 
     Gradients are central differences in the interior and one-sided at the frame's border.
     """
@@ -40,11 +44,15 @@ def motion_boundary(flow: Tensor) -> Tensor:
 
 
 def traceable(flow_ts: Tensor, flow_st: Tensor) -> Tensor:
-    """The mask M_g of frame t: 1 where a pixel can be traced to frame s, 0 at occlusions and motion boundaries.
+    """The mask M_g of frame t: 1 where a pixel can be traced to frame s, 0 at occlusions and motion
+    boundaries.
 
-    flow_ts, flow_st: (B,2,H,W) in pixels, from t to s and from s to t. Returns (B,1,H,W) float32 of 0 and 1.
+    flow_ts, flow_st: (B,2,H,W) in pixels, from t to s and from s to t. Returns (B,1,H,W) float32 of
+    0 and 1.
     """
     if flow_ts.shape != flow_st.shape or flow_ts.ndim != 4 or flow_ts.shape[1] != 2:
-        raise ValueError(f"two flows of one shape (B,2,H,W) expected, given {tuple(flow_ts.shape)} and "
-                         f"{tuple(flow_st.shape)}")
+        raise ValueError(
+            f"two flows of one shape (B,2,H,W) expected, given {tuple(flow_ts.shape)} and "
+            f"{tuple(flow_st.shape)}"
+        )
     return (consistent(flow_ts, flow_st) & ~motion_boundary(flow_ts)).float()

@@ -32,17 +32,32 @@ frames about that frame (at the end the last five), e_stab's over the pairs befo
 PAPER = {
     "johnson": {
         "[Johnson per frame]": {"muse": 0.0199, "candy": 0.0240, "scream": 0.0048, "udnie": 0.0108},
-        "[its Net1, flow network not fine-tuned]": {"muse": 0.0135, "candy": 0.0120, "scream": 0.0036, "udnie": 0.0079},
+        "[its Net1, flow network not fine-tuned]": {
+            "muse": 0.0135,
+            "candy": 0.0120,
+            "scream": 0.0036,
+            "udnie": 0.0079,
+        },
         "[its Net1]": {"muse": 0.0121, "candy": 0.0105, "scream": 0.0034, "udnie": 0.0076},
-        "[optimization, Ruder et al. 2016]": {"muse": 0.0063, "candy": 0.0067, "scream": 0.0019, "udnie": 0.0035},
+        "[optimization, Ruder et al. 2016]": {
+            "muse": 0.0063,
+            "candy": 0.0067,
+            "scream": 0.0019,
+            "udnie": 0.0035,
+        },
     },
     "stylebank": {
-        "[StyleBank per frame]": {"muse": 0.0159, "candy": 0.0181, "scream": 0.0035, "udnie": 0.0059},
+        "[StyleBank per frame]": {
+            "muse": 0.0159,
+            "candy": 0.0181,
+            "scream": 0.0035,
+            "udnie": 0.0059,
+        },
         "[its Net1]": {"muse": 0.0126, "candy": 0.0131, "scream": 0.0030, "udnie": 0.0048},
     },
 }
-"""Network family -> row -> style -> e_stab, of Table 1 of Chen et al. (ICCV 2017). The optimization method is compared with
-the Johnson per-frame row, as the paper does."""
+"""Network family -> row -> style -> e_stab, of Table 1 of Chen et al. (ICCV 2017). The optimization
+method is compared with the Johnson per-frame row, as the paper does."""
 PAPER_LAYERS = {
     "[Table 3: per frame]": (0.0199, 0.4851),
     "[Table 3: r1(E)]": (0.0187, 0.4846),
@@ -51,12 +66,13 @@ PAPER_LAYERS = {
     "[Table 3: r1/2(D)]": (0.0058, 0.4187),
     "[Table 3: r1(D)]": (0.0038, 0.4086),
 }
-"""Row -> e_stab and PSI, of Table 3 of Chen et al. (ICCV 2017): Johnson's network and style muse, features composed at
-each layer; the first row, its baseline, composes none."""
+"""Row -> e_stab and PSI, of Table 3 of Chen et al. (ICCV 2017): Johnson's network and style muse,
+features composed at each layer; the first row, its baseline, composes none."""
 LONG = 100
 """More frames than that are a long take: it has its own table, and running means in its plot."""
 RUN = 24
-"""The frame of a long take's scene that its last one is compared with; and pairs over which e_stab is averaged for each."""
+"""The frame of a long take's scene that its last one is compared with; and pairs over which e_stab
+is averaged for each."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -67,14 +83,17 @@ def mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """A method's figures, over one clip or over several: every clip has the same weight, whatever its length."""
+    """A method's figures, over one clip or over several: every clip has the same weight, whatever
+    its length.
+    """
 
     method: str
     errors: dict[int, float]
     ratios: dict[int, float]
     rmse: float
     better: tuple[int, int]
-    """Pairs of consecutive frames whose error is lower than the first method's, and pairs in all."""
+    """Pairs of consecutive frames whose error is lower than the first method's, and pairs in
+    all."""
     gradient: float
     """At the last frame, over the first method's."""
     age: int
@@ -89,7 +108,9 @@ class Figures:
 
 
 def figures(tracks: Sequence[Track]) -> list[Figures]:
-    """Figures of each method over all clips, in the order of the first clip's methods; the first one is the base."""
+    """Figures of each method over all clips, in the order of the first clip's methods; the first
+    one is the base.
+    """
     methods = list(dict.fromkeys(track.method for track in tracks))
     clips = list(dict.fromkeys(track.clip for track in tracks))
     by = {(track.clip, track.method): track for track in tracks}
@@ -125,7 +146,9 @@ def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figure
         ratios={i: _ratio(errors[i], each(lambda track: track.errors[i], base)) for i in INTERVALS},
         rmse=each(lambda track: [math.sqrt(value) for value in track.errors[1]]),
         better=(sum(ours < theirs for ours, theirs in pairs), len(pairs)),
-        gradient=mean([_ratio(track.gradient[-1], other.gradient[-1]) for track, other in zip(tracks, base)]),
+        gradient=mean(
+            [_ratio(track.gradient[-1], other.gradient[-1]) for track, other in zip(tracks, base)]
+        ),
         age=min(_age(track, len(track.scene_starts) - 1) for track in tracks),
         psi=each(lambda track: track.psi),
         psi_ratio=_ratio(each(lambda track: track.psi), each(lambda track: track.psi, base)),
@@ -142,22 +165,41 @@ def _number(value: float, form: str) -> str:
 
 
 def paper(style: str, net: str, layers: bool = False) -> list[Figures]:
-    """The paper's rows for a style, if it has any: e_stab and its ratio; with `layers` also Table 3's, with PSI."""
-    rows = [(name, errors[style], math.nan) for name, errors in PAPER.get(net, {}).items() if style in errors]
+    """The paper's rows for a style, if it has any: e_stab and its ratio; with `layers` also Table
+    3's, with PSI.
+    """
+    rows = [
+        (name, errors[style], math.nan)
+        for name, errors in PAPER.get(net, {}).items()
+        if style in errors
+    ]
     if layers and (style, net) == ("muse", "johnson"):
         rows += [(name, error, psi) for name, (error, psi) in PAPER_LAYERS.items()]
     none = dict.fromkeys(INTERVALS, math.nan)
-    rest = dict.fromkeys(("rmse", "gradient", "difference", "distance", "content", "style", "fps"), math.nan)
+    rest = dict.fromkeys(
+        ("rmse", "gradient", "difference", "distance", "content", "style", "fps"), math.nan
+    )
     # Both tables have the same per-frame e_stab of muse.
     _, base_psi = PAPER_LAYERS["[Table 3: per frame]"]
-    return [Figures(name, none | {1: error}, none | {1: error / rows[0][1]}, better=(0, 0), age=0, psi=psi,
-                    psi_ratio=psi / base_psi, **rest)
-            for name, error, psi in rows]
+    return [
+        Figures(
+            name,
+            none | {1: error},
+            none | {1: error / rows[0][1]},
+            better=(0, 0),
+            age=0,
+            psi=psi,
+            psi_ratio=psi / base_psi,
+            **rest,
+        )
+        for name, error, psi in rows
+    ]
 
 
 def table(rows: Sequence[Figures], others: Sequence[Figures] = ()) -> str:
-    """A Markdown table, a row a method; a figure that no method has is left out. `others` come last, where there
-    is something to compare with."""
+    """A Markdown table, a row a method; a figure that no method has is left out. `others` come
+    last, where there is something to compare with.
+    """
     age, measured = min(f.age for f in rows), any(not math.isnan(f.errors[1]) for f in rows)
     rows = [*rows, *others] if measured else rows
     columns = {
@@ -190,63 +232,99 @@ def clip_table(tracks: Sequence[Track]) -> str:
     methods = list(dict.fromkeys(track.method for track in tracks))
     heads = [f"{name}: ratio | better | gradient | difference" for name in methods[1:]]
     columns = 5 + 4 * len(heads)
-    lines = [f"| clip | size | traceable | {methods[0]}: e_stab | difference | " + " | ".join(heads) + " |",
-             "|---" * columns + "|"]
+    lines = [
+        f"| clip | size | traceable | {methods[0]}: e_stab | difference | "
+        + " | ".join(heads)
+        + " |",
+        "|---" * columns + "|",
+    ]
     for clip in dict.fromkeys(track.clip for track in tracks):
         of_clip = [track for track in tracks if track.clip == clip]
         base, *others = figures(of_clip)
         width, height = of_clip[0].size
-        cells = [clip, f"{width}x{height}", f"{mean(of_clip[0].traceable):.1%}", _number(base.errors[1], ".5f"),
-                 _number(base.difference, ".2f")]
+        cells = [
+            clip,
+            f"{width}x{height}",
+            f"{mean(of_clip[0].traceable):.1%}",
+            _number(base.errors[1], ".5f"),
+            _number(base.difference, ".2f"),
+        ]
         for f in others:
-            cells += [_number(f.ratios[1], ".3f"), "{}/{}".format(*f.better), _number(f.gradient, ".3f"),
-                      _number(f.difference, ".2f")]
+            cells += [
+                _number(f.ratios[1], ".3f"),
+                "{}/{}".format(*f.better),
+                _number(f.gradient, ".3f"),
+                _number(f.difference, ".2f"),
+            ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def long_table(tracks: Sequence[Track]) -> str:
-    """A Markdown table of the clips that end with a scene of more than `LONG` frames, "" without one: how sharp and how
-    steady each method but the first and the source is in frame `RUN` of that scene and in its last, over the first one.
+    """A Markdown table of the clips that end with a scene of more than `LONG` frames, "" without
+    one: how sharp and how steady each method but the first and the source is in frame `RUN` of that
+    scene and in its last, over the first one.
 
-    Gradient and PSI are those of the five frames about it (at the end the last five), the ratio of e_stab that of the `RUN` pairs
-    up to it.
+    Gradient and PSI are those of the five frames about it (at the end the last five), the ratio of
+    e_stab that of the `RUN` pairs up to it.
     """
     rows = []
     for clip in dict.fromkeys(track.clip for track in tracks):
-        base, *others = [track for track in tracks if track.clip == clip and track.method != "source"]
+        base, *others = [
+            track for track in tracks if track.clip == clip and track.method != "source"
+        ]
         last = len(base.scene_starts) - 1
         age = _age(base, last)
         for t in (last - age + RUN, last) if age >= LONG else ():
             first = min(t - 2, last - 4)
             about, before = slice(first, first + 5), slice(t - RUN + 1, t + 1)
             for track in others:
-                pairs = [(track.gradient, base.gradient, about), (track.psi, base.psi, about),
-                         (track.errors[1], base.errors[1], before)]
-                ratios = [_ratio(mean(ours[which]), mean(theirs[which])) for ours, theirs, which in pairs]
-                rows.append([clip, str(t), track.method, *(_number(ratio, ".3f") for ratio in ratios)])
+                pairs = [
+                    (track.gradient, base.gradient, about),
+                    (track.psi, base.psi, about),
+                    (track.errors[1], base.errors[1], before),
+                ]
+                ratios = [
+                    _ratio(mean(ours[which]), mean(theirs[which])) for ours, theirs, which in pairs
+                ]
+                rows.append(
+                    [clip, str(t), track.method, *(_number(ratio, ".3f") for ratio in ratios)]
+                )
     heads = "clip", "frame", "method", "gradient", "PSI ratio", f"e_stab ratio, {RUN} pairs"
     return _markdown(dict(zip(heads, zip(*rows))))
 
 
-def summary_row(style: str, net: str, clips: Sequence[Track], sintel: Sequence[Track]) -> dict[str, str | float]:
+def summary_row(
+    style: str, net: str, clips: Sequence[Track], sintel: Sequence[Track]
+) -> dict[str, str | float]:
     """A row of `summary`: what "coherent" does against the first method.
 
     Args:
-        clips, sintel: what was measured of the style on clips and on MPI Sintel; empty where nothing was.
+        clips, sintel: what was measured of the style on clips and on MPI Sintel; empty where
+            nothing was.
     """
     row: dict[str, str | float] = {"style": style}
     if clips:
         per_frame, *others = figures(clips)
         coherent = next(f for f in others if f.method == "coherent")
-        row |= {"e_stab per frame": per_frame.errors[1], "coherent": coherent.errors[1], "ratio": coherent.ratios[1]}
+        row |= {
+            "e_stab per frame": per_frame.errors[1],
+            "coherent": coherent.errors[1],
+            "ratio": coherent.ratios[1],
+        }
         row |= {"the paper's": f.ratios[1] for f in paper(style, net) if f.method == "[its Net1]"}
         better, pairs = coherent.better
-        row |= {"better": f"{better}/{pairs}" if pairs else "", f"gradient (frame {per_frame.age})": coherent.gradient,
-                "PSI ratio": coherent.psi_ratio, "e_stab ratio at 10": coherent.ratios[10],
-                "VGG-19 distance": coherent.distance}
+        row |= {
+            "better": f"{better}/{pairs}" if pairs else "",
+            f"gradient (frame {per_frame.age})": coherent.gradient,
+            "PSI ratio": coherent.psi_ratio,
+            "e_stab ratio at 10": coherent.ratios[10],
+            "VGG-19 distance": coherent.distance,
+        }
     if sintel:
-        row["ratio on Sintel"] = next(f.ratios[1] for f in figures(sintel) if f.method == "coherent")
+        row["ratio on Sintel"] = next(
+            f.ratios[1] for f in figures(sintel) if f.method == "coherent"
+        )
     return row
 
 
@@ -257,19 +335,25 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
 
 
 def write_summary(folder: Path, text: str, rows: Sequence[Mapping[str, str | float]]) -> None:
-    """`summary.md`, a text with the table of `summary`, and `summary.csv`, the same figures with more digits."""
+    """`summary.md`, a text with the table of `summary`, and `summary.csv`, the same figures with
+    more digits.
+    """
     (folder / "summary.md").write_text(text, encoding="utf-8")
     columns = _cells(rows, lambda head: ".6g")
     with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns.keys(), *zip(*columns.values())])
 
 
-def _cells(rows: Sequence[Mapping[str, str | float]], form: Callable[[str], str]) -> dict[str, list[str]]:
+def _cells(
+    rows: Sequence[Mapping[str, str | float]], form: Callable[[str], str]
+) -> dict[str, list[str]]:
     """Rows as columns; `form` says how a number under a head is written."""
     heads = dict.fromkeys(head for row in rows for head in row)
     values = {head: [row.get(head, "") for row in rows] for head in heads}
-    return {head: [v if isinstance(v, str) else _number(v, form(head)) for v in column]
-            for head, column in values.items()}
+    return {
+        head: [v if isinstance(v, str) else _number(v, form(head)) for v in column]
+        for head, column in values.items()
+    }
 
 
 def flow_table(rows: Sequence[tuple[str, float, Mapping[str, float]]]) -> str:
@@ -282,8 +366,10 @@ def flow_table(rows: Sequence[tuple[str, float, Mapping[str, float]]]) -> str:
     averages = [mean([error[model] for _, _, error in rows]) for model in models]
     rows = [*rows, ("mean", mean([length for _, length, _ in rows]), dict(zip(models, averages)))]
     lines = [f"| pair | length | {' | '.join(models)} |", "|---" * (2 + len(models)) + "|"]
-    lines += [f"| {name} | {length:.1f} | {' | '.join(f'{error[m]:.2f}' for m in models)} |"
-              for name, length, error in rows]
+    lines += [
+        f"| {name} | {length:.1f} | {' | '.join(f'{error[m]:.2f}' for m in models)} |"
+        for name, length, error in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -292,17 +378,24 @@ def write_tracks(path: str | PathLike, tracks: Sequence[Track]) -> None:
     single = ("traceable", "difference", "gradient", "psi", "distance", "content", "style")
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "clip", "frame", "scene_start", *(f"e_{i}" for i in INTERVALS), *single])
+        writer.writerow(
+            ["method", "clip", "frame", "scene_start", *(f"e_{i}" for i in INTERVALS), *single]
+        )
         for track in tracks:
             for t, starts in enumerate(track.scene_starts):
-                values = [track.errors[i][t] for i in INTERVALS] + [getattr(track, name)[t] for name in single]
-                writer.writerow([track.method, track.clip, t, int(starts), *(_number(v, ".6g") for v in values)])
+                values = [track.errors[i][t] for i in INTERVALS] + [
+                    getattr(track, name)[t] for name in single
+                ]
+                writer.writerow(
+                    [track.method, track.clip, t, int(starts), *(_number(v, ".6g") for v in values)]
+                )
 
 
 def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
-    """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the paper), `trade.png`, each
-    method's steadiness against its sharpness on each set of clips, and, for each clip, `CLIP-time.png`: e_stab and PSI
-    over time, e_stab of a long take as a running mean over a thin line.
+    """`gain.png`, the distribution of the relative gain over the first method (Figure 5 of the
+    paper), `trade.png`, each method's steadiness against its sharpness on each set of clips, and,
+    for each clip, `CLIP-time.png`: e_stab and PSI over time, e_stab of a long take as a running
+    mean over a thin line.
 
     Args:
         folder: where they go.
@@ -324,17 +417,23 @@ def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
             for ours, theirs in zip(by[clip, name].errors[1], by[clip, methods[0]].errors[1])
             if theirs and not (math.isnan(ours) or math.isnan(theirs))
         ]
-        axes.hist(np.clip(gains, -20, 100), bins=np.arange(-20, 101, 5), histtype="step", label=name)
+        axes.hist(
+            np.clip(gains, -20, 100), bins=np.arange(-20, 101, 5), histtype="step", label=name
+        )
     axes.set(xlabel=f"e_stab below that of {methods[0]}, %", ylabel="pairs")
     axes.legend()
     figure.savefig(folder / "gain.png", dpi=100)
 
     figure = Figure(figsize=(7, 4 * len(sets)), layout="constrained")
-    for axes, (title, of_set) in zip(figure.subplots(len(sets), squeeze=False)[:, 0], sets.items(), strict=True):
+    for axes, (title, of_set) in zip(
+        figure.subplots(len(sets), squeeze=False)[:, 0], sets.items(), strict=True
+    ):
         for of_method in figures([track for track in of_set if track.method != "source"]):
             axes.plot(of_method.gradient, of_method.ratios[1], "o", label=of_method.method)
-        axes.set(xlabel=f"RMS gradient in the last frame, over that of {methods[0]} (right: sharper)",
-                 ylabel="e_stab ratio (down: steadier)")
+        axes.set(
+            xlabel=f"RMS gradient in the last frame, over that of {methods[0]} (right: sharper)",
+            ylabel="e_stab ratio (down: steadier)",
+        )
         axes.set_title(title, fontsize="small")
         axes.margins(0.15)
         axes.legend(fontsize="small")
@@ -347,43 +446,72 @@ def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
             track = by[clip, name]
             for axes, values in ((upper, track.errors[1]), (lower, track.psi)):
                 if len(values) > LONG:
-                    line, = axes.plot(values, linewidth=0.5, alpha=0.6)
-                    axes.plot(running_mean(values), label=name, color=line.get_color(), linewidth=1.5)
+                    (line,) = axes.plot(values, linewidth=0.5, alpha=0.6)
+                    axes.plot(
+                        running_mean(values), label=name, color=line.get_color(), linewidth=1.5
+                    )
                 else:
                     axes.plot(values, label=name, linewidth=1)
         upper.set(ylabel="e_stab", yscale="log", title=clip)
         lower.set(ylabel="PSI", xlabel="frame")
         # Below is less than a tenth of a code value, as between frames that repeat.
         upper.set_ylim(bottom=max(upper.get_ylim()[0], 1e-7))
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        figure.legend(
+            *upper.get_legend_handles_labels(), loc="outside right upper", fontsize="small"
+        )
         figure.savefig(folder / f"{clip}-time.png", dpi=100)
 
 
 def running_mean(values: Sequence[float], width: int = 25) -> list[float]:
-    """At each place the mean over the `width` values about it; fewer at the ends, and where there are NaN."""
+    """At each place the mean over the `width` values about it; fewer at the ends, and where there
+    are NaN.
+    """
     return [mean(values[max(t - width // 2, 0) : t + width // 2 + 1]) for t in range(len(values))]
 
 
 def picture(frame: Tensor) -> np.ndarray:
     """A frame (3,H,W) in 0..1 as (H,W,3) uint8 RGB."""
-    return (frame.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return (
+        (frame.detach().cpu().float().clamp(0, 1) * 255)
+        .round()
+        .byte()
+        .permute(1, 2, 0)
+        .contiguous()
+        .numpy()
+    )
 
 
-def write_sheet(path: str | PathLike, columns: Mapping[str, Sequence[Tensor]], labels: Sequence[str],
-                cell_width: int = 480) -> None:
-    """A contact sheet (its format by its suffix): one column a title, one row a label; frames are (3,H,W) in 0..1, scaled to the cell."""
+def write_sheet(
+    path: str | PathLike,
+    columns: Mapping[str, Sequence[Tensor]],
+    labels: Sequence[str],
+    cell_width: int = 480,
+) -> None:
+    """A contact sheet (its format by its suffix): one column a title, one row a label; frames are
+    (3,H,W) in 0..1, scaled to the cell.
+    """
     import cv2
 
     def text(band: np.ndarray, words: str) -> np.ndarray:
         place = (8, band.shape[0] - 8)
-        return cv2.putText(band, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        return cv2.putText(
+            band, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
+        )
 
     height, width = next(iter(columns.values()))[0].shape[-2:]
     cell = (cell_width, max(round(height * cell_width / width), 1))
-    sheet = [np.hstack([text(np.full((28, cell_width, 3), 255, np.uint8), title) for title in columns])]
+    sheet = [
+        np.hstack([text(np.full((28, cell_width, 3), 255, np.uint8), title) for title in columns])
+    ]
     for row, label in enumerate(labels):
-        cells = [cv2.resize(picture(frames[row]), cell, interpolation=cv2.INTER_AREA) for frames in columns.values()]
-        sheet += [np.hstack(cells), text(np.full((24, cell_width * len(columns), 3), 235, np.uint8), label)]
+        cells = [
+            cv2.resize(picture(frames[row]), cell, interpolation=cv2.INTER_AREA)
+            for frames in columns.values()
+        ]
+        sheet += [
+            np.hstack(cells),
+            text(np.full((24, cell_width * len(columns), 3), 235, np.uint8), label),
+        ]
     if not cv2.imwrite(str(path), np.vstack(sheet)[..., ::-1]):
         raise OSError(f"{path}: the picture can't be written")
 
@@ -393,11 +521,17 @@ def moments(length: int, rows: int = 4) -> list[int]:
     return sorted({round(t) for t in np.linspace(min(1, length - 1), length - 1, rows)})
 
 
-def write_clip_sheet(path: str | PathLike, tracks: Sequence[Track], source: Callable[[int], Tensor]) -> None:
-    """A clip's contact sheet: source, each method's frame, and three times what changed in each besides the motion."""
+def write_clip_sheet(
+    path: str | PathLike, tracks: Sequence[Track], source: Callable[[int], Tensor]
+) -> None:
+    """A clip's contact sheet: source, each method's frame, and three times what changed in each
+    besides the motion.
+    """
     times = sorted(tracks[0].pictures)
     columns = {"source": [source(t)[0] for t in times]}
     columns |= {track.method: [track.pictures[t][0] for t in times] for track in tracks}
-    columns |= {f"3 x change besides motion, {track.method}": [3 * track.pictures[t][1] for t in times]
-                for track in tracks}
+    columns |= {
+        f"3 x change besides motion, {track.method}": [3 * track.pictures[t][1] for t in times]
+        for track in tracks
+    }
     write_sheet(path, columns, [f"frame {t}" for t in times])

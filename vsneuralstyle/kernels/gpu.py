@@ -1,12 +1,13 @@
-"""What lies between the large convolutions of Net1, and the small ones, and hosts' samples to RGB and back, on a GPU: bindings of `gpu.cu`, which
-NVRTC compiles when a GPU is first used.
+"""What lies between the large convolutions of Net1, and the small ones, and hosts' samples to RGB
+and back, on a GPU: bindings of `gpu.cu`, which NVRTC compiles when a GPU is first used.
 
-PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths of a frame's time there
-(docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver are missing, both of which PyTorch brings along on Linux,
-`vsneuralstyle.networks` and `vsneuralstyle.pixels` compute the same by those.
+PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths
+of a frame's time there (docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver
+are missing, both of which PyTorch brings along on Linux, `vsneuralstyle.networks` and
+`vsneuralstyle.pixels` compute the same by those.
 
-Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All is done in the current stream, and
-nothing waits for the device.
+Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All
+is done in the current stream, and nothing waits for the device.
 """
 
 import ctypes
@@ -43,7 +44,8 @@ MOST_INPUTS, MOST_OUTPUTS = 128, 64
 MANY = 256
 """Blocks that keep a GPU busy."""
 UNROLLED = {(2, 2, 1), (2, 2, 2), (2, 2, 5), (4, 2, 2), (4, 2, 3), (2, 4, 1), (2, 4, 2)}
-"""Tiles of outputs, a warp's rows, and steps of `convolve`'s kernels that know their steps: of the largest of the shipped networks' layers."""
+"""Tiles of outputs, a warp's rows, and steps of `convolve`'s kernels that know their steps: of the
+largest of the shipped networks' layers."""
 MOST_SHARED = 96 << 10
 """Bytes of shared memory that a block may have on any of these GPUs, if it asks for it."""
 CAPABILITY = 8, 0
@@ -60,6 +62,7 @@ def compiles() -> bool:
         return False
     try:
         from cuda.bindings import driver, nvrtc  # noqa: F401
+
         return nvrtc.nvrtcVersion()[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS
     except (ImportError, RuntimeError):
         return False
@@ -67,26 +70,40 @@ def compiles() -> bool:
 
 def available(device: torch.device) -> bool:
     """Whether the kernels are to be had on a GPU."""
-    return compiles() and _capability(torch.cuda.current_device() if device.index is None else device.index) >= CAPABILITY
+    return (
+        compiles()
+        and _capability(torch.cuda.current_device() if device.index is None else device.index)
+        >= CAPABILITY
+    )
 
 
 _capability = cache(torch.cuda.get_device_capability)
 
 
 def name(device: torch.device, precision: torch.dtype) -> str | None:
-    """The kernels', as `kernels.name` gives it; None where there are none on a GPU in that precision."""
+    """The kernels', as `kernels.name` gives it; None where there are none on a GPU in that
+    precision.
+    """
     return "gpu.cu" if precision == torch.float16 and available(device) else None
 
 
 def _compiled(capability: tuple[int, int]) -> bytes:
-    """For GPUs of that compute capability; for those that NVRTC doesn't know yet what their driver compiles. It takes seconds, once: then it
-    is on disk."""
+    """For GPUs of that compute capability; for those that NVRTC doesn't know yet what their driver
+    compiles. It takes seconds, once: then it is on disk.
+    """
     from cuda.bindings import nvrtc
 
     number, known = 10 * capability[0] + capability[1], nvrtc.nvrtcGetSupportedArchs()[1]
     exact = number in known
-    architecture = b"sm_%d" % number if exact else b"compute_%d" % max((one for one in known if one < number), default=number)
-    source, options = Path(__file__).with_name("gpu.cu").read_bytes(), [b"--gpu-architecture=" + architecture, b"--std=c++17"]
+    architecture = (
+        b"sm_%d" % number
+        if exact
+        else b"compute_%d" % max((one for one in known if one < number), default=number)
+    )
+    source, options = (
+        Path(__file__).with_name("gpu.cu").read_bytes(),
+        [b"--gpu-architecture=" + architecture, b"--std=c++17"],
+    )
     of = b"\0".join((source, *options, repr(nvrtc.nvrtcVersion()[1:]).encode()))
     return kept("kernels", of, lambda: _made(source, options, capability, exact))
 
@@ -96,13 +113,19 @@ def _made(source: bytes, options: list[bytes], capability: tuple[int, int], exac
     from cuda.bindings import nvrtc
 
     _, program = nvrtc.nvrtcCreateProgram(source, b"gpu.cu", 0, [], [])
-    error, = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = bytes(nvrtc.nvrtcGetProgramLogSize(program)[1])
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise DeviceError(f"NVRTC can't compile gpu.cu for compute capability {capability}: {log.decode(errors='replace').strip()}; "
-                          "update PyTorch, or use device cpu")
-    size, get = (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN) if exact else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+        raise DeviceError(
+            f"NVRTC can't compile gpu.cu for compute capability {capability}: {log.decode(errors='replace').strip()}; "
+            "update PyTorch, or use device cpu"
+        )
+    size, get = (
+        (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+        if exact
+        else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+    )
     compiled = bytes(size(program)[1])
     get(program, compiled)
     nvrtc.nvrtcDestroyProgram(program)
@@ -118,7 +141,9 @@ def _module(index: int) -> object:
         torch.cuda.current_stream().synchronize()  # makes the context
         error, module = driver.cuModuleLoadData(_compiled(_capability(index)))
     if error != driver.CUresult.CUDA_SUCCESS:
-        raise DeviceError(f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu")
+        raise DeviceError(
+            f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu"
+        )
     return module
 
 
@@ -129,11 +154,22 @@ def _function(kernel: str, index: int) -> object:
     with _LOADING:
         module = _module(index)
     function = driver.cuModuleGetFunction(module, kernel.encode())[1]
-    driver.cuFuncSetAttribute(function, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_SHARED)
+    driver.cuFuncSetAttribute(
+        function,
+        driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+        MOST_SHARED,
+    )
     return function
 
 
-def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: bytes, device: torch.device) -> None:
+def _launched(
+    kernel: str,
+    grid: tuple[int, ...],
+    threads: tuple[int, ...],
+    shared: int,
+    job: bytes,
+    device: torch.device,
+) -> None:
     """On the GPU.
 
     Args:
@@ -149,9 +185,19 @@ def _launched(kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shar
     stream = torch.cuda.current_stream(device).cuda_stream
     grid, threads = ((*sizes, 1, 1)[:3] for sizes in (grid, threads))
     with torch.cuda.device(device):
-        error, = driver.cuLaunchKernel(_function(kernel, device.index), *grid, *threads, shared, stream, ctypes.addressof(arguments), 0)
+        (error,) = driver.cuLaunchKernel(
+            _function(kernel, device.index),
+            *grid,
+            *threads,
+            shared,
+            stream,
+            ctypes.addressof(arguments),
+            0,
+        )
     if error != driver.CUresult.CUDA_SUCCESS:
-        raise DeviceError(f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}")
+        raise DeviceError(
+            f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}"
+        )
 
 
 class Launch:
@@ -160,8 +206,16 @@ class Launch:
     addresses: of tensors, by where in the job they are, in bytes.
     """
 
-    def __init__(self, kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: bytes, places: Sequence[int],
-                 device: torch.device) -> None:
+    def __init__(
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        threads: tuple[int, ...],
+        shared: int,
+        job: bytes,
+        places: Sequence[int],
+        device: torch.device,
+    ) -> None:
         self.job = ctypes.create_string_buffer(job, len(job))
         self.addresses = {place: struct.unpack_from("P", job, place)[0] for place in places}
         self._node, self._parameters = _captured(kernel, grid, threads, shared, self.job, device)
@@ -182,14 +236,25 @@ class Launch:
 
 
 def _captured(
-    kernel: str, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, job: ctypes.Array, device: torch.device
+    kernel: str,
+    grid: tuple[int, ...],
+    threads: tuple[int, ...],
+    shared: int,
+    job: ctypes.Array,
+    device: torch.device,
 ) -> tuple[object, object]:
-    """The driver's node of the launch that was captured last in the current stream, and its parameters, which have the job's address."""
+    """The driver's node of the launch that was captured last in the current stream, and its
+    parameters, which have the job's address.
+    """
     from cuda.bindings import driver
 
-    error, _, _, _, (node, *others), *_ = driver.cuStreamGetCaptureInfo(torch.cuda.current_stream(device).cuda_stream)
+    error, _, _, _, (node, *others), *_ = driver.cuStreamGetCaptureInfo(
+        torch.cuda.current_stream(device).cuda_stream
+    )
     if error != driver.CUresult.CUDA_SUCCESS or others:
-        raise DeviceError(f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, {len(others)} more nodes")
+        raise DeviceError(
+            f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, {len(others)} more nodes"
+        )
     parameters = driver.CUDA_KERNEL_NODE_PARAMS()
     parameters.func = _function(kernel, device.index)
     parameters.gridDimX, parameters.gridDimY, parameters.gridDimZ = (*grid, 1, 1)[:3]
@@ -204,9 +269,13 @@ def _changed(node: object, parameters: tuple, executable: int) -> None:
     """Takes a node's job into the graph."""
     from cuda.bindings import driver
 
-    error, = driver.cuGraphExecKernelNodeSetParams(driver.CUgraphExec(executable), node, parameters[0])
+    (error,) = driver.cuGraphExecKernelNodeSetParams(
+        driver.CUgraphExec(executable), node, parameters[0]
+    )
     if error != driver.CUresult.CUDA_SUCCESS:
-        raise DeviceError(f"a kernel in a CUDA graph can't be given another address: {error.name}; update the driver, or use device cpu")
+        raise DeviceError(
+            f"a kernel in a CUDA graph can't be given another address: {error.name}; update the driver, or use device cpu"
+        )
 
 
 _notes = threading.local()
@@ -240,7 +309,11 @@ def _launch(
     packed = struct.pack(f"@{members}0P", *(value or 0 for value in operation.values(job, device)))
     _launched(kernel, grid, threads, shared, packed, device)
     if take := getattr(_notes, "take", None):
-        places = [struct.calcsize(f"@{members[:n]}0P") for n, member in enumerate(job) if isinstance(member, Tensor)]
+        places = [
+            struct.calcsize(f"@{members[:n]}0P")
+            for n, member in enumerate(job)
+            if isinstance(member, Tensor)
+        ]
         take(Launch(kernel, grid, threads, shared, packed, places, device))
 
 
@@ -255,8 +328,15 @@ def _threads(channels: int) -> tuple[int, int]:
     return groups, BLOCK // groups
 
 
-def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty((1, channels, height, width), dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
+def _empty(
+    like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    return torch.empty(
+        (1, channels, height, width),
+        dtype=dtype or like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
 
 
 def _floats(like: Tensor, *shape: int) -> Tensor:
@@ -268,9 +348,10 @@ def _floats(like: Tensor, *shape: int) -> Tensor:
 class Picture:
     """A picture that need not lie pixel by pixel.
 
-    samples: (1, side² channels, rows, columns), channels last: squares of pixels, row by row, and all channels of each. height, width,
-    channels: of the picture. side: of a square, a power of 2. edge: pixels above and left of the picture's first in the first square,
-    or in the rows and columns that were put about it.
+    samples: (1, side² channels, rows, columns), channels last: squares of pixels, row by row, and
+    all channels of each. height, width,
+    channels: of the picture. side: of a square, a power of 2. edge: pixels above and left of the
+    picture's first in the first square, or in the rows and columns that were put about it.
     """
 
     samples: Tensor
@@ -287,7 +368,12 @@ class Picture:
 
     def layout(self, edge: int | None = None) -> tuple[int, ...]:
         """As gpu.cu has it."""
-        return self.side.bit_length() - 1, self.edge if edge is None else edge, self.samples.shape[3], self.channels
+        return (
+            self.side.bit_length() - 1,
+            self.edge if edge is None else edge,
+            self.samples.shape[3],
+            self.channels,
+        )
 
 
 def whole(channels: int) -> int:
@@ -296,19 +382,42 @@ def whole(channels: int) -> int:
 
 
 def enter(frame: Tensor) -> Tensor:
-    """(1, 3, H, W) float32, contiguous -> (1, 4 4 3, ceil(H/4) + 2, ceil(W/4) + 2) float16: squares of 4x4 pixels, to which the border is
-    repeated, and one square more on each side, reflected."""
+    """(1, 3, H, W) float32, contiguous -> (1, 4 4 3, ceil(H/4) + 2, ceil(W/4) + 2) float16: squares
+    of 4x4 pixels, to which the border is repeated, and one square more on each side, reflected.
+    """
     height, width = frame.shape[2:]
     rows, columns = (-(-size // SIDE) + 2 for size in (height, width))
     out, threads = _empty(frame, 3 * SIDE**2, rows, columns, torch.float16), (64, 4)
-    _launch("enter", _over(columns, rows * SIDE, threads=threads), threads, frame, out, height, width, rows, columns)
+    _launch(
+        "enter",
+        _over(columns, rows * SIDE, threads=threads),
+        threads,
+        frame,
+        out,
+        height,
+        width,
+        rows,
+        columns,
+    )
     return out
 
 
 def leave(x: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
-    """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1: (1, 3, height, width) float32, contiguous."""
+    """Squares of 4x4 pixels, (1, 4 4 3, rows, columns), and a bias (3,) float32 -> tanh, to 0..1:
+    (1, 3, height, width) float32, contiguous.
+    """
     out, threads = _floats(x, 1, 3, height, width), (64, 4)
-    _launch("leave", _over(x.shape[3], height, threads=threads), threads, x, bias, out, height, width, x.shape[3])
+    _launch(
+        "leave",
+        _over(x.shape[3], height, threads=threads),
+        threads,
+        x,
+        bias,
+        out,
+        height,
+        width,
+        x.shape[3],
+    )
     return out
 
 
@@ -329,10 +438,35 @@ def statistics(x: Picture, weight: Tensor | None, bias: Tensor | None, eps: floa
     part = max(-(-pixels // PARTS), 4 * threads // groups)  # pixels
     parts = -(-pixels // part)
     sums = _floats(x.samples, parts, 2, x.channels)
-    _launch("sums", (parts,), (threads,), x.samples, sums, *x.layout(), x.height, x.width, rows, part * groups, shared=threads * 64)
+    _launch(
+        "sums",
+        (parts,),
+        (threads,),
+        x.samples,
+        sums,
+        *x.layout(),
+        x.height,
+        x.width,
+        rows,
+        part * groups,
+        shared=threads * 64,
+    )
     scale, threads = _floats(x.samples, 2, x.channels), 512
-    _launch("scales", (groups,), (threads,), sums, x.samples, weight, bias, scale, *x.layout(), parts, float(x.height * x.width), float(eps),
-            shared=threads * 8)
+    _launch(
+        "scales",
+        (groups,),
+        (threads,),
+        sums,
+        x.samples,
+        weight,
+        bias,
+        scale,
+        *x.layout(),
+        parts,
+        float(x.height * x.width),
+        float(eps),
+        shared=threads * 8,
+    )
     return scale
 
 
@@ -346,7 +480,8 @@ def normalise(
     repeats: bool = False,
     side: int = 1,
 ) -> Picture:
-    """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next convolution wants.
+    """A multiplication and a sum, a ReLU, another picture's sum, and the border that the next
+    convolution wants.
 
     Args:
         x: the picture.
@@ -360,19 +495,45 @@ def normalise(
     out = _empty(x.samples, x.channels * side**2, height // side, width // side, torch.float16)
     to, beside = Picture(out, x.channels, x.height, x.width, side, pad), residual or x
     threads = _threads(x.channels)
-    _launch("normalise", _over(width, height, threads=(4 * threads[1], 1)), threads, x.samples, scale, residual and residual.samples, out,
-            *x.layout(), *beside.layout(), *to.layout(0), x.height, x.width, pad, repeats, relu)
+    _launch(
+        "normalise",
+        _over(width, height, threads=(4 * threads[1], 1)),
+        threads,
+        x.samples,
+        scale,
+        residual and residual.samples,
+        out,
+        *x.layout(),
+        *beside.layout(),
+        *to.layout(0),
+        x.height,
+        x.width,
+        pad,
+        repeats,
+        relu,
+    )
     return to
 
 
 def activate(x: Tensor, bias: Tensor, slope: float) -> Tensor:
     """x + bias, (C,) float32, times the slope where it is negative, in the place of x."""
     vectors = x.numel() // MULTIPLE
-    _launch("activate", _over(vectors, threads=(BLOCK,)), (BLOCK,), x, bias, vectors, x.shape[1], float(slope))
+    _launch(
+        "activate",
+        _over(vectors, threads=(BLOCK,)),
+        (BLOCK,),
+        x,
+        bias,
+        vectors,
+        x.shape[1],
+        float(slope),
+    )
     return x
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes: bool = False) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes: bool = False
+) -> Tensor:
     """A 3x3 convolution of stride 1, 0 about the border.
 
     Args:
@@ -387,32 +548,79 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, planes
     tiles = 2 * pairs
     rows = _rows(height, width, (4, 2) if (tiles, 4, steps) in UNROLLED else (2,))
     kernel = f"convolve_{tiles}_{rows}_{steps if (tiles, rows, steps) in UNROLLED else 0}"
-    _launch(kernel, _over(width, height, threads=(16, 8 * rows)), (BLOCK,), x, weight, bias, None if planes else out, out if planes else None,
-            height, width, x.shape[1], steps, outputs, float(slope), shared=_tile(rows, 3, steps))
+    _launch(
+        kernel,
+        _over(width, height, threads=(16, 8 * rows)),
+        (BLOCK,),
+        x,
+        weight,
+        bias,
+        None if planes else out,
+        out if planes else None,
+        height,
+        width,
+        x.shape[1],
+        steps,
+        outputs,
+        float(slope),
+        shared=_tile(rows, 3, steps),
+    )
     kernels.count_product(height * width * outputs * taps * x.shape[1], weight, x, out)
     return out
 
 
-def colors(frame: Tensor, mean: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
+def colors(
+    frame: Tensor, mean: Tensor, height: int, width: int, weight: Tensor, bias: Tensor, slope: float
+) -> Tensor:
     """A 3x3 convolution of stride 2 of (sample - mean) * 4, 0 about the border.
 
     Args:
-        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both even.
+        frame: (1, 3, H, W) float32, contiguous; its border is repeated to height and width, both
+            even.
         mean: a number on the device.
         weight: as `colors_weight` makes it. bias, slope: as `convolve` takes them; 16 outputs.
     """
     outputs, rows, columns = len(bias), height // 2, width // 2
     out = _empty(frame, outputs, rows, columns, torch.float16)
     down = _rows(rows, columns, (4, 2))
-    _launch(f"colors_{down}", _over(columns, rows, threads=(16, 8 * down)), (BLOCK,), frame, mean, None, weight, bias, out, None,
-            rows, columns, 16, 1, outputs, float(slope), *frame.shape[2:], height, width, shared=_tile(down, 2, 1))
+    _launch(
+        f"colors_{down}",
+        _over(columns, rows, threads=(16, 8 * down)),
+        (BLOCK,),
+        frame,
+        mean,
+        None,
+        weight,
+        bias,
+        out,
+        None,
+        rows,
+        columns,
+        16,
+        1,
+        outputs,
+        float(slope),
+        *frame.shape[2:],
+        height,
+        width,
+        shared=_tile(down, 2, 1),
+    )
     kernels.count_product(rows * columns * outputs * len(weight) * 16, weight, frame, out)
     return out
 
 
 def _rows(height: int, width: int, larger: Sequence[int]) -> int:
-    """Rows of a warp of a convolution: the more, the less is read and waited for, where there are enough blocks for a GPU's processors."""
-    return next((rows for rows in larger if prod(_over(width, height, threads=(16, 8 * rows))) >= MANY * rows // 2), 1)
+    """Rows of a warp of a convolution: the more, the less is read and waited for, where there are
+    enough blocks for a GPU's processors.
+    """
+    return next(
+        (
+            rows
+            for rows in larger
+            if prod(_over(width, height, threads=(16, 8 * rows))) >= MANY * rows // 2
+        ),
+        1,
+    )
 
 
 def _tile(rows: int, side: int, steps: int) -> int:
@@ -421,29 +629,53 @@ def _tile(rows: int, side: int, steps: int) -> int:
 
 
 def convolution_weight(weight: Tensor) -> Tensor:
-    """A convolution's weight, (outputs, inputs, side, side), as `convolve` takes it: (side², steps, pairs of tiles, 32, 8), where a step is
-    16 inputs, a tile 8 outputs, and of each pair of tiles each thread of a warp has the 8 weights that matrix units want of it.
+    """A convolution's weight, (outputs, inputs, side, side), as `convolve` takes it: (side², steps,
+    pairs of tiles, 32, 8), where a step is 16 inputs, a tile 8 outputs, and of each pair of tiles
+    each thread of a warp has the 8 weights that matrix units want of it.
 
-    Of a tile a thread gets two columns, and those of all tiles are outputs one after the other, so that it can store them at once."""
+    Of a tile a thread gets two columns, and those of all tiles are outputs one after the other, so
+    that it can store them at once.
+    """
     outputs, inputs = weight.shape[:2]
     weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % 16, 0, -outputs % 16))
     weight = weight.unflatten(0, (4, -1, 2)).transpose(0, 1).flatten(0, 2)
-    # Of a tile a thread has output thread / 4, and inputs thread % 4 * 2 and the next, and those that are 8 further.
-    weight = weight.unflatten(1, (-1, 2, 4, 2)).unflatten(0, (-1, 2, 8))  # (pairs, 2, 8; steps, 2, 4, 2; rows, columns)
-    return weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6).flatten(6, 8).flatten(4, 5).flatten(0, 1).contiguous()
+    # Of a tile a thread has output thread / 4, and inputs thread % 4 * 2 and the next, and those
+    # that are 8 further.
+    # (pairs, 2, 8; steps, 2, 4, 2; rows, columns)
+    weight = weight.unflatten(1, (-1, 2, 4, 2)).unflatten(0, (-1, 2, 8))
+    return (
+        weight.permute(7, 8, 3, 0, 2, 5, 1, 4, 6)
+        .flatten(6, 8)
+        .flatten(4, 5)
+        .flatten(0, 1)
+        .contiguous()
+    )
 
 
 def colors_weight(weight: Tensor) -> Tensor:
     """A 3x3 convolution of stride 2's weight, (outputs, 3, 3, 3), as `colors` takes it."""
-    weight = F.pad(weight.detach(), (0, 1, 0, 1, 0, 1)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # (outputs, colors, 2, rows, 2, columns)
+    # (outputs, colors, 2, rows, 2, columns)
+    weight = F.pad(weight.detach(), (0, 1, 0, 1, 0, 1)).unflatten(3, (2, 2)).unflatten(2, (2, 2))
     return convolution_weight(weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3))
 
 
 def change(frame: Tensor, previous: Tensor) -> Tensor:
-    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4), ceil(W/4)) float32; both contiguous."""
+    """The largest change of a sample in each 4x4 square and the eight about it, (1, 1, ceil(H/4),
+    ceil(W/4)) float32; both contiguous.
+    """
     height, width = frame.shape[2:]
     out, threads = _floats(frame, 1, 1, -(-height // 4), -(-width // 4)), (64, 4)
-    _launch("change", _over(*out.shape[:1:-1], threads=threads), threads, frame, previous, out, height, width, *out.shape[2:])
+    _launch(
+        "change",
+        _over(*out.shape[:1:-1], threads=threads),
+        threads,
+        frame,
+        previous,
+        out,
+        height,
+        width,
+        *out.shape[2:],
+    )
     return F.max_pool2d(out, 3, stride=1, padding=1)
 
 
@@ -457,22 +689,56 @@ def quarter(frame: Tensor) -> Tensor:
 
 
 def brightness(frame: Tensor, height: int, width: int) -> Tensor:
-    """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height and width; a number on the device."""
+    """The mean of a contiguous frame, (1, 3, H, W) float32, whose border is repeated to that height
+    and width; a number on the device.
+    """
     sums, mean = _floats(frame, min(3 * height, PARTS)), _floats(frame)
-    _launch("total", (len(sums),), (BLOCK,), frame, sums, *frame.shape[2:], height, width, shared=4 * BLOCK)
-    _launch("brightness", (1,), (BLOCK,), sums, mean, len(sums), float(3 * height * width), shared=4 * BLOCK)
+    _launch(
+        "total",
+        (len(sums),),
+        (BLOCK,),
+        frame,
+        sums,
+        *frame.shape[2:],
+        height,
+        width,
+        shared=4 * BLOCK,
+    )
+    _launch(
+        "brightness",
+        (1,),
+        (BLOCK,),
+        sums,
+        mean,
+        len(sums),
+        float(3 * height * width),
+        shared=4 * BLOCK,
+    )
     return mean
 
 
 def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
     """As `Net1.unexplained`, of float32, contiguous."""
     out, (height, width) = _floats(quarter, *quarter.shape), quarter.shape[2:]
-    _launch("unexplained", _over(width, height, threads=(32, 8)), (32, 8), quarter, previous, flow, out, height, width)
+    _launch(
+        "unexplained",
+        _over(width, height, threads=(32, 8)),
+        (32, 8),
+        quarter,
+        previous,
+        flow,
+        out,
+        height,
+        width,
+    )
     return out
 
 
-def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool) -> tuple[Tensor, Tensor]:
-    """The previous feature along the flow, as `Net1.compose` has it, and what the mask network sees.
+def follow(
+    previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor, cubic: bool
+) -> tuple[Tensor, Tensor]:
+    """The previous feature along the flow, as `Net1.compose` has it, and what the mask network
+    sees.
 
     Args:
         previous, feature: F°_{t-1} and F_t.
@@ -487,8 +753,21 @@ def follow(previous: Tensor, flow: Tensor, feature: Tensor, unexplained: Tensor,
     warped = _empty(feature, channels, height, width)
     difference = _empty(feature, channels + MULTIPLE, height, width)
     threads = _threads(channels + MULTIPLE)
-    _launch("follow", _over(width, height, threads=(threads[1], 1)), threads, previous, feature, flow, unexplained, warped, difference,
-            height, width, channels, cubic)
+    _launch(
+        "follow",
+        _over(width, height, threads=(threads[1], 1)),
+        threads,
+        previous,
+        feature,
+        flow,
+        unexplained,
+        warped,
+        difference,
+        height,
+        width,
+        channels,
+        cubic,
+    )
     return warped, difference
 
 
@@ -504,16 +783,37 @@ def blend(
     refresh: float,
     sharpen: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """F°_t, and float32 M and by how much `sharpened` may raise detail, of F_t, F'_t and the mask before its sigmoid, (1, 1, h, w), as
-    `Net1.compose` has them; the coherence may be a number on the device."""
+    """F°_t, and float32 M and by how much `sharpened` may raise detail, of F_t, F'_t and the mask
+    before its sigmoid, (1, 1, h, w), as `Net1.compose` has them; the coherence may be a number on
+    the device.
+    """
     if not isinstance(coherence, Tensor):
         coherence = torch.full((), coherence, dtype=torch.float32, device=feature.device)
     channels, height, width = feature.shape[1:]
     composite = _empty(warped, channels, height, width)
     blended, most = _floats(feature, 2, 1, 1, height, width)
     threads = _threads(channels)
-    _launch("blend", _over(width, height, threads=(threads[1], 1)), threads, feature, warped, mask, flow, change, coherence, composite, blended, most, height, width,
-            channels, float(still), float(hold), float(refresh), float(sharpen))
+    _launch(
+        "blend",
+        _over(width, height, threads=(threads[1], 1)),
+        threads,
+        feature,
+        warped,
+        mask,
+        flow,
+        change,
+        coherence,
+        composite,
+        blended,
+        most,
+        height,
+        width,
+        channels,
+        float(still),
+        float(hold),
+        float(refresh),
+        float(sharpen),
+    )
     return composite, blended, most
 
 
@@ -524,22 +824,71 @@ def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
     groups, strip = channels // MULTIPLE, 8  # rows, as gpu.cu has them
     columns = BLOCK // groups
     threads = columns * groups
-    _launch("energy", _over(width, height, threads=(columns, strip)), (threads,), composite, feature, energy, height, width, channels, shared=threads * 64)
-    _launch("gain", _over(width, height, threads=(32, 8)), (BLOCK,), energy, most, gain, height, width, channels, shared=2 * 16 * (40 + 32) * 4)
+    _launch(
+        "energy",
+        _over(width, height, threads=(columns, strip)),
+        (threads,),
+        composite,
+        feature,
+        energy,
+        height,
+        width,
+        channels,
+        shared=threads * 64,
+    )
+    _launch(
+        "gain",
+        _over(width, height, threads=(32, 8)),
+        (BLOCK,),
+        energy,
+        most,
+        gain,
+        height,
+        width,
+        channels,
+        shared=2 * 16 * (40 + 32) * 4,
+    )
     out = _empty(composite, channels, height, width)
-    _launch("sharpen", _over(width, height, threads=(columns, strip)), (groups, columns), composite, gain, out, height, width, channels)
+    _launch(
+        "sharpen",
+        _over(width, height, threads=(columns, strip)),
+        (groups, columns),
+        composite,
+        gain,
+        out,
+        height,
+        width,
+        channels,
+    )
     return out
 
 
 def match(here: Tensor, there: Tensor, flow: Tensor, pixels: float, radius: int) -> Tensor:
-    """What `litepwcnet.seen` gives, the feature before the cost volume, and channels of 0 to the next multiple of 8; radius 2 or 3, the
-    flow contiguous."""
+    """What `litepwcnet.seen` gives, the feature before the cost volume, and channels of 0 to the
+    next multiple of 8; radius 2 or 3, the flow contiguous.
+    """
     channels, height, width = here.shape[1:]
     known = _empty(here, whole((2 * radius + 1) ** 2 + channels + 2), height, width)
     rows, columns, sharers = 4, 16, 4  # as gpu.cu has them
-    shared = 2 * ((rows + 2 * radius) * (columns + 2 * radius) * (channels + MULTIPLE) + rows * columns * known.shape[1])
-    _launch(f"match{radius}", _over(width, height, threads=(columns, rows)), (sharers * rows * columns,), here, there, flow, known, height, width,
-            channels, known.shape[1], float(pixels), shared=shared)
+    shared = 2 * (
+        (rows + 2 * radius) * (columns + 2 * radius) * (channels + MULTIPLE)
+        + rows * columns * known.shape[1]
+    )
+    _launch(
+        f"match{radius}",
+        _over(width, height, threads=(columns, rows)),
+        (sharers * rows * columns,),
+        here,
+        there,
+        flow,
+        known,
+        height,
+        width,
+        channels,
+        known.shape[1],
+        float(pixels),
+        shared=shared,
+    )
     return known
 
 
@@ -547,7 +896,15 @@ def supported(scores: Tensor) -> Tensor:
     """`litepwcnet.supported`, (1, H, W, H, W), contiguous."""
     height, width = scores.shape[1:3]
     out, threads = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device), 64
-    _launch("supported", (*_over(2 * width - 1, threads=(threads,)), height, height), (threads,), scores, out, height, width)
+    _launch(
+        "supported",
+        (*_over(2 * width - 1, threads=(threads,)), height, height),
+        (threads,),
+        scores,
+        out,
+        height,
+        width,
+    )
     return out
 
 
@@ -564,20 +921,36 @@ def global_match(scores: Tensor, sure: float) -> Tensor:
     height, width = scores.shape[1:3]
     places, threads = height * width, 128
     most, out = _floats(scores, 2, places), _floats(scores, 1, 2, height, width)
-    _launch("columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4)
-    _launch("rows", (places,), (threads,), scores, most, out, height, width, float(sure), shared=3 * threads * 4)
+    _launch(
+        "columns", _over(places, threads=(32,)), (512,), scores, most, places, shared=2 * 512 * 4
+    )
+    _launch(
+        "rows",
+        (places,),
+        (threads,),
+        scores,
+        most,
+        out,
+        height,
+        width,
+        float(sure),
+        shared=3 * threads * 4,
+    )
     return out
 
 
-# Hosts' samples, integers of one or two bytes: uint8 or uint16, of all planes one after the other. What they mean says `pixels.Coding`.
+# Hosts' samples, integers of one or two bytes: uint8 or uint16, of all planes one after the other.
+# What they mean says `pixels.Coding`.
 
 Rows = Sequence[Sequence[float]]
-"""A map of three numbers to three: of each that comes out, what those that go in weigh, and what is added."""
+"""A map of three numbers to three: of each that comes out, what those that go in weigh, and what is
+added."""
 
 
 def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
     """Samples of R, G and B, (1, 3, H, W), contiguous -> sample / top * scale + offset, limited to
-    0..1, float32."""
+    0..1, float32.
+    """
     count, out = samples.numel(), _floats(samples, *samples.shape)
     kernel = _of_samples("from_samples", samples.dtype)
     blocks = _over(count, threads=(PIXELS * BLOCK,))
@@ -585,23 +958,42 @@ def from_samples(samples: Tensor, top: int, scale: float = 1.0, offset: float = 
     return out
 
 
-def to_samples(rgb: Tensor, dtype: torch.dtype, scale: float, offset: float, levels: int, unit: int = 1) -> Tensor:
-    """(1, 3, H, W) float32, contiguous -> samples, (3 H W,): number * scale + offset rounded to nearest, limited to 0..levels, times unit."""
+def to_samples(
+    rgb: Tensor, dtype: torch.dtype, scale: float, offset: float, levels: int, unit: int = 1
+) -> Tensor:
+    """(1, 3, H, W) float32, contiguous -> samples, (3 H W,): number * scale + offset rounded to
+    nearest, limited to 0..levels, times unit.
+    """
     count = 3 * prod(rgb.shape[2:])
     out = torch.empty(count, dtype=dtype, device=rgb.device)
-    _launch(_of_samples("to_samples", dtype), _over(count, threads=(PIXELS * BLOCK,)), (BLOCK,), rgb, out, count,
-            scale, offset, float(levels), unit)
+    _launch(
+        _of_samples("to_samples", dtype),
+        _over(count, threads=(PIXELS * BLOCK,)),
+        (BLOCK,),
+        rgb,
+        out,
+        count,
+        scale,
+        offset,
+        float(levels),
+        unit,
+    )
     return out
 
 
 def from_components(
-    samples: Tensor, luma: Sequence[int], chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool]
+    samples: Tensor,
+    luma: Sequence[int],
+    chroma: Sequence[int],
+    rows: Rows,
+    cosited: tuple[bool, bool],
 ) -> Tensor:
     """Samples of Y, Cb and Cr -> (1, 3, H, W) float32, contiguous, limited to 0..1.
 
     Args:
         samples: (H W + 2 h w,).
-        luma, chroma: (H, W), and (h, w): the same, or half as many rows, columns or both, rounded up.
+        luma, chroma: (H, W), and (h, w): the same, or half as many rows, columns or both, rounded
+            up.
         rows: of R, G and B by samples.
         cosited: as `yuv.upsample` has it.
 
@@ -610,25 +1002,54 @@ def from_components(
     """
     _check(luma, chroma)
     if samples.numel() != prod(luma) + 2 * prod(chroma):
-        raise ValueError(f"{samples.numel()} samples of a picture of {luma} with chroma of {chroma}")
+        raise ValueError(
+            f"{samples.numel()} samples of a picture of {luma} with chroma of {chroma}"
+        )
     out, threads = _floats(samples, 1, 3, *luma), (32, 8)
-    _launch(_of_samples("from_components", samples.dtype), _over(-(-luma[1] // PIXELS), luma[0], threads=threads), threads, samples, out,
-            *luma, *chroma, *cosited, *chain(*rows))
+    _launch(
+        _of_samples("from_components", samples.dtype),
+        _over(-(-luma[1] // PIXELS), luma[0], threads=threads),
+        threads,
+        samples,
+        out,
+        *luma,
+        *chroma,
+        *cosited,
+        *chain(*rows),
+    )
     return out
 
 
 def to_components(
-    rgb: Tensor, chroma: Sequence[int], rows: Rows, cosited: tuple[bool, bool], dtype: torch.dtype, levels: int, unit: int = 1
+    rgb: Tensor,
+    chroma: Sequence[int],
+    rows: Rows,
+    cosited: tuple[bool, bool],
+    dtype: torch.dtype,
+    levels: int,
+    unit: int = 1,
 ) -> Tensor:
     """The way back: (1, 3, H, W) float32, contiguous -> samples as `from_components` takes them.
 
-    rows: of Y, Cb and Cr in code values, which are rounded to nearest, limited to 0..levels, and multiplied by unit.
+    rows: of Y, Cb and Cr in code values, which are rounded to nearest, limited to 0..levels, and
+    multiplied by unit.
     """
     luma, threads = rgb.shape[2:], (32, 8)
     _check(luma, chroma)
     out = torch.empty(prod(luma) + 2 * prod(chroma), dtype=dtype, device=rgb.device)
-    _launch(_of_samples("to_components", dtype), _over(-(-luma[1] // PIXELS), chroma[0], threads=threads), threads, rgb, out,
-            *luma, *chroma, *cosited, *chain(*rows), float(levels), unit)
+    _launch(
+        _of_samples("to_components", dtype),
+        _over(-(-luma[1] // PIXELS), chroma[0], threads=threads),
+        threads,
+        rgb,
+        out,
+        *luma,
+        *chroma,
+        *cosited,
+        *chain(*rows),
+        float(levels),
+        unit,
+    )
     return out
 
 
@@ -638,4 +1059,6 @@ def _of_samples(kernel: str, dtype: torch.dtype) -> str:
 
 def _check(luma: Sequence[int], chroma: Sequence[int]) -> None:
     if any(some not in (all_, (all_ + 1) // 2) for some, all_ in zip(chroma, luma)):
-        raise ValueError(f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and columns, or half as many")
+        raise ValueError(
+            f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and columns, or half as many"
+        )

@@ -1,5 +1,6 @@
-"""Net1 on a GPU by the kernels of `gpu` and cuDNN's convolutions: the same pictures, within rounding, as
-`vsneuralstyle.networks.net1.Net1`, which has the weights."""
+"""Net1 on a GPU by the kernels of `gpu` and cuDNN's convolutions: the same pictures, within
+rounding, as `vsneuralstyle.networks.net1.Net1`, which has the weights.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,11 +20,23 @@ from vsneuralstyle.networks.transform import STRIDE, ResidualBlock, UpsampledCon
 def served(net1: Net1) -> bool:
     """Whether this is for its networks, precision and device."""
     weight, style, flow = net1.mask[0].weight, net1.style, net1.flow
-    if weight.device.type != "cuda" or weight.dtype != torch.float16 or not isinstance(flow, LitePWCNet):
+    if (
+        weight.device.type != "cuda"
+        or weight.dtype != torch.float16
+        or not isinstance(flow, LitePWCNet)
+    ):
         return False
     styles, chains = (
-        [module for part in networks for module in part.modules() if isinstance(module, nn.Conv2d) and module.out_channels > 3]
-        for networks in ([style], [*flow.estimators, *(level[1] for level in flow.features), net1.mask])
+        [
+            module
+            for part in networks
+            for module in part.modules()
+            if isinstance(module, nn.Conv2d) and module.out_channels > 3
+        ]
+        for networks in (
+            [style],
+            [*flow.estimators, *(level[1] for level in flow.features), net1.mask],
+        )
     )
     return (
         all(module.out_channels % gpu.MULTIPLE == 0 for module in (*styles, *chains))
@@ -40,7 +53,9 @@ def _norm(norm: InstanceNorm) -> tuple[Tensor, Tensor, float]:
 
 
 class _Block:
-    """A `ConvBlock` up to its normalisation, whose ReLU is left to who takes the scale; or a convolution and an `InstanceNorm`."""
+    """A `ConvBlock` up to its normalisation, whose ReLU is left to who takes the scale; or a
+    convolution and an `InstanceNorm`.
+    """
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
         self.enlarges = isinstance(convolution, UpsampledConv)
@@ -53,7 +68,9 @@ class _Block:
         self.scale = torch.stack((torch.ones_like(bias), bias))
 
     def __call__(self, x: Picture) -> tuple[Picture, Tensor]:
-        """Of a picture with the border that it wants: what comes out, and the scale that it is to be normalised by."""
+        """Of a picture with the border that it wants: what comes out, and the scale that it is to
+        be normalised by.
+        """
         out = F.conv2d(x.samples, self.weight, None, self.stride)
         if self.enlarges:
             y = Picture(out, out.shape[1] // 4, 2 * x.height, 2 * x.width, 2, 1)
@@ -66,7 +83,13 @@ class _Residuals:
     """Residual blocks one after the other, of pictures with a border of 1."""
 
     def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
-        self.blocks = [(_Block(block.branch[0][0], block.branch[0][1]), _Block(block.branch[1], block.branch[2])) for block in blocks]
+        self.blocks = [
+            (
+                _Block(block.branch[0][0], block.branch[0][1]),
+                _Block(block.branch[1], block.branch[2]),
+            )
+            for block in blocks
+        ]
 
     def __call__(self, x: Picture, pad: int = 1) -> Picture:
         """With that border behind the last."""
@@ -90,7 +113,11 @@ Layer = tuple[Tensor, Tensor, float]
 """Weight, bias and slope of what is negative, as `gpu.convolve` takes them."""
 
 
-def _layer(convolution: nn.Conv2d, slope: float, arranged: Callable[[Tensor], Tensor] = gpu.convolution_weight) -> Layer:
+def _layer(
+    convolution: nn.Conv2d,
+    slope: float,
+    arranged: Callable[[Tensor], Tensor] = gpu.convolution_weight,
+) -> Layer:
     """arranged: what is made of the weight."""
     return arranged(convolution.weight.detach()), convolution.bias.detach().float(), slope
 
@@ -134,7 +161,9 @@ class GpuNet1:
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]
         between = parts(style)
-        self.before, self.after, self.rest = (_Residuals(blocks) for blocks in (between.before, between.after, between.rest))
+        self.before, self.after, self.rest = (
+            _Residuals(blocks) for blocks in (between.before, between.after, between.rest)
+        )
         self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
         *ups, last = style.up
         self.ups = [_Block(block[0], block[1]) for block in ups]
@@ -144,15 +173,25 @@ class GpuNet1:
         self.colors = _layer(*_leaky(colors), gpu.colors_weight)
         self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
         self.seconds = [_layer(*_leaky(second)) for second in seconds]
-        self.estimators = [self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)]
+        self.estimators = [
+            self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)
+        ]
 
     @staticmethod
     def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
-        """Its first layer takes its inputs as `gpu.match` lays them down: the feature before the cost volume."""
+        """Its first layer takes its inputs as `gpu.match` lays them down: the feature before the
+        cost volume.
+        """
         first, *others = map(_leaky, estimator)
         volume, known = (2 * radius + 1) ** 2, first[0].in_channels
         order = [*range(volume, known - 2), *range(volume), known - 2, known - 1]
-        return _Chain([_layer(*first, lambda weight: gpu.convolution_weight(weight[:, order])), *(_layer(*other) for other in others)], predict)
+        return _Chain(
+            [
+                _layer(*first, lambda weight: gpu.convolution_weight(weight[:, order])),
+                *(_layer(*other) for other in others),
+            ],
+            predict,
+        )
 
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
@@ -162,7 +201,10 @@ class GpuNet1:
         scale = gpu.statistics(x, *self.first_norm)
         for block in self.down:
             x, scale = block(gpu.normalise(x, scale, relu=True, pad=1))
-        x = self.before(gpu.normalise(x, scale, relu=True, pad=1), pad=1 if self.banks or self.after.blocks else 0)
+        x = self.before(
+            gpu.normalise(x, scale, relu=True, pad=1),
+            pad=1 if self.banks or self.after.blocks else 0,
+        )
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
         elif self.banks:
@@ -184,7 +226,9 @@ class GpuNet1:
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.look`."""
-        height, width = (-(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:])
+        height, width = (
+            -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
+        )
         frame = frame.contiguous()
         x = gpu.colors(frame, gpu.brightness(frame, height, width), height, width, *self.colors)
         x, found = gpu.convolve(x, *self.seconds[0]), []
@@ -192,14 +236,18 @@ class GpuNet1:
             x = gpu.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
             x = gpu.convolve(x, *second)
             picture = Picture.of(x)
-            found.append(gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples)
+            found.append(
+                gpu.normalise(picture, gpu.statistics(picture, None, None, NORM_EPS)).samples
+            )
         return tuple(found)
 
     def _found(self, here: Tensor, there: Tensor) -> Tensor:
         """As `LitePWCNet.found`."""
-        # The products are PyTorch's operators', for whose sake a graph would copy what it is given (`graphs`): of a few places, but one more
-        # launch.
-        products = self.flow.products(*(gpu.normalise(Picture.of(feature)).samples for feature in (here, there)))
+        # The products are PyTorch's operators', for whose sake a graph would copy what it is given
+        # (`graphs`): of a few places, but one more launch.
+        products = self.flow.products(
+            *(gpu.normalise(Picture.of(feature)).samples for feature in (here, there))
+        )
         return gpu.global_match(gpu.supported(products), SURE)
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
@@ -235,7 +283,18 @@ class GpuNet1:
         warped, difference = gpu.follow(previous, flow, feature, unexplained.contiguous(), cubic)
         mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None
-        composite, blended, most = gpu.blend(feature, warped, mask, flow, change, net1.still, net1.hold, coherence, net1.refresh, net1.sharpen)
+        composite, blended, most = gpu.blend(
+            feature,
+            warped,
+            mask,
+            flow,
+            change,
+            net1.still,
+            net1.hold,
+            coherence,
+            net1.refresh,
+            net1.sharpen,
+        )
         if net1.sharpen:
             composite = gpu.sharpened(composite, feature, most)
         return composite, blended

@@ -1,4 +1,5 @@
-/* What the kernels share: threads, and samples in vectors. Each exported function returns 0, or -1 without memory. */
+/* What the kernels share: threads, and samples in vectors. Each exported function returns 0, or -1
+ * without memory. */
 
 #ifndef KERNELS_H
 #define KERNELS_H
@@ -15,10 +16,12 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 
-/* --- threads ------------------------------------------------------------------------------------------------------- */
+/* --- threads
+ * -------------------------------------------------------------------------------------------------------
+ */
 
-/* GOMP_parallel of the OpenMP runtime that PyTorch has loaded, so that its workers, awake from the convolution before, do this,
- * too; NULL: this thread alone. */
+/* GOMP_parallel of the OpenMP runtime that PyTorch has loaded, so that its workers, awake from the
+ * convolution before, do this, too; NULL: this thread alone. */
 typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
 
 /* omp_get_thread_num of that runtime; NULL: there is none. */
@@ -26,11 +29,12 @@ extern int (*worker_number)(void);
 
 enum { MOST_WORKERS = 64 };
 
-/* Parts in order, a range of them for each worker: what a worker made of a picture's rows is in its own core's caches for the next layer. Who
- * has done his own takes of the others'. */
+/* Parts in order, a range of them for each worker: what a worker made of a picture's rows is in its
+ * own core's caches for the next layer. Who has done his own takes of the others'. */
 typedef struct {
     void (*part)(const void *, long);
-    void (*part_in_room)(const void *, long, float *); /* or this, with room of `size` floats for each worker */
+    void (*part_in_room)(const void *, long,
+                         float *); /* or this, with room of `size` floats for each worker */
     const void *job;
     float *room;
     long parts, size;
@@ -40,8 +44,7 @@ typedef struct {
     } ranges[MOST_WORKERS];
 } Work;
 
-static inline void drain(void *data)
-{
+static inline void drain(void *data) {
     Work *work = data;
     int number = work->workers > 1 ? worker_number() : 0;
     for (int n = 0; n < work->workers; n++) {
@@ -55,14 +58,12 @@ static inline void drain(void *data)
     }
 }
 
-static inline int workers_for(Fork fork, int threads, long parts)
-{
+static inline int workers_for(Fork fork, int threads, long parts) {
     int most = threads < MOST_WORKERS ? threads : MOST_WORKERS;
     return !fork || !worker_number || most < 2 || parts < 2 ? 1 : most < parts ? most : (int)parts;
 }
 
-static inline void run(Fork fork, Work *work)
-{
+static inline void run(Fork fork, Work *work) {
     for (int n = 0; n < work->workers; n++)
         atomic_init(&work->ranges[n].next, work->parts * n / work->workers);
     if (work->workers > 1)
@@ -71,9 +72,10 @@ static inline void run(Fork fork, Work *work)
         drain(work);
 }
 
-static inline void share(Fork fork, int threads, void (*part)(const void *, long), const void *job, long parts)
-{
-    Work work = {.part = part, .job = job, .parts = parts, .workers = workers_for(fork, threads, parts)};
+static inline void share(Fork fork, int threads, void (*part)(const void *, long), const void *job,
+                         long parts) {
+    Work work = {
+        .part = part, .job = job, .parts = parts, .workers = workers_for(fork, threads, parts)};
     run(fork, &work);
 }
 
@@ -89,13 +91,18 @@ INLINE float *room_for(long floats) /* NULL without memory */
 
 enum { FIRST = 16 }; /* samples */
 
-/* As `share`, and each worker has room for `size` floats, FIRST or more, of which the first of all are 0 at first; its parts begin with what the last one
- * left. Returns 0, or -1 without memory. */
-static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *), const void *job, long parts, long size)
-{
+/* As `share`, and each worker has room for `size` floats, FIRST or more, of which the first of all
+ * are 0 at first; its parts begin with what the last one left. Returns 0, or -1 without memory. */
+static inline int share_in_room(Fork fork, int threads, void (*part)(const void *, long, float *),
+                                const void *job, long parts, long size) {
     int workers = workers_for(fork, threads, parts);
     long padded = floats_for(size, 0);
-    Work work = {.part_in_room = part, .job = job, .parts = parts, .size = padded, .workers = workers, .room = room_for(workers * padded)};
+    Work work = {.part_in_room = part,
+                 .job = job,
+                 .parts = parts,
+                 .size = padded,
+                 .workers = workers,
+                 .room = room_for(workers * padded)};
     if (!work.room)
         return -1;
     for (int n = 0; n < workers; n++)
@@ -105,7 +112,9 @@ static inline int share_in_room(Fork fork, int threads, void (*part)(const void 
     return 0;
 }
 
-/* --- samples ------------------------------------------------------------------------------------------------------- */
+/* --- samples
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* Floats of the CPU's own vectors: wider ones would be kept in memory. */
 #if defined(__AVX512F__)
@@ -127,7 +136,8 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 #define KEEP(value) (void)0
 #endif
 
-/* Hides what is known of a pointer: GCC would keep what one step of a loop has loaded for the next one, and sums in memory for it. */
+/* Hides what is known of a pointer: GCC would keep what one step of a loop has loaded for the next
+ * one, and sums in memory for it. */
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
@@ -137,16 +147,14 @@ INLINE uint16_t to_half(float value) /* to the nearest, ties to even */
     return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
-INLINE float from_half(uint16_t half)
-{
+INLINE float from_half(uint16_t half) {
     uint32_t word = (uint32_t)half << 16;
     float value;
     memcpy(&value, &word, sizeof value);
     return value;
 }
 
-INLINE void set(void *samples, long at, float value, int half)
-{
+INLINE void set(void *samples, long at, float value, int half) {
     if (half)
         ((uint16_t *)samples)[at] = to_half(value);
     else
@@ -167,8 +175,7 @@ INLINE Words widened(Halves halves) /* GCC 12 does it in two parts, and puts the
 /* "half" of what `compose` keeps, where the CPU has F16C. */
 enum { FLOAT16 = 2 };
 
-INLINE Floats load(const void *samples, long at, int half)
-{
+INLINE Floats load(const void *samples, long at, int half) {
     Floats values;
 #if defined(__F16C__)
     if (half == FLOAT16) {
@@ -202,14 +209,15 @@ INLINE Floats load_some(const float *samples, long count) /* beyond `count` what
     return values;
 }
 
-INLINE void store(void *samples, long at, Floats values, int half)
-{
+INLINE void store(void *samples, long at, Floats values, int half) {
 #if defined(__F16C__)
     if (half == FLOAT16) {
 #if defined(__AVX512F__)
-        Halves halves = (Halves)_mm512_cvtps_ph((__m512)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        Halves halves =
+            (Halves)_mm512_cvtps_ph((__m512)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-        Halves halves = (Halves)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        Halves halves =
+            (Halves)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #endif
         memcpy((uint16_t *)samples + at, &halves, sizeof halves);
         return;
@@ -229,9 +237,9 @@ INLINE void store(void *samples, long at, Floats values, int half)
     }
 }
 
-/* To each lane, the product of those lanes' float32; of `pairs`, those of the two bfloat16 in each. */
-INLINE Floats add_lanes(Floats sum, Words these, Words those, int pairs)
-{
+/* To each lane, the product of those lanes' float32; of `pairs`, those of the two bfloat16 in each.
+ */
+INLINE Floats add_lanes(Floats sum, Words these, Words those, int pairs) {
     Floats a, b;
     if (pairs) {
 #if defined(__AVX512BF16__)
@@ -249,9 +257,9 @@ INLINE Floats add_lanes(Floats sum, Words these, Words those, int pairs)
     return sum + a * b;
 }
 
-/* To each lane, the product of the float32 at `word` with that lane of `words`; of `pairs`, those of the two bfloat16 there with the lane's two. */
-INLINE Floats add_products(Floats sum, const void *word, Words words, int pairs)
-{
+/* To each lane, the product of the float32 at `word` with that lane of `words`; of `pairs`, those
+ * of the two bfloat16 there with the lane's two. */
+INLINE Floats add_products(Floats sum, const void *word, Words words, int pairs) {
     uint32_t pair;
     float value;
     memcpy(&pair, word, sizeof pair);
@@ -263,19 +271,18 @@ INLINE Floats add_products(Floats sum, const void *word, Words words, int pairs)
     return sum + (value - (Floats){0}) * values; /* a sum would cost one: it turns -0 into 0 */
 }
 
-INLINE Words load_words(const uint32_t *words)
-{
+INLINE Words load_words(const uint32_t *words) {
     Words vector;
     memcpy(&vector, words, sizeof vector);
     return vector;
 }
 
-INLINE void store_words(uint32_t *words, Words vector)
-{
+INLINE void store_words(uint32_t *words, Words vector) {
     memcpy(words, &vector, sizeof vector);
 }
 
-INLINE Floats select(Words condition, Floats yes, Floats no) /* condition: all bits of a lane, or none */
+INLINE Floats select(Words condition, Floats yes,
+                     Floats no) /* condition: all bits of a lane, or none */
 {
     Words a, b;
     memcpy(&a, &yes, sizeof a);
@@ -311,13 +318,17 @@ INLINE Floats rounded(Floats x) /* to the nearest integer, ties to even; of -2^2
     return (x + round) - round;
 }
 
-INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */
+INLINE Floats
+exponential(Floats x) /* of -87 to 87, and of their bounds beyond; relative error below 1e-6 */
 {
     Floats limit = (Floats){0} + 87;
     x = select((Words)(x > limit), limit, select((Words)(x < -limit), -limit, x));
     /* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: n by rounding, exp(r) by its series. */
     Floats t = x * 1.44269504f, n = rounded(t), r = (t - n) * 0.693147181f;
-    Floats e = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
+    Floats e =
+        1 +
+        r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f +
+                                                      r * (8.33333333e-3f + r * 1.38888889e-3f)))));
     Words power;
     Floats shifted = n + (12582912.0f + 127), scale;
     memcpy(&power, &shifted, sizeof power);
@@ -326,15 +337,13 @@ INLINE Floats exponential(Floats x) /* of -87 to 87, and of their bounds beyond;
     return e * scale;
 }
 
-INLINE Floats sigmoid(Floats x)
-{
+INLINE Floats sigmoid(Floats x) {
     return 1 / (1 + exponential(-x));
 }
 
-/* Of LANES vectors, the lanes that differ from their vector's number in the bit s change places with it. Unrolled, all of this
- * but the shuffles is constant. */
-INLINE void exchange(Floats *v, int s)
-{
+/* Of LANES vectors, the lanes that differ from their vector's number in the bit s change places
+ * with it. Unrolled, all of this but the shuffles is constant. */
+INLINE void exchange(Floats *v, int s) {
     Words low, high;
 #pragma GCC unroll 16
     for (int lane = 0; lane < LANES; lane++) {
@@ -351,8 +360,7 @@ INLINE void exchange(Floats *v, int s)
 }
 
 /* LANES vectors, of which each becomes one lane of all. */
-INLINE void transpose(Floats *v)
-{
+INLINE void transpose(Floats *v) {
 #if LANES == 16
     exchange(v, 8);
 #endif
@@ -364,8 +372,7 @@ INLINE void transpose(Floats *v)
 }
 
 /* Pairs of bfloat16, of which `a` is the first. */
-INLINE Words pair_up(Floats a, Floats b)
-{
+INLINE Words pair_up(Floats a, Floats b) {
     Halves first, second;
     store(&first, 0, a, 1);
     store(&second, 0, b, 1);
@@ -373,8 +380,7 @@ INLINE Words pair_up(Floats a, Floats b)
 }
 
 /* Of LANES vectors, each one's sum of its lanes. */
-INLINE Floats totals(Floats *rows)
-{
+INLINE Floats totals(Floats *rows) {
     transpose(rows);
     Floats sum = rows[0];
     for (long n = 1; n < LANES; n++)
@@ -404,30 +410,29 @@ INLINE long half_of(long size) /* rounded up */
     return (size + 1) / 2;
 }
 
-INLINE long largest(long a, long b)
-{
+INLINE long largest(long a, long b) {
     return a > b ? a : b;
 }
 
-INLINE long clamp(long value, long last)
-{
+INLINE long clamp(long value, long last) {
     return value < 0 ? 0 : value > last ? last : value;
 }
 
-INLINE long reflect(long value, long last) /* about the first and the last, which are not repeated */
+INLINE long reflect(long value,
+                    long last) /* about the first and the last, which are not repeated */
 {
     value = value < 0 ? -value : value;
     return clamp(value > last ? 2 * last - value : value, last);
 }
 
-INLINE float bounded(float value, float low, float high)
-{
+INLINE float bounded(float value, float low, float high) {
     return !(value > low) ? low : value > high ? high : value; /* what is no number is low */
 }
 
-/* Adds to sums and, `channels` further on, sums of squares, those of `count` values, whose sum and squares' sum were taken about a value. */
-INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floats square, long count)
-{
+/* Adds to sums and, `channels` further on, sums of squares, those of `count` values, whose sum and
+ * squares' sum were taken about a value. */
+INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floats square,
+                     long count) {
     for (long lane = 0; lane < LANES; lane++) {
         double a = about[lane], s = sum[lane];
         sums[lane] += s + (double)count * a;
@@ -435,7 +440,9 @@ INLINE void add_sums(double *sums, long channels, Floats about, Floats sum, Floa
     }
 }
 
-/* --- along a flow -------------------------------------------------------------------------------------------------- */
+/* --- along a flow
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Of LANES places on a line: samples, and their shares. */
 typedef struct {
@@ -444,19 +451,17 @@ typedef struct {
 } Taps;
 
 /* Samples of a line of `size` from `first` on, the border repeated, and their weights. */
-INLINE void take(Taps *taps, Integers first, const Floats *weights, long count, long size)
-{
+INLINE void take(Taps *taps, Integers first, const Floats *weights, long count, long size) {
     Integers last = (Integers){0} + (int)(size - 1);
     for (long n = 0; n < count; n++) {
-        Integers at = first + (int)n, before = at < 0, behind = at > last;
+        Integers at = first + (int)n, before = at<0, behind = at> last;
         at = (at & ~before & ~behind) | (last & behind);
         memcpy(taps->at[n], &at, sizeof at);
         memcpy(taps->weight[n], &weights[n], sizeof *weights);
     }
 }
 
-INLINE void bilinear(Taps *taps, Floats place, long size)
-{
+INLINE void bilinear(Taps *taps, Floats place, long size) {
     place = between(place, 0, (float)(size - 1));
     Integers left = __builtin_convertvector(place, Integers);
     Floats t = place - __builtin_convertvector(left, Floats);
@@ -469,8 +474,12 @@ INLINE void bicubic(Taps *taps, Floats place, long size) /* Keys's kernel */
     place = between(place, -2, (float)size + 1); /* further out all is border */
     Integers left = __builtin_convertvector(place + 2, Integers) - 2;
     Floats t = place - __builtin_convertvector(left, Floats), s = 1 - t;
-    Floats outer = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a, other = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
-    take(taps, left - 1, (Floats[]){outer, ((a + 2) * t - (a + 3)) * t * t + 1, ((a + 2) * s - (a + 3)) * s * s + 1, other}, 4, size);
+    Floats outer = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a,
+           other = ((a * (s + 1) - 5 * a) * (s + 1) + 8 * a) * (s + 1) - 4 * a;
+    take(taps, left - 1,
+         (Floats[]){outer, ((a + 2) * t - (a + 3)) * t * t + 1, ((a + 2) * s - (a + 3)) * s * s + 1,
+                    other},
+         4, size);
 }
 
 /* Where LANES pixels of a row lead to. */
@@ -479,10 +488,11 @@ typedef struct {
 } Places;
 
 /* Of row y from `first` on, by the flow (2, height, width) times `pixels`. */
-INLINE void follow_flow(Places *places, const float *flow, float pixels, long y, long first, long height, long width, int cubic)
-{
+INLINE void follow_flow(Places *places, const float *flow, float pixels, long y, long first,
+                        long height, long width, int cubic) {
     long start = y * width + first, count = remaining(first, width, LANES);
-    Floats x, across = load_some(flow + start, count), down = load_some(flow + height * width + start, count);
+    Floats x, across = load_some(flow + start, count),
+              down = load_some(flow + height * width + start, count);
     for (long n = 0; n < LANES; n++)
         x[n] = (float)(first + n);
     across = x + across * pixels;
@@ -502,8 +512,8 @@ typedef struct {
     float row_weights[4], column_weights[4];
 } Place;
 
-INLINE void place_of(Place *place, const Places *places, long n, long taps, long width, long channels)
-{
+INLINE void place_of(Place *place, const Places *places, long n, long taps, long width,
+                     long channels) {
     for (long i = 0; i < taps; i++) {
         place->rows[i] = places->rows.at[i][n] * width * channels;
         place->columns[i] = places->columns.at[i][n] * channels;
@@ -512,21 +522,24 @@ INLINE void place_of(Place *place, const Places *places, long n, long taps, long
     }
 }
 
-INLINE Floats sample(const void *source, const Place *place, long taps, long c, int half)
-{
+INLINE Floats sample(const void *source, const Place *place, long taps, long c, int half) {
     Floats value = {0};
     for (long i = 0; i < taps; i++) {
         Floats row = {0};
         for (long j = 0; j < taps; j++)
-            row += place->column_weights[j] * load(source, place->rows[i] + place->columns[j] + c, half);
+            row += place->column_weights[j] *
+                   load(source, place->rows[i] + place->columns[j] + c, half);
         value += place->row_weights[i] * row;
     }
     return value;
 }
 
-/* --- layers -------------------------------------------------------------------------------------------------------- */
+/* --- layers
+ * --------------------------------------------------------------------------------------------------------
+ */
 
-/* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is _Layer. */
+/* What a convolution is, whatever the picture; `convolve` says what is what. In __init__.py it is
+ * _Layer. */
 typedef struct {
     const void *weight;
     const float *bias, *norm_weight, *norm_bias;
@@ -543,19 +556,19 @@ INLINE long size_after(const Layer *layer, long size) /* of what comes out, from
 }
 
 /* Where a line of x is that is `place`; -1: beyond a border of 0. */
-INLINE long line_at(long place, long size, long reach, int reflects)
-{
+INLINE long line_at(long place, long size, long reach, int reflects) {
     if (reflects) /* of what is enlarged, the reflection is the edge repeated */
         return reach == ENLARGING ? clamp(place, size - 1) : reflect(place, size - 1);
     return place >= 0 && place < size ? place : -1;
 }
 
 /* As `convolve`, whose layer is `tiled`. */
-int convolve_tiled(Fork fork, int threads, const void *x, long height, long width, const Layer *layer, const float *scale, int relu, float *norm,
-                   void *out, int half, int half_out);
+int convolve_tiled(Fork fork, int threads, const void *x, long height, long width,
+                   const Layer *layer, const float *scale, int relu, float *norm, void *out,
+                   int half, int half_out);
 
-/* `count` convolutions of stride 1, each of what the one before gives, and one to few outputs, of which weight and bias are `few`'s. In __init__.py
- * it is _Chain. */
+/* `count` convolutions of stride 1, each of what the one before gives, and one to few outputs, of
+ * which weight and bias are `few`'s. In __init__.py it is _Chain. */
 typedef struct {
     const Layer *layers;
     long count;
@@ -563,8 +576,10 @@ typedef struct {
     long outputs;
 } Chain;
 
-/* x (height, width, whole(inputs)) -> (outputs, height, width) float32. base: added to it; may be NULL. */
-int chain(Fork fork, int threads, const void *x, long height, long width, const void *chain, const float *base, float *out, int half);
+/* x (height, width, whole(inputs)) -> (outputs, height, width) float32. base: added to it; may be
+ * NULL. */
+int chain(Fork fork, int threads, const void *x, long height, long width, const void *chain,
+          const float *base, float *out, int half);
 
 /* The start of LitePWCNet: the flow to what matches best. In __init__.py it is _Start. */
 typedef struct {
@@ -574,30 +589,38 @@ typedef struct {
     float sure;
 } Start;
 
-/* A level's estimator, the channels of its features, the radius of its cost volume, and of its pixels what 1 of a flow is. In __init__.py it is _Estimator. */
+/* A level's estimator, the channels of its features, the radius of its cost volume, and of its
+ * pixels what 1 of a flow is. In __init__.py it is _Estimator. */
 typedef struct {
     Chain chain;
     long channels, radius;
     float pixels;
 } Estimator;
 
-/* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `convolve` has them. */
-void normalising(const double *sums, long parts, long channels, double count, const float *weight, const float *bias, float eps,
-                 float *scale);
+/* The sums of `count` values, in parts as `add_sums` makes them -> scales and shifts as `convolve`
+ * has them. */
+void normalising(const double *sums, long parts, long channels, double count, const float *weight,
+                 const float *bias, float eps, float *scale);
 
-int normalise(Fork fork, int threads, const void *x, long height, long width, long channels, const float *scale, int relu, const void *residual,
-              void *out, int half);
+int normalise(Fork fork, int threads, const void *x, long height, long width, long channels,
+              const float *scale, int relu, const void *residual, void *out, int half);
 
-/* How alike two pictures are, place by place: of here and there (height, width, channels) a 1x1 convolution to as many channels, and the products of
- * what it gives -> scores (places, places) float32: of each of here with each of there. With `squares`, of each 2x2 the mean is a place.
+/* How alike two pictures are, place by place: of here and there (height, width, channels) a 1x1
+ * convolution to as many channels, and the products of what it gives -> scores (places, places)
+ * float32: of each of here with each of there. With `squares`, of each 2x2 the mean is a place.
  *
- * weight: (channels / 16, channels, 16) float32; with `pairs` bfloat16, (channels / 16, channels / 2, 16, 2). bias: (channels). */
-int compare(Fork fork, int threads, const void *here, const void *there, long height, long width, long channels, const void *weight,
-            const float *bias, int pairs, int squares, float *scores, int half);
+ * weight: (channels / 16, channels, 16) float32; with `pairs` bfloat16, (channels / 16, channels /
+ * 2, 16, 2). bias: (channels). */
+int compare(Fork fork, int threads, const void *here, const void *there, long height, long width,
+            long channels, const void *weight, const float *bias, int pairs, int squares,
+            float *scores, int half);
 
-/* --- hosts' pictures ----------------------------------------------------------------------------------------------- */
+/* --- hosts' pictures
+ * -----------------------------------------------------------------------------------------------
+ */
 
-/* A component's samples: the first one, and bytes to the next row and to the next sample. In __init__.py it is _Component. */
+/* A component's samples: the first one, and bytes to the next row and to the next sample. In
+ * __init__.py it is _Component. */
 typedef struct {
     char *samples;
     long row, step;

@@ -21,13 +21,22 @@ from collections.abc import Mapping
 import torch
 
 from vsneuralstyle.kernels.arguments import (
-    Argument, Dense, Number, Operation, Precision, Several, Size,
+    Argument,
+    Dense,
+    Number,
+    Operation,
+    Precision,
+    Several,
+    Size,
 )
 
 PRECISIONS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """As kernels.h has them."""
 _NUMBERS = {
-    "int": ctypes.c_int, "long": ctypes.c_long, "float": ctypes.c_float, "address": ctypes.c_void_p,
+    "int": ctypes.c_int,
+    "long": ctypes.c_long,
+    "float": ctypes.c_float,
+    "address": ctypes.c_void_p,
 }
 _TENSORS: dict[str, tuple[torch.dtype | str, torch.memory_format]] = {
     "picture": ("precision", torch.channels_last),
@@ -172,8 +181,11 @@ def _table(takes: Mapping[str, str], integer: type) -> dict[str, Operation]:
 
 CPU, GPU = _table(_CPU, ctypes.c_long), _table(_GPU, ctypes.c_int)
 """Of the C sources, and of gpu.cu, by their names."""
-LAYER = _operation("layer", """weights weight[...], floats bias[outputs],
-    floats norm weight[outputs]?, floats norm bias[outputs]?""")
+LAYER = _operation(
+    "layer",
+    """weights weight[...], floats bias[outputs],
+    floats norm weight[outputs]?, floats norm bias[outputs]?""",
+)
 LAST = _operation("last layer", "floats weight[3 3 outputs inputs], floats bias[outputs]")
 MATCHING = _operation("matching", "weights weight[...], floats bias[channels]")
 """The tensors of a `kernels.Convolution`, of a `Chain`'s end and of a `Motion`'s start: their

@@ -1,6 +1,7 @@
 """FlowNet-Simple: the paper's flow sub-network.
 
-Source: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks" (ICCV 2015), Figure 2.
+Source: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks" (ICCV
+2015), Figure 2.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from vsneuralstyle.networks.flow import LEVELS, FlowNetwork, conv, scaled
 
 
 def _deconv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.1, inplace=True))
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.1, inplace=True)
+    )
 
 
 class FlowNetSimple(FlowNetwork):
@@ -39,14 +42,16 @@ class FlowNetSimple(FlowNetwork):
         self.upflows = nn.ModuleList(nn.ConvTranspose2d(2, 2, 4, 2, 1) for _ in skips)
         self.initialise(self.predicts)
 
-    def match(self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS) -> list[Tensor]:
+    def match(
+        self, first: Sequence[Tensor], second: Sequence[Tensor], levels: int = LEVELS
+    ) -> list[Tensor]:
         x = self.conv2(self.conv1(torch.cat(self.prepared(*first, *second), 1)))
         skips = [x]
         for layer in (self.conv3, self.conv4, self.conv5):
             skips.append(layer(skips[-1]))
         x = self.conv6(skips[-1])
         flows = [self.predicts[0](x)]
-        for level, skip in enumerate(skips[: -levels : -1]):
+        for level, skip in enumerate(skips[:-levels:-1]):
             x = torch.cat((skip, self.deconvs[level](x), self.upflows[level](flows[-1])), 1)
             flows.append(self.predicts[level + 1](x))
         return flows

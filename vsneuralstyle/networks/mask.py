@@ -6,7 +6,8 @@ from torch import Tensor, nn
 class MaskNet(nn.Sequential):
     """Differences (B, C, h, w) -> mask M (B, 1, h, w), 0..1; 1 = reuse F'_t.
 
-    Source: Chen et al. (ICCV 2017), section 4.1: three convolutions of stride 1. The hidden width is ours.
+    Source: Chen et al. (ICCV 2017), section 4.1: three convolutions of stride 1. The hidden width
+    is ours.
 
     Args:
         channels: of |F_t - F'_t|, and of what the source's motion leaves unexplained.
@@ -21,7 +22,8 @@ class MaskNet(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 1, 3, padding=1),
         )
-        # Start from reuse, M = 0.98: where nothing speaks against it there is hardly a gradient that would lead there.
+        # Start from reuse, M = 0.98: where nothing speaks against it there is hardly a gradient
+        # that would lead there.
         nn.init.constant_(self[-1].bias, 4.0)
 
     def forward(self, difference: Tensor) -> Tensor:

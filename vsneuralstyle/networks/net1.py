@@ -1,6 +1,7 @@
 """Net0 and Net1: the style network with the flow and mask sub-networks around its feature.
 
-Source: Chen, Liao, Yuan, Yu, Hua, "Coherent Online Video Style Transfer" (ICCV 2017), section 4.1 and Figure 4.
+Source: Chen, Liao, Yuan, Yu, Hua, "Coherent Online Video Style Transfer" (ICCV 2017), section 4.1
+and Figure 4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,12 @@ from vsneuralstyle.networks.transform import STRIDE, TransformNet
 from vsneuralstyle.networks.warp import warp, within
 
 REPEATED = 1.5 / 255
-"""Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated frames and those before a
-static camera, or of titles, are at 0 to 1.2 code values, what moves from 4.8 on."""
+"""Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated
+frames and those before a static camera, or of titles, are at 0 to 1.2 code values, what moves from
+4.8 on."""
 SETTLED = 1 / 4
-"""Share of `Net1.still` below which a change is none for sharpening, gradually: what is repeated has been sharpened before."""
+"""Share of `Net1.still` below which a change is none for sharpening, gradually: what is repeated
+has been sharpened before."""
 FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
@@ -38,14 +41,16 @@ class Net1(nn.Module):
         flow_width: its channels over its own full count.
         mask_hidden: of `MaskNet`.
         warp_mode: how features are resampled, "bilinear" (the paper's) or "bicubic" (sharper).
-        still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the flow counts as
-            none, so that what stands still is never resampled; negative: off (the paper's).
-        hold: share of what the mask lets in of F_t that stays out where nothing changed at all, less of it up to `still`: a
-            repeated frame should look the same; 0: off (the paper's).
-        refresh: share of F_t, at the least, where the feature moved: each resampling blurs a little, and so the blur
-            doesn't add up; 0: off (the paper's).
-        sharpen: up to this share, times the mask, of the composite's difference from its mean of 3x3 is added, never beyond what F_t
-            has of it there: what resampling and averaging take away; less where nothing changed (`SETTLED`). 0: off (the paper's).
+        still: where no sample changed by more than this, 0..1, in a 12x12-pixel neighbourhood, the
+            flow counts as none, so that what stands still is never resampled; negative: off (the
+            paper's).
+        hold: share of what the mask lets in of F_t that stays out where nothing changed at all,
+            less of it up to `still`: a repeated frame should look the same; 0: off (the paper's).
+        refresh: share of F_t, at the least, where the feature moved: each resampling blurs a
+            little, and so the blur doesn't add up; 0: off (the paper's).
+        sharpen: up to this share, times the mask, of the composite's difference from its mean of
+            3x3 is added, never beyond what F_t has of it there: what resampling and averaging take
+            away; less where nothing changed (`SETTLED`). 0: off (the paper's).
     """
 
     matching: Mapping[str, object] = {}
@@ -83,13 +88,19 @@ class Net1(nn.Module):
         self.sharpen = sharpen
 
     def encode(self, frame: Tensor) -> Tensor:
-        """F_t, (B, C, ceil(H/4), ceil(W/4)) in the weights' precision, of a frame (B, 3, H, W), RGB 0..1, of any size."""
+        """F_t, (B, C, ceil(H/4), ceil(W/4)) in the weights' precision, of a frame (B, 3, H, W), RGB
+        0..1, of any size.
+        """
         height, width = frame.shape[-2:]
         frame = F.pad(frame, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        return self.style.encode(frame.to(self._dtype).contiguous(memory_format=torch.channels_last))
+        return self.style.encode(
+            frame.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        )
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
-        """The stylized frame of that size, (B, 3, H, W) float32, RGB 0..1, of a feature of any precision."""
+        """The stylized frame of that size, (B, 3, H, W) float32, RGB 0..1, of a feature of any
+        precision.
+        """
         return self.style.decode(feature.to(self._dtype))[..., :height, :width]
 
     @property
@@ -97,19 +108,25 @@ class Net1(nn.Module):
         return self.mask[0].weight.dtype
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before and the one after."""
+        """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before
+        and the one after.
+        """
         return self.flow.encode(frame)
 
     def change(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """The largest change of a sample in the 12x12 pixels about each square of 4x4, (B, 1, ceil(H/4), ceil(W/4)), 0..1.
+        """The largest change of a sample in the 12x12 pixels about each square of 4x4, (B, 1,
+        ceil(H/4), ceil(W/4)), 0..1.
 
-        Where a frame repeats the one before, on the whole, less of it counts: it is what a codec adds.
+        Where a frame repeats the one before, on the whole, less of it counts: it is what a codec
+        adds.
 
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
         """
         change = (frame - previous).abs().amax(1, keepdim=True)
-        return discounted(F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1))
+        return discounted(
+            F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
+        )
 
     def motion(
         self,
@@ -118,14 +135,17 @@ class Net1(nn.Module):
         change: Tensor | None = None,
         looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
     ) -> Tensor:
-        """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution pixels.
+        """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution
+        pixels.
 
         Args:
             frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
-            change, looks: what `change` gave for them and `look` for each, where they were called already.
+            change, looks: what `change` gave for them and `look` for each, where they were called
+                already.
         """
         looks = looks or (self.look(frame), self.look(previous))
-        if self.still >= 0 and all(here is there for here, there in zip(*looks)):  # the very same frame
+        # the very same frame
+        if self.still >= 0 and all(here is there for here, there in zip(*looks)):
             return frame.new_zeros(len(frame), 2, *(-(-size // STRIDE) for size in frame.shape[2:]))
         if self.still < 0:
             change = None
@@ -134,22 +154,34 @@ class Net1(nn.Module):
         return self.moved(*looks, *frame.shape[-2:], change)
 
     def moved(
-        self, first: tuple[Tensor, ...], second: tuple[Tensor, ...], height: int, width: int, change: Tensor | None
+        self,
+        first: tuple[Tensor, ...],
+        second: tuple[Tensor, ...],
+        height: int,
+        width: int,
+        change: Tensor | None,
     ) -> Tensor:
-        """`motion` of two frames of that size, of what `look` gave for them; where a change is given and isn't above `still`, none."""
+        """`motion` of two frames of that size, of what `look` gave for them; where a change is
+        given and isn't above `still`, none.
+        """
         flow = self.flow.between(first, second, height, width, **self.matching)
         return flow if change is None else flow * (change > self.still)
 
     def quarter(self, frame: Tensor) -> Tensor:
-        """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of each square of 4x4."""
+        """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of
+        each square of 4x4.
+        """
         return F.avg_pool2d(frame, STRIDE, ceil_mode=True)
 
     def glimpse(self, quarter: Tensor) -> Tensor:
-        """What the cut detector sees of what `quarter` gives, and the frame's contrast: `scenecut.glimpse`."""
+        """What the cut detector sees of what `quarter` gives, and the frame's contrast:
+        `scenecut.glimpse`.
+        """
         return scenecut.glimpse(quarter)
 
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-        """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)) float32, 0..1.
+        """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4),
+        ceil(W/4)) float32, 0..1.
 
         Args:
             quarter, previous: what `quarter` gives of I_t and I_{t-1}.
@@ -168,8 +200,8 @@ class Net1(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The composite feature: Eq. 2 and 3.
 
-        The paper's mask sees the features' difference alone, which cannot tell what came into view from what the style
-        drew differently; what the source's own motion leaves unexplained can.
+        The paper's mask sees the features' difference alone, which cannot tell what came into view
+        from what the style drew differently; what the source's own motion leaves unexplained can.
 
         Args:
             feature: F_t, (B, C, h, w), from `style.encode`.
@@ -177,7 +209,8 @@ class Net1(nn.Module):
             flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
             unexplained: of the two frames, (B, 3, h, w).
             change: of the two frames, (B, 1, h, w); None: everything changed.
-            coherence: scales the mask, 0..1; 1 is the paper's. A number, or a tensor of no dimension.
+            coherence: scales the mask, 0..1; 1 is the paper's. A number, or a tensor of no
+                dimension.
 
         Returns:
             F°_t (B, C, h, w), `kept`, and the mask M (B, 1, h, w), 0..1, 1 = reused.
@@ -188,25 +221,32 @@ class Net1(nn.Module):
         # The source's differences are about a tenth of the features'.
         difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last))
-        change = torch.ones_like(mask) if change is None or self.still <= 0 else (change / self.still).clamp(max=1)
+        change = (
+            torch.ones_like(mask)
+            if change is None or self.still <= 0
+            else (change / self.still).clamp(max=1)
+        )
         # Times the mask: where it says that nothing should be reused, nothing is held.
         mask = mask + (1 - mask) * mask * self.hold * (1 - change)
         mask = mask * coherence
         # A number times a bool would be of the type that is PyTorch's default.
         moved = (flow != 0).any(1, keepdim=True).to(mask.dtype)
-        # What comes from beyond the frame's border was never drawn: the border's features would be drawn out, more so each frame.
+        # What comes from beyond the frame's border was never drawn: the border's features would be
+        # drawn out, more so each frame.
         mask = mask * (1 - self.refresh * moved) * within(offset)
         composite = torch.lerp(feature, warped, mask)
         if self.sharpen:
-            composite = self.sharpened(composite, feature, self.sharpen * mask * (change / SETTLED).clamp(max=1))
+            composite = self.sharpened(
+                composite, feature, self.sharpen * mask * (change / SETTLED).clamp(max=1)
+            )
         return composite, mask
 
     @staticmethod
     def sharpened(composite: Tensor, feature: Tensor, most: Tensor) -> Tensor:
         """The composite with its finest detail raised, by a share of `most` at the most.
 
-        Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is sharpened, and it can't grow from
-        frame to frame.
+        Not beyond F_t's mean energy of it, over all channels and 9x9 squares: so nothing sharp is
+        sharpened, and it can't grow from frame to frame.
 
         Args:
             composite, feature: F°_t and F_t, (B, C, h, w).
@@ -220,7 +260,9 @@ class Net1(nn.Module):
 
 
 def discounted(change: Tensor) -> Tensor:
-    """What `Net1.change` has found, (B, 1, h, w); of a frame that repeats the one before, by its mean, an eighth."""
+    """What `Net1.change` has found, (B, 1, h, w); of a frame that repeats the one before, by its
+    mean, an eighth.
+    """
     repeats = brightness(change) < REPEATED
     return torch.where(repeats, change / 8, change)
 

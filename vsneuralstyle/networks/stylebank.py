@@ -1,9 +1,10 @@
 """StyleBank: one encoder and decoder for every style, and a small bank of filters for each.
 
-Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank: An Explicit Representation for Neural Image Style Transfer" (CVPR 2017).
-The blocks are those of `transform`, with a bank after the third residual block, as "Coherent Online Video Style
-Transfer" has it. Ours: the bank's layers, and a decoder without instance normalisation, which would bring every style
-to the same statistics. A bank's own normalisation gives each style its own, and the decoder passes them on.
+Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank: An Explicit Representation for Neural Image Style
+Transfer" (CVPR 2017). The blocks are those of `transform`, with a bank after the third residual
+block, as "Coherent Online Video Style Transfer" has it. Ours: the bank's layers, and a decoder
+without instance normalisation, which would bring every style to the same statistics. A bank's own
+normalisation gives each style its own, and the decoder passes them on.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +26,18 @@ class Bank(nn.Sequential):
     """
 
     def __init__(self, channels: int = 64) -> None:
-        super().__init__(conv(channels, channels, 3), InstanceNorm(channels), ResidualBlock(channels))
+        super().__init__(
+            conv(channels, channels, 3), InstanceNorm(channels), ResidualBlock(channels)
+        )
         nn.init.dirac_(self[0].weight)
         nn.init.zeros_(self[0].bias)
         nn.init.zeros_(self[2].branch[-1].weight)
 
     @torch.no_grad()
     def match(self, content: Tensor) -> None:
-        """Gives the style the statistics of what comes in, (B, C, h, w), so that a new bank is nearly the identity."""
+        """Gives the style the statistics of what comes in, (B, C, h, w), so that a new bank is
+        nearly the identity.
+        """
         variance, mean = torch.var_mean(content.float(), dim=(0, 2, 3), correction=0)
         self[1].weight.copy_((variance + self[1].eps).sqrt())
         self[1].bias.copy_(mean)
@@ -61,7 +66,8 @@ def each_its_own(banks: Sequence[Bank]) -> Callable[[Tensor], Tensor]:
 
 
 class StyleBankNet(TransformNet):
-    """The shared encoder and decoder. `bank` makes the style; as it is made, the identity, it is an auto-encoder.
+    """The shared encoder and decoder. `bank` makes the style; as it is made, the identity, it is an
+    auto-encoder.
 
     Args:
         channels, residual_blocks: of `TransformNet`.
@@ -72,7 +78,8 @@ class StyleBankNet(TransformNet):
         self.bank: nn.Module = nn.Identity()
 
     def encode(self, frame: Tensor, bank: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Frame (B, 3, H, W), RGB 0..1, H and W multiples of 4 -> feature (B, C, H/4, W/4), in the style of the bank.
+        """Frame (B, 3, H, W), RGB 0..1, H and W multiples of 4 -> feature (B, C, H/4, W/4), in the
+        style of the bank.
 
         Args:
             frame: the frame.
@@ -88,8 +95,9 @@ class StyleBankNet(TransformNet):
 class Parts(NamedTuple):
     """Of a style network what lies between the layers that halve and those that enlarge.
 
-    before, after: the residual blocks before the feature, with the banks between them. banks: with the weight of each; none for an identity, and
-    for a network of one style. rest: the blocks behind the feature.
+    before, after: the residual blocks before the feature, with the banks between them. banks: with
+    the weight of each; none for an identity, and for a network of one style. rest: the blocks
+    behind the feature.
     """
 
     before: nn.Sequential
@@ -104,5 +112,11 @@ def parts(style: TransformNet) -> Parts:
         cut = style.encoder_blocks
         return Parts(style.residual[:cut], [], style.residual[cut:cut], style.residual[cut:])
     cut, bank = BLOCKS_BEFORE_BANK, style.bank
-    banks = [(1.0, bank)] if isinstance(bank, Bank) else list(zip(bank.weights, bank.banks)) if isinstance(bank, Mixture) else []
+    banks = (
+        [(1.0, bank)]
+        if isinstance(bank, Bank)
+        else list(zip(bank.weights, bank.banks))
+        if isinstance(bank, Mixture)
+        else []
+    )
     return Parts(style.residual[:cut], banks, style.residual[cut:], style.residual[:0])

@@ -8,13 +8,15 @@ from torch.nn import functional as F
 def warp(source: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     """Samples `source` at p + flow(p): Chen et al. (ICCV 2017), Eq. 2.
 
-    The grid is float32 whatever the precision of the source: in bfloat16 a coordinate over 256 has no fraction.
+    The grid is float32 whatever the precision of the source: in bfloat16 a coordinate over 256 has
+    no fraction.
 
     Args:
         source: (B, C, H, W).
         flow: (B, 2, H, W), (x, y) in pixels of `source`.
-        mode: "bilinear" or "bicubic", which keeps more of the detail when a feature is resampled at every frame: Keys, "Cubic
-            Convolution Interpolation for Digital Image Processing" (1981), a = -1/2.
+        mode: "bilinear" or "bicubic", which keeps more of the detail when a feature is resampled at
+            every frame: Keys, "Cubic Convolution Interpolation for Digital Image Processing"
+            (1981), a = -1/2.
 
     Returns:
         (B, C, H, W) float32; outside the source its border is repeated.
@@ -25,7 +27,11 @@ def warp(source: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     # Not grid_sample's own, whose a = -3/4 overshoots: what it adds at edges flickers.
     height, width = source.shape[-2:]
     columns, rows = _taps(x, width), _taps(y, height)
-    return sum((across * down)[:, None] * _sampled(source, at, to) for to, down in rows for at, across in columns)
+    return sum(
+        (across * down)[:, None] * _sampled(source, at, to)
+        for to, down in rows
+        for at, across in columns
+    )
 
 
 def _sampled(source: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -36,7 +42,9 @@ def _sampled(source: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _taps(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Where a cubic convolution samples an axis, and the weights: three times, since its two inner taps are one between them."""
+    """Where a cubic convolution samples an axis, and the weights: three times, since its two inner
+    taps are one between them.
+    """
     at = at.clamp(-2, size + 1)  # further out all is border
     left = at.floor()
     t = at - left
@@ -46,12 +54,15 @@ def _taps(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], ...]:
 
 
 def within(flow: Tensor) -> Tensor:
-    """Whether p + flow(p) lies in the frame, (B, 1, H, W) float32: 1 in it, falling to 0 a pixel beyond its border.
+    """Whether p + flow(p) lies in the frame, (B, 1, H, W) float32: 1 in it, falling to 0 a pixel
+    beyond its border.
 
     Args:
         flow: (B, 2, H, W), (x, y) in pixels.
     """
-    beyond = (torch.maximum(-at, at - (size - 1)) for at, size in zip(_positions(flow), flow.shape[:1:-1]))
+    beyond = (
+        torch.maximum(-at, at - (size - 1)) for at, size in zip(_positions(flow), flow.shape[:1:-1])
+    )
     return (1 - torch.maximum(*beyond)).clamp(0, 1)[:, None]
 
 

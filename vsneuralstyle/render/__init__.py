@@ -1,4 +1,6 @@
-"""A video file in, the stylized video file out, with its audio, subtitles, chapters and timestamps (PyAV)."""
+"""A video file in, the stylized video file out, with its audio, subtitles, chapters and timestamps
+(PyAV).
+"""
 
 import collections
 import itertools
@@ -17,7 +19,13 @@ from vsneuralstyle.render.damage import Damage, Repeat, time_of
 from vsneuralstyle.render.encoding import PaletteEncoder
 from vsneuralstyle.render.losses import Losses, warn_of_rotation
 from vsneuralstyle.render.sink import add_streams, open_destination, tag, write_header
-from vsneuralstyle.render.source import expected_frames, open_source, read, until_frame, video_stream
+from vsneuralstyle.render.source import (
+    expected_frames,
+    open_source,
+    read,
+    until_frame,
+    video_stream,
+)
 from vsneuralstyle.render.timeline import Timeline
 from vsneuralstyle.stylizer import Stylizer
 from vsneuralstyle.teams import AHEAD
@@ -38,7 +46,8 @@ def render(
     pix_fmt: str | None = None,
     **stylizer_options,
 ) -> int:
-    """Stylizes the first video stream of the file source into the file destination; returns the number of frames.
+    """Stylizes the first video stream of the file source into the file destination; returns the
+    number of frames.
 
     Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation,
     timecode, metadata and chapters are kept. Audio and subtitle packets are copied as they are;
@@ -68,13 +77,14 @@ def render(
             gif in .gif.
         crf: constant quality on the encoder's own scale, from 0, the best; None: 18 for libx264, 24
             for libvpx-vp9.
-        pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p if width or height
-            is odd (H.264 has no odd 4:2:0).
-        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and model_dir of
-            `Stylizer`.
+        pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p
+            if width or height is odd (H.264 has no odd 4:2:0).
+        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and
+            model_dir of `Stylizer`.
 
-    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720 lines up, else
-    BT.601; without a range it is limited (gray: full). Interlaced video is treated as progressive.
+    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720
+    lines up, else BT.601; without a range it is limited (gray: full). Interlaced video is treated
+    as progressive.
 
     A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. A packet's
     own flag (a gap in a transport stream's counters) doesn't count. Damage is counted and told in
@@ -96,14 +106,17 @@ def render(
     _check_paths(source, destination, overwrite)
     with open_source(source) as reader, open_destination(destination) as writer:
         video = video_stream(reader, source)
-        encoder, tracks = add_streams(reader, writer, video, destination, audio, audio_codec,
-                                      (codec, crf, pix_fmt))
+        encoder, tracks = add_streams(
+            reader, writer, video, destination, audio, audio_codec, (codec, crf, pix_fmt)
+        )
         timeline = Timeline(reader, [video, *(reader.streams[index] for index in tracks)])
         writer.set_chapters(timeline.chapters(reader.chapters()))
         items = Losses(video).watch(read(reader, video, tracks, timeline, damage))
         head = list(until_frame(items))
         if not head or isinstance(head[-1], av.Packet):
-            raise MediaError(f"{source}: no picture of its video stream can be decoded; expected a video file")
+            raise MediaError(
+                f"{source}: no picture of its video stream can be decoded; expected a video file"
+            )
         converter = Converter(head[-1], encoder, source)
         tag(encoder, video, head[-1], converter)
         warn_of_rotation(head[-1], writer)
@@ -113,8 +126,11 @@ def render(
         hidden = None if progress is None else not progress
         if sys.stderr is None:  # a process was started without one
             hidden = True
-        with (Stylizer(style, **stylizer_options) as stylizer, stylizer.aside(),
-              tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar):
+        with (
+            Stylizer(style, **stylizer_options) as stylizer,
+            stylizer.aside(),
+            tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar,
+        ):
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
                 if isinstance(item, av.Packet):
                     _copy(item, tracks[item.stream.index], writer, damage)
@@ -127,20 +143,24 @@ def render(
     return converter.count
 
 
-def _copy(packet: av.Packet, track: PacketCopy | AudioTranscoder, writer: OutputContainer,
-          damage: Damage) -> None:
+def _copy(
+    packet: av.Packet, track: PacketCopy | AudioTranscoder, writer: OutputContainer, damage: Damage
+) -> None:
     kind, at = packet.stream.type, time_of(packet)
     for copied in track.packets(packet):
         try:
             writer.mux(copied)
-        except av.error.InvalidDataError as error:  # such as an AAC frame for .mp4 without its header
+        # such as an AAC frame for .mp4 without its header
+        except av.error.InvalidDataError as error:
             damage.packet(kind, at, f"it can't be copied ({error.strerror})")
 
 
-def _stylized(items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer,
-              converter: Converter) -> Iterator[av.VideoFrame | av.Packet]:
-    """Packets as they are and frames stylized; each frame once the next ones are under way, so that there is work while it is
-    encoded and those after them are decoded."""
+def _stylized(
+    items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer, converter: Converter
+) -> Iterator[av.VideoFrame | av.Packet]:
+    """Packets as they are and frames stylized; each frame once the next ones are under way, so that
+    there is work while it is encoded and those after them are decoded.
+    """
     under_way = collections.deque()
     for item in items:
         if isinstance(item, av.Packet):
@@ -162,8 +182,9 @@ def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
             path.exists()
         except (OSError, ValueError) as error:  # a name too long, a folder that may not be read
             why = getattr(error, "strerror", None) or error
-            raise MediaError(f"{path}: {why}; expected the name of a file that this user can reach"
-                             ) from error
+            raise MediaError(
+                f"{path}: {why}; expected the name of a file that this user can reach"
+            ) from error
     if not source.exists():
         raise MediaError(f"{source}: no such file; expected a video file")
     if source.is_dir():
@@ -172,8 +193,14 @@ def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
         raise MediaError(f"{destination} is a folder; expected the name of the file to write")
     if destination.exists():
         if source.samefile(destination):
-            raise MediaError(f"{destination} is the source itself; name another file for the output")
+            raise MediaError(
+                f"{destination} is the source itself; name another file for the output"
+            )
         if not overwrite:
-            raise MediaError(f"{destination} exists; name another file, or ask for it to be replaced (--overwrite)")
+            raise MediaError(
+                f"{destination} exists; name another file, or ask for it to be replaced (--overwrite)"
+            )
         if not destination.is_file():
-            raise MediaError(f"{destination} is not a regular file and can't be replaced; name another file")
+            raise MediaError(
+                f"{destination} is not a regular file and can't be replaced; name another file"
+            )

@@ -21,8 +21,16 @@ NO_CODEC = "none"  # what FFmpeg calls the audio codec of a container that carri
 USUAL_ENCODER = "aac"
 # Containers (FFmpeg's names) in which another one is usual.
 CONTAINER_ENCODERS = {
-    "webm": "libopus", "ogg": "libopus", "ogv": "libopus", "avi": "libmp3lame", "asf": "wmav2",
-    "mpeg": "mp2", "vob": "mp2", "svcd": "mp2", "dvd": "mp2", "mxf": "pcm_s16le",
+    "webm": "libopus",
+    "ogg": "libopus",
+    "ogv": "libopus",
+    "avi": "libmp3lame",
+    "asf": "wmav2",
+    "mpeg": "mp2",
+    "vob": "mp2",
+    "svcd": "mp2",
+    "dvd": "mp2",
+    "mxf": "pcm_s16le",
 }
 # A transport stream takes others too, as private data, in which no player finds the sound.
 MPEGTS_CODECS = {"aac", "ac3", "dts", "eac3", "mp1", "mp2", "mp3", "opus", "s302m", "truehd"}
@@ -59,8 +67,13 @@ class AudioTranscoder:
         self._input = None  # format, layout and rate of the decoded frames
         stream.codec_context.open()  # which tells its frame size
         if stream.channels < source.channels:
-            log.warning("audio stream %d: %s has no %s, its channels are mixed to %s", source.index,
-                        stream.codec.name, source.layout.name, stream.layout.name)
+            log.warning(
+                "audio stream %d: %s has no %s, its channels are mixed to %s",
+                source.index,
+                stream.codec.name,
+                source.layout.name,
+                stream.layout.name,
+            )
 
     def packets(self, packet: av.Packet | None) -> Iterator[av.Packet]:
         """The packets to write for one of the source's; None: what is left at the end."""
@@ -76,8 +89,11 @@ class AudioTranscoder:
             return self._source.codec_context.decode(packet)
         except av.error.FFmpegError as error:
             if not self._damaged:
-                log.warning("audio stream %d is damaged (%s): silent where it can't be decoded",
-                            self._source.index, error.strerror)
+                log.warning(
+                    "audio stream %d is damaged (%s): silent where it can't be decoded",
+                    self._source.index,
+                    error.strerror,
+                )
             self._damaged = True
             return []
 
@@ -88,8 +104,13 @@ class AudioTranscoder:
             # less than a frame, is left out: an encoder takes a short frame at the end alone.
             self._input = described
             target = self.stream.codec_context
-            self._resampler = av.AudioResampler(target.format, target.layout, target.sample_rate,
-                                                target.frame_size, RESAMPLER_OPTIONS)
+            self._resampler = av.AudioResampler(
+                target.format,
+                target.layout,
+                target.sample_rate,
+                target.frame_size,
+                RESAMPLER_OPTIONS,
+            )
         yield from self._encode_all(self._resampler.resample(frame))
 
     def _encode_all(self, frames: list[av.AudioFrame]) -> Iterator[av.Packet]:
@@ -97,8 +118,9 @@ class AudioTranscoder:
             yield from self.stream.encode(frame)
 
 
-def add_audio(writer: OutputContainer, source: AudioStream, destination: Path,
-              encoder: str | None) -> PacketCopy | AudioTranscoder | None:
+def add_audio(
+    writer: OutputContainer, source: AudioStream, destination: Path, encoder: str | None
+) -> PacketCopy | AudioTranscoder | None:
     """Adds a sound track; None: the container has none at all, which the log says.
 
     Args:
@@ -111,17 +133,22 @@ def add_audio(writer: OutputContainer, source: AudioStream, destination: Path,
     container, name = writer.format.long_name, source.codec_context.name
     if writer.default_audio_codec == NO_CODEC:
         if encoder:
-            raise MediaError(f"--audio-codec {encoder}: {container} carries no sound; leave it "
-                             f"out, or choose {CONTAINERS}")
-        log.warning("%s carries no sound: audio stream %d (%s) is left out", container,
-                    source.index, name)
+            raise MediaError(
+                f"--audio-codec {encoder}: {container} carries no sound; leave it "
+                f"out, or choose {CONTAINERS}"
+            )
+        log.warning(
+            "%s carries no sound: audio stream %d (%s) is left out", container, source.index, name
+        )
         return None
     if encoder in (None, COPY) and _can_copy(writer.format.name, source):
         return PacketCopy(writer.add_stream_from_template(source))
     if encoder == COPY:
-        raise MediaError(f"can't write {destination}: {container} can't carry the source's audio "
-                         f"({name}) as it is; leave --audio-codec out and it is encoded anew, or "
-                         "choose another container (.mkv takes nearly every codec)")
+        raise MediaError(
+            f"can't write {destination}: {container} can't carry the source's audio "
+            f"({name}) as it is; leave --audio-codec out and it is encoded anew, or "
+            "choose another container (.mkv takes nearly every codec)"
+        )
     chosen = encoder or CONTAINER_ENCODERS.get(writer.format.name, USUAL_ENCODER)
     check_encoder(chosen, "audio", "--audio-codec", f"{EXAMPLES}, or {COPY}")
     for rate in (source.rate, USUAL_RATE):
@@ -129,13 +156,21 @@ def add_audio(writer: OutputContainer, source: AudioStream, destination: Path,
         if can_carry(writer.format.name, lambda trial: trial.add_stream(chosen, **settings)):
             break
     else:
-        raise MediaError(f"can't write {destination}: {container} can't carry "
-                         f"{chosen if encoder else name}; choose another encoder (--audio-codec), "
-                         "another container (.mkv takes nearly every codec), or leave the audio "
-                         "out (--no-audio)")
+        raise MediaError(
+            f"can't write {destination}: {container} can't carry "
+            f"{chosen if encoder else name}; choose another encoder (--audio-codec), "
+            "another container (.mkv takes nearly every codec), or leave the audio "
+            "out (--no-audio)"
+        )
     if encoder is None:
-        log.warning("%s can't carry audio stream %d (%s) as it is: encoded anew by %s; "
-                    "--audio-codec names another encoder", container, source.index, name, chosen)
+        log.warning(
+            "%s can't carry audio stream %d (%s) as it is: encoded anew by %s; "
+            "--audio-codec names another encoder",
+            container,
+            source.index,
+            name,
+            chosen,
+        )
     return AudioTranscoder(source, writer.add_stream(chosen, **settings))
 
 
@@ -145,8 +180,9 @@ def _can_copy(container: str, source: AudioStream) -> bool:
     return can_carry(container, lambda trial: trial.add_stream_from_template(source))
 
 
-def _encoder_settings(source: AudioStream, encoder: str, wanted_rate: int,
-                      destination: Path) -> dict[str, object]:
+def _encoder_settings(
+    source: AudioStream, encoder: str, wanted_rate: int, destination: Path
+) -> dict[str, object]:
     """What an encoder's stream is made with: the nearest to the source's that the encoder takes."""
     codec = av.Codec(encoder, "w")
     rates = codec.audio_rates or [wanted_rate]
@@ -166,9 +202,14 @@ def _encoder_settings(source: AudioStream, encoder: str, wanted_rate: int,
             except (ValueError, av.error.FFmpegError) as error:
                 refusal = error
             else:
-                return {"rate": rate, "format": sample_format, "layout": layout,
-                        "bit_rate": bit_rate}
-    raise MediaError(f"can't write {destination}: the audio encoder {encoder} refuses {rate} Hz, "
-                     f"{source.layout.name}: {cause(refusal, lines)}; choose another one "
-                     f"(--audio-codec), such as {EXAMPLES}, or leave the audio out (--no-audio)"
-                     ) from refusal
+                return {
+                    "rate": rate,
+                    "format": sample_format,
+                    "layout": layout,
+                    "bit_rate": bit_rate,
+                }
+    raise MediaError(
+        f"can't write {destination}: the audio encoder {encoder} refuses {rate} Hz, "
+        f"{source.layout.name}: {cause(refusal, lines)}; choose another one "
+        f"(--audio-codec), such as {EXAMPLES}, or leave the audio out (--no-audio)"
+    ) from refusal

@@ -23,8 +23,12 @@ UNSPECIFIED, LEFT = 0, 1  # AVChromaLocation
 IDENTITY = 0  # AVColorSpace of RGB
 PALETTE = "pal8"
 PALETTE_SOURCE = "bgra"  # what a palette is made from
-SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-           | Interpolation.FULL_CHR_H_INP)
+SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
 
 
 def is_rgb(pixels: av.VideoFormat) -> bool:
@@ -51,16 +55,22 @@ def planar_format(pixels: av.VideoFormat) -> str:
 def planes(frame: av.VideoFrame) -> list[np.ndarray]:
     """Views (H, W) of the planes of a `planar_format` frame, as R, G, B or Y, Cb, Cr."""
     dtype = np.dtype("<u2" if bits(frame.format) > 8 else "u1")
-    views = [np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)[: plane.height, : plane.width]
-              for plane in frame.planes]
+    views = [
+        np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)[
+            : plane.height, : plane.width
+        ]
+        for plane in frame.planes
+    ]
     return [views[2], views[0], views[1]] if frame.format.is_rgb else views
 
 
 class Converter:
-    """Decoded frames -> RGB tensors -> frames for the encoder, with the timestamps of the decoded ones.
+    """Decoded frames -> RGB tensors -> frames for the encoder, with the timestamps of the decoded
+    ones.
 
-    FFmpeg's scaler does what depends on the pixel format (planes, chroma resampling). Matrix and range are applied in
-    float by `pixels`: the scaler's own deep RGB is up to one 8-bit code value too dark.
+    FFmpeg's scaler does what depends on the pixel format (planes, chroma resampling). Matrix and
+    range are applied in float by `pixels`: the scaler's own deep RGB is up to one 8-bit code value
+    too dark.
     """
 
     def __init__(self, frame: av.VideoFrame, encoder: VideoStream, source: Path) -> None:
@@ -70,7 +80,8 @@ class Converter:
         encoded = encoder.pix_fmt
         self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
         self.count = 0  # frames made
-        self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))  # nominal, in ticks
+        # nominal, in ticks
+        self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))
         self._last: av.VideoFrame | None = None
         self._last_pts, self._last_duration = None, self._interval
         self._reader, self._writer = VideoReformatter(), VideoReformatter()
@@ -107,8 +118,9 @@ class Converter:
         planar = self._reformat(self._reader, frame, planar_format(frame.format), as_full)
         return components_to_rgb(planes(planar), _coding(planar.format, matrix, full), device)
 
-    def to_frame(self, stylized: Future[tuple[Tensor, bool]] | None,
-                 original: av.VideoFrame | Repeat) -> av.VideoFrame:
+    def to_frame(
+        self, stylized: Future[tuple[Tensor, bool]] | None, original: av.VideoFrame | Repeat
+    ) -> av.VideoFrame:
         """What `Stylizer.begin` gave, in the encoder's pixel format, at the original's time.
 
         stylized: None: the frame before is shown again.
@@ -127,7 +139,8 @@ class Converter:
     def _time(self, frame: av.VideoFrame, original: av.VideoFrame | Repeat) -> None:
         pts = original.dts if original.pts is None else original.pts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
-            # Raw streams have none, broken ones fall back. Encoders and containers need them rising.
+            # Raw streams have none, broken ones fall back. Encoders and containers need them
+            # rising.
             pts = self._last_pts + (self._last_duration if pts is None else 1)
         self._last_pts = pts or 0
         self._last_duration = original.duration or self._interval
@@ -138,9 +151,15 @@ class Converter:
         """The frame's matrix, whether its range is full, and whether it says the matrix itself."""
         name, tag = frame.format.name, frame.colorspace
         tagged = not is_rgb(frame.format) and tag in yuv.LUMA_WEIGHTS
-        if not tagged and not is_rgb(frame.format) and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED):
-            raise MediaError(f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
-                             "source to BT.709 first")
+        if (
+            not tagged
+            and not is_rgb(frame.format)
+            and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED)
+        ):
+            raise MediaError(
+                f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
+                "source to BT.709 first"
+            )
         # A decoder keeps yuvj420p where the range changes half-way: what the frame says is right.
         unsaid = frame.color_range == 0
         full = frame.color_range == FULL or (unsaid and name.startswith(("yuvj", "gray")))
@@ -151,18 +170,34 @@ class Converter:
         changed = {what for what, value in _look(frame).items() if value != self._look[what]}
         at, size = time_of(frame), (frame.width, frame.height)
         if "size" in changed - self._told:
-            log.warning("%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that, as are "
-                        "others", self.source, at, *size, *self.size)
+            log.warning(
+                "%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that, as are others",
+                self.source,
+                at,
+                *size,
+                *self.size,
+            )
         if "light" in changed - self._told:
-            log.warning("%s: primaries or transfer characteristics change at %s: written as if "
-                        "they hadn't; convert the source to one of them", self.source, at)
+            log.warning(
+                "%s: primaries or transfer characteristics change at %s: written as if "
+                "they hadn't; convert the source to one of them",
+                self.source,
+                at,
+            )
         self._told |= changed
 
-    def _reformat(self, scaler: VideoReformatter, frame: av.VideoFrame, name: str,
-                  full: bool) -> av.VideoFrame:
+    def _reformat(
+        self, scaler: VideoReformatter, frame: av.VideoFrame, name: str, full: bool
+    ) -> av.VideoFrame:
         kept = FULL if full else LIMITED  # on both sides: the scaler must leave the range alone
-        return scaler.reformat(frame, *self.size, format=name, interpolation=SCALING,
-                               src_color_range=kept, dst_color_range=kept)
+        return scaler.reformat(
+            frame,
+            *self.size,
+            format=name,
+            interpolation=SCALING,
+            src_color_range=kept,
+            dst_color_range=kept,
+        )
 
 
 def _coding(planar: av.VideoFormat, matrix: int, full: bool) -> Coding:

@@ -38,8 +38,9 @@ class Damage:
 
     def __init__(self, source: Path, on_error: str) -> None:
         if on_error not in ON_ERROR:
-            raise ArgumentError(f"on_error={on_error!r} is unknown; expected one of "
-                                f"{', '.join(ON_ERROR)}")
+            raise ArgumentError(
+                f"on_error={on_error!r} is unknown; expected one of {', '.join(ON_ERROR)}"
+            )
         self.source = source
         self.repeats = on_error == "repeat"
         self._stops = on_error == "stop"
@@ -62,14 +63,19 @@ class Damage:
     def sum_up(self) -> None:
         counted = [f"{what}: {count}" for what, count in self._counts.items() if count]
         if counted:
-            log.warning("%s: damaged in all: %s; the last at %s",
-                        self.source, ", ".join(counted), self._last)
+            log.warning(
+                "%s: damaged in all: %s; the last at %s",
+                self.source,
+                ", ".join(counted),
+                self._last,
+            )
 
     def _note(self, what: str, at: str, why: str, outcome: str) -> None:
         self._stop(f"{what} at {at} is damaged: {why}")
         if not any(self._counts.values()):
-            log.warning("%s: %s at %s is damaged: %s; going on, and counting",
-                        self.source, what, at, why)
+            log.warning(
+                "%s: %s at %s is damaged: %s; going on, and counting", self.source, what, at, why
+            )
         self._counts[outcome] += 1
         self._last = at
 
@@ -113,8 +119,9 @@ class Frames:
             yield from self._judged(frame)
         yield from self._passed(None)
 
-    def _given(self, packet: av.Packet,
-               decoder: av.VideoCodecContext) -> list[av.VideoFrame] | None:
+    def _given(
+        self, packet: av.Packet, decoder: av.VideoCodecContext
+    ) -> list[av.VideoFrame] | None:
         """What the decoder gives; None: it refuses a packet."""
         try:
             return decoder.decode(packet)
@@ -135,8 +142,12 @@ class Frames:
         decoder = av.CodecContext.create(self._video.codec_context.name, "r")
         decoder.extradata, decoder.thread_type = self._video.codec_context.extradata, "NONE"
         awaited = {pts for pts, _ in self._awaited}
-        return [frame for packet in (*self._kept, last)
-                for frame in self._given(packet, decoder) or () if frame.pts in awaited]
+        return [
+            frame
+            for packet in (*self._kept, last)
+            for frame in self._given(packet, decoder) or ()
+            if frame.pts in awaited
+        ]
 
     def _judged(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame | Repeat]:
         if frame.pts is not None:
@@ -149,7 +160,7 @@ class Frames:
                 self._why = ""
             stamps = [packet.pts for packet in self._kept]
             if frame.pts in stamps:
-                del self._kept[:stamps.index(frame.pts)]
+                del self._kept[: stamps.index(frame.pts)]
         self._begun = True
         yield frame
 

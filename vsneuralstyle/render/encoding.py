@@ -29,15 +29,25 @@ HIGHEST_CRF = 51  # for x264 and x265: FFmpeg gives them no bound, the encoders 
 # VP9: its own defaults use one core, slowly.
 ENCODER_OPTIONS = {"libvpx-vp9": {"row-mt": "1", "cpu-used": "4"}}
 # DNxHD is for a few frame sizes at given bit rates; DNxHR, its successor, for any from 256x120 up.
-DNXHR_PROFILES = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx", "yuv444p10le": "dnxhr_444",
-                  "gbrp10le": "dnxhr_444"}
+DNXHR_PROFILES = {
+    "yuv422p": "dnxhr_hq",
+    "yuv422p10le": "dnxhr_hqx",
+    "yuv444p10le": "dnxhr_444",
+    "gbrp10le": "dnxhr_444",
+}
 # What an encoder without a list of pixel formats may be given.
 ANY_FORMAT = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "rgb24")
 GIF_TICK = Fraction(1, 100)  # seconds
 
 
-def add_encoder(writer: OutputContainer, video: VideoStream, destination: Path, codec: str | None,
-                crf: float | None, pix_fmt: str | None) -> VideoStream:
+def add_encoder(
+    writer: OutputContainer,
+    video: VideoStream,
+    destination: Path,
+    codec: str | None,
+    crf: float | None,
+    pix_fmt: str | None,
+) -> VideoStream:
     """Adds the encoder's stream; `render` documents codec, crf and pix_fmt.
 
     Raises:
@@ -51,8 +61,10 @@ def add_encoder(writer: OutputContainer, video: VideoStream, destination: Path, 
     try:
         encoder = writer.add_stream(name, rate=rate, width=video.width, height=video.height)
     except ValueError as refusal:
-        raise MediaError(f"can't write {destination}: {refusal}; choose {CONTAINERS}, or another "
-                         f"encoder (--codec), for example {EXAMPLES}") from refusal
+        raise MediaError(
+            f"can't write {destination}: {refusal}; choose {CONTAINERS}, or another "
+            f"encoder (--codec), for example {EXAMPLES}"
+        ) from refusal
     encoder.codec_context.time_base = encoder.time_base = video.time_base
     encoder.codec_context.flags |= Flags.frame_duration
     encoder.pix_fmt = _choose_pix_fmt(encoder, video, pix_fmt)
@@ -64,12 +76,15 @@ def _usual_encoder(writer: OutputContainer, destination: Path) -> str:
     if own := CONTAINER_ENCODERS.get(writer.format.name):
         return own
     for name in ENCODERS:
-        if can_carry(writer.format.name,
-                     lambda trial: trial.add_stream(name, rate=25, width=64, height=64)):
+        if can_carry(
+            writer.format.name, lambda trial: trial.add_stream(name, rate=25, width=64, height=64)
+        ):
             return name
-    raise MediaError(f"can't write {destination}: {writer.format.long_name} carries neither H.264 "
-                     f"nor VP9, which the default encoders make; choose {CONTAINERS}, or name an "
-                     f"encoder (--codec; the usual codec there is {writer.default_video_codec})")
+    raise MediaError(
+        f"can't write {destination}: {writer.format.long_name} carries neither H.264 "
+        f"nor VP9, which the default encoders make; choose {CONTAINERS}, or name an "
+        f"encoder (--codec; the usual codec there is {writer.default_video_codec})"
+    )
 
 
 def _options(encoder: VideoStream, crf: float | None) -> dict[str, str]:
@@ -89,28 +104,39 @@ def _check_crf(encoder: VideoStream, crf: float) -> None:
     options = encoder.codec_context.supported_options.private
     bound = next((option.max for option in options if option.name == "crf"), None)
     if bound is None:
-        raise ArgumentError(f"--crf {crf:g}: {name} has no such option; leave it out, or choose an "
-                            f"encoder that does: {', '.join(DEFAULT_CRF)}")
+        raise ArgumentError(
+            f"--crf {crf:g}: {name} has no such option; leave it out, or choose an "
+            f"encoder that does: {', '.join(DEFAULT_CRF)}"
+        )
     highest = bound if bound < 1000 else HIGHEST_CRF
     if not 0 <= crf <= highest:
         default = DEFAULT_CRF.get(name, "the encoder's default")
-        raise ArgumentError(f"--crf {crf:g}: expected a number from 0 (the best picture) to "
-                            f"{highest:g} for {name}; leave it out for {default}")
+        raise ArgumentError(
+            f"--crf {crf:g}: expected a number from 0 (the best picture) to "
+            f"{highest:g} for {name}; leave it out for {default}"
+        )
 
 
 def _choose_pix_fmt(encoder: VideoStream, video: VideoStream, pix_fmt: str | None) -> str:
     known = _pixel_formats(encoder)
     if pix_fmt is not None:
         if pix_fmt not in known:
-            raise MediaError(f"{encoder.codec.name} does not encode {pix_fmt!r} (--pix-fmt); "
-                             f"expected one of {', '.join(known)}")
+            raise MediaError(
+                f"{encoder.codec.name} does not encode {pix_fmt!r} (--pix-fmt); "
+                f"expected one of {', '.join(known)}"
+            )
         return pix_fmt
     odd = bool(video.width % 2 or video.height % 2)
     wanted = ("yuv444p", "yuv420p", PALETTE) if odd else ("yuv420p", PALETTE)
     chosen = next((name for name in wanted if name in known), known[0])
     if odd and chosen != PALETTE:
-        log.warning("%dx%d is odd: written as %s, which some players lack; crop the source to an "
-                    "even size for yuv420p", video.width, video.height, chosen)
+        log.warning(
+            "%dx%d is odd: written as %s, which some players lack; crop the source to an "
+            "even size for yuv420p",
+            video.width,
+            video.height,
+            chosen,
+        )
     if chosen != PALETTE:
         _warn_of_coarser_samples(video.format, chosen, known)
     return chosen
@@ -122,8 +148,10 @@ def _pixel_formats(encoder: VideoStream) -> list[str]:
         return list(ANY_FORMAT)
     # What has no components is in the memory of a GPU.
     if not (known := [pixels.name for pixels in listed if pixels.components]):
-        raise MediaError(f"--codec {name}: it takes frames that a GPU holds, and these are in "
-                         f"memory; choose another encoder, for example {EXAMPLES}")
+        raise MediaError(
+            f"--codec {name}: it takes frames that a GPU holds, and these are in "
+            f"memory; choose another encoder, for example {EXAMPLES}"
+        )
     return known
 
 
@@ -134,12 +162,20 @@ def _warn_of_coarser_samples(source: av.VideoFormat, chosen: str, known: list[st
     lost = find_best_pix_fmt_of_list([chosen], source)[1]
     if lost & PixFmtLoss.DEPTH:
         kept = bits(av.VideoFormat(best))
-        log.warning("the source has %d bits a sample, the output %d (%s)%s", bits(source),
-                    bits(av.VideoFormat(chosen)), chosen,
-                    "" if best == chosen else f"; --pix-fmt {best} keeps {kept}")
+        log.warning(
+            "the source has %d bits a sample, the output %d (%s)%s",
+            bits(source),
+            bits(av.VideoFormat(chosen)),
+            chosen,
+            "" if best == chosen else f"; --pix-fmt {best} keeps {kept}",
+        )
     elif lost & PixFmtLoss.RESOLUTION and best != chosen and len(source.components) > 2:
-        log.warning("the source has finer chroma (%s) than the output (%s); --pix-fmt %s keeps it",
-                    source.name, chosen, best)
+        log.warning(
+            "the source has finer chroma (%s) than the output (%s); --pix-fmt %s keeps it",
+            source.name,
+            chosen,
+            best,
+        )
 
 
 class PaletteEncoder:
@@ -173,8 +209,9 @@ class PaletteEncoder:
     @staticmethod
     def _make_graph(frame: av.VideoFrame) -> Graph:
         graph = Graph()
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
-                                  time_base=frame.time_base)
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
         split, palette = graph.add("split"), graph.add("palettegen", stats_mode="single")
         quantize, sink = graph.add("paletteuse", new="1"), graph.add("buffersink")
         source.link_to(split)

@@ -65,7 +65,8 @@ def check_encoder(name: str, kind: str, option: str, examples: str) -> None:
         raise MediaError(f"{option} {name}: this FFmpeg has no such encoder; {expected}") from error
     if found != kind:
         raise MediaError(
-            f"{option} {name}: {name!r} does not encode {kind} but {found}; {expected}")
+            f"{option} {name}: {name!r} does not encode {kind} but {found}; {expected}"
+        )
 
 
 def can_carry(container: str, add: Callable[[OutputContainer], object]) -> bool:
@@ -74,8 +75,9 @@ def can_carry(container: str, add: Callable[[OutputContainer], object]) -> bool:
     FFmpeg's tables leave it open for some containers, but each decides when its header is written.
     A few take audio only beside video, so there is a second try, with their usual video codec.
     """
-    return (_header_is_written(container, add)
-            or _header_is_written(container, _add_usual_video, add))
+    return _header_is_written(container, add) or _header_is_written(
+        container, _add_usual_video, add
+    )
 
 
 def _header_is_written(container: str, *adds: Callable[[OutputContainer], object]) -> bool:

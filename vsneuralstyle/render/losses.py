@@ -17,8 +17,10 @@ Item = TypeVar("Item")
 
 # FFmpeg's names for what goes with a frame, and for the same of a stream -> what it is.
 SIDE_DATA = {
-    ("MASTERING_DISPLAY_METADATA", "mastering_display_metadata"):
-        "HDR10 mastering display metadata",
+    (
+        "MASTERING_DISPLAY_METADATA",
+        "mastering_display_metadata",
+    ): "HDR10 mastering display metadata",
     ("CONTENT_LIGHT_LEVEL", "content_light_level"): "HDR10 content light level (MaxCLL, MaxFALL)",
     ("DYNAMIC_HDR_PLUS", "dynamic_hdr10_plus"): "HDR10+ metadata",
     ("DYNAMIC_HDR_VIVID",): "HDR Vivid metadata",
@@ -73,8 +75,10 @@ class Losses:
         for item in frame.side_data:  # PyAV gives the types from 19 on, before that what has one
             self._say_side_data(getattr(item, "type", item).name)
         if frame.interlaced_frame:
-            self._say("the source is interlaced: it is stylized and written as progressive, with "
-                      "its combing; deinterlace it first (FFmpeg's filter bwdif, for example)")
+            self._say(
+                "the source is interlaced: it is stylized and written as progressive, with "
+                "its combing; deinterlace it first (FFmpeg's filter bwdif, for example)"
+            )
         if any(component.is_alpha for component in frame.format.components):
             self._say_alpha()
 
@@ -103,8 +107,12 @@ def warn_of_container(reader: InputContainer, writer: OutputContainer, video: Vi
 def warn_of_rotation(frame: av.VideoFrame, writer: OutputContainer) -> None:
     """Says that a container can't carry the frame's rotation."""
     if frame.rotation and writer.format.name not in ROTATION:
-        log.warning("%s can't carry a rotation: the source's, %d degrees, is left out, so players "
-                    "show the picture turned", writer.format.long_name, frame.rotation)
+        log.warning(
+            "%s can't carry a rotation: the source's, %d degrees, is left out, so players "
+            "show the picture turned",
+            writer.format.long_name,
+            frame.rotation,
+        )
 
 
 def timecode_of(reader: InputContainer, video: VideoStream) -> str | None:
@@ -121,8 +129,12 @@ def _values(wanted: str, *all_metadata: dict[str, str]) -> Iterator[str]:
 def warn_of_stream(stream: Stream) -> None:
     """Says that a stream is left out, and what it is."""
     if stream.codec_context is None and stream.type in ("audio", "subtitle"):
-        log.warning("%s stream %d is left out: this FFmpeg doesn't know its codec (%s)",
-                    stream.type, stream.index, codec_tag(stream) or "untagged")
+        log.warning(
+            "%s stream %d is left out: this FFmpeg doesn't know its codec (%s)",
+            stream.type,
+            stream.index,
+            codec_tag(stream) or "untagged",
+        )
         return
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
     names = (stream.metadata.get(key) for key in ("handler_name", "filename", "title"))
@@ -131,8 +143,9 @@ def warn_of_stream(stream: Stream) -> None:
     if stream.disposition & Disposition.attached_pic:
         log.warning("the cover art (stream %d, %s) is left out", stream.index, named)
     elif stream.type == "video":
-        log.warning("video stream %d (%s) is left out: only the first is stylized", stream.index,
-                    named)
+        log.warning(
+            "video stream %d (%s) is left out: only the first is stylized", stream.index, named
+        )
     elif "timecode" not in stream.metadata and stream.discard != Discard.all:
         # `timecode_of` sees to a timecode's track. One that FFmpeg passes over is of chapters.
         log.warning("%s stream %d (%s) is left out", stream.type, stream.index, named)

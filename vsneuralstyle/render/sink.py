@@ -22,26 +22,37 @@ from vsneuralstyle.render.losses import timecode_of, warn_of_container, warn_of_
 log = logging.getLogger("vsneuralstyle.render")
 
 # What a container writes anew, or what is true of the source file only.
-FILE_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+FILE_METADATA = {
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+    "creation_time",
+    "duration",
+}
 # Containers (FFmpeg's names) that aren't files to watch -> what they are, and what to take instead.
 UNSUITABLE = {
     "yuv4mpegpipe": "YUV4MPEG has raw pictures at one rate, without their times, sound or color "
-    "tags; choose .mkv with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`",
+    "tags; choose .mkv with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`"
 }
 LONGEST_NAME = 255  # bytes, where the file system doesn't say
 
 
 @contextmanager
 def open_destination(destination: Path) -> Iterator[OutputContainer]:
-    """The container to write, under a temporary name; becomes destination if the body succeeds, else vanishes."""
+    """The container to write, under a temporary name; becomes destination if the body succeeds,
+    else vanishes.
+    """
     part = _part_of(destination)
     container = _open_container(part, destination)
     try:
         try:
             part.touch()  # FFmpeg would try no earlier than with the first packet
         except OSError as error:
-            raise MediaError(f"can't write {destination}: {error.strerror}; choose a folder that exists and is "
-                             "writable") from error
+            raise MediaError(
+                f"can't write {destination}: {error.strerror}; choose a folder that exists and is "
+                "writable"
+            ) from error
         with container:
             yield container
         os.replace(part, destination)
@@ -61,7 +72,7 @@ def _part_of(destination: Path) -> Path:
         longest = LONGEST_NAME
     room = longest - len(os.fsencode(f".{end}"))
     # A character whose bytes are cut in two is left out: some file systems take UTF-8 alone.
-    stem = os.fsencode(destination.stem)[:max(room, 0)].decode(errors="ignore")
+    stem = os.fsencode(destination.stem)[: max(room, 0)].decode(errors="ignore")
     return destination.with_name(f".{stem}{end}")
 
 
@@ -69,27 +80,38 @@ def _open_container(part: Path, destination: Path) -> OutputContainer:
     try:
         container = av.open(str(part), "w")
     except ValueError as error:
-        raise MediaError(f"can't write {destination}: its suffix {destination.suffix!r} names no "
-                         "container; expected .mp4, .mkv, .webm, .mov or another one that FFmpeg "
-                         "knows") from error
+        raise MediaError(
+            f"can't write {destination}: its suffix {destination.suffix!r} names no "
+            "container; expected .mp4, .mkv, .webm, .mov or another one that FFmpeg "
+            "knows"
+        ) from error
     if container.format.no_file:
-        raise MediaError(f"can't write {destination}: {container.format.long_name} is not a video "
-                         f"file; expected {CONTAINERS}")
+        raise MediaError(
+            f"can't write {destination}: {container.format.long_name} is not a video "
+            f"file; expected {CONTAINERS}"
+        )
     if why := UNSUITABLE.get(container.format.name):
         raise MediaError(f"can't write {destination}: {why}")
     return container
 
 
 def add_streams(
-    reader: InputContainer, writer: OutputContainer, video: VideoStream, destination: Path,
-    audio: bool, audio_codec: str | None, encoding: tuple
+    reader: InputContainer,
+    writer: OutputContainer,
+    video: VideoStream,
+    destination: Path,
+    audio: bool,
+    audio_codec: str | None,
+    encoding: tuple,
 ) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
     """Adds metadata and, in the source's order, the streams.
 
     Returns the encoder's stream, and for each other one that is kept: its index in reader -> what
     writes it.
     """
-    writer.metadata.update({key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA})
+    writer.metadata.update(
+        {key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA}
+    )
     encoder, tracks = None, {}
     for stream in reader.streams:
         track = None
@@ -120,17 +142,25 @@ def _add_subtitles(writer: OutputContainer, stream: Stream) -> PacketCopy | None
     try:
         return PacketCopy(writer.add_stream_from_template(stream))
     except (ValueError, av.error.FFmpegError):
-        log.warning("%s can't carry subtitle stream %d (%s): left out", writer.format.long_name,
-                    stream.index, stream.codec_context.name)
+        log.warning(
+            "%s can't carry subtitle stream %d (%s): left out",
+            writer.format.long_name,
+            stream.index,
+            stream.codec_context.name,
+        )
         return None
 
 
 def _copy_metadata(source: Stream, destination: Stream) -> None:
     destination.disposition = source.disposition
-    destination.metadata.update({key: value for key, value in source.metadata.items() if key in ("language", "title")})
+    destination.metadata.update(
+        {key: value for key, value in source.metadata.items() if key in ("language", "title")}
+    )
 
 
-def tag(encoder: VideoStream, video: VideoStream, frame: av.VideoFrame, converter: Converter) -> None:
+def tag(
+    encoder: VideoStream, video: VideoStream, frame: av.VideoFrame, converter: Converter
+) -> None:
     """What tells a player how to show the pixels: color, chroma's place, pixel shape, rotation."""
     encoder.colorspace, encoder.color_range = converter.matrix_tag, converter.range_tag
     encoder.color_primaries, encoder.color_trc = frame.color_primaries, frame.color_trc
@@ -153,11 +183,17 @@ def write_header(writer: OutputContainer, encoder: VideoStream, destination: Pat
     name = encoder.codec.name
     needed = hardware_of(name)
     advice = f"it needs {needed}; choose one that doesn't" if needed else "choose another one"
-    with _refusal(destination, f"the encoder {name} can't be opened",
-                  f"{advice} (--codec), for example {EXAMPLES}"):
+    with _refusal(
+        destination,
+        f"the encoder {name} can't be opened",
+        f"{advice} (--codec), for example {EXAMPLES}",
+    ):
         encoder.codec_context.open()
-    with _refusal(destination, f"{writer.format.long_name} refuses the streams",
-                  f"choose {CONTAINERS}, or another encoder (--codec, --audio-codec)"):
+    with _refusal(
+        destination,
+        f"{writer.format.long_name} refuses the streams",
+        f"choose {CONTAINERS}, or another encoder (--codec, --audio-codec)",
+    ):
         writer.start_encoding()
 
 
@@ -168,4 +204,5 @@ def _refusal(destination: Path, what: str, advice: str) -> Iterator[None]:
             yield
     except (ValueError, av.error.FFmpegError) as error:
         raise MediaError(
-            f"can't write {destination}: {what}: {cause(error, lines)}; {advice}") from error
+            f"can't write {destination}: {what}: {cause(error, lines)}; {advice}"
+        ) from error

@@ -39,14 +39,22 @@ def open_source(source: Path) -> Iterator[InputContainer]:
 
 def video_stream(reader: InputContainer, source: Path) -> VideoStream:
     # Cover art is a video stream as well.
-    videos = [stream for stream in reader.streams.video if not stream.disposition & Disposition.attached_pic]
+    videos = [
+        stream
+        for stream in reader.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
     if not videos:
-        kinds = {"cover art" if stream.type == "video" else stream.type for stream in reader.streams}
+        kinds = {
+            "cover art" if stream.type == "video" else stream.type for stream in reader.streams
+        }
         found = ", ".join(sorted(kinds)) or "no stream"
         raise MediaError(f"{source} has no video, only: {found}; expected a video file")
     video = videos[0]
     if video.codec_context is None or video.format is None or not video.width:
-        raise MediaError(f"{source}: its video can't be decoded (damaged, or in a codec that this FFmpeg lacks)")
+        raise MediaError(
+            f"{source}: its video can't be decoded (damaged, or in a codec that this FFmpeg lacks)"
+        )
     video.thread_type = "AUTO"
     return video
 
@@ -84,8 +92,13 @@ def expected_frames(reader: InputContainer, video: VideoStream) -> int | None:
     return round(reader.duration * rate / av.time_base)
 
 
-def read(reader: InputContainer, video: VideoStream, copies: dict[int, Stream], timeline: Timeline,
-         damage: Damage) -> Iterator[Item]:
+def read(
+    reader: InputContainer,
+    video: VideoStream,
+    copies: dict[int, Stream],
+    timeline: Timeline,
+    damage: Damage,
+) -> Iterator[Item]:
     """The frames of video and the packets of the streams in copies, in the order of the file."""
     frames, packets = Frames(video, damage), Packets(reader, video)
     for packet in packets:
@@ -151,8 +164,11 @@ class Packets:
     def _find_missing(self, unreadable: str) -> str:
         came, announced = self._end - self._start, _announced_end(self._reader)
         length = came if announced is None else announced - self._start
-        breaks_off = (unreadable or any(self._incomplete.values())
-                      or _ends_inside_transport_packet(self._reader))
+        breaks_off = (
+            unreadable
+            or any(self._incomplete.values())
+            or _ends_inside_transport_packet(self._reader)
+        )
         cut_off = f"cut off at {float(came):.2f} s{unreadable}"
         if breaks_off and length <= came:
             return f"{cut_off}: how much is missing is unknown"
@@ -182,8 +198,10 @@ def _ends_inside_transport_packet(reader: InputContainer) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 5 * 204))
         tail = file.read()
-    return not any(all(tail[sync - end] == SYNC for end in range(size, len(tail) + 1, size))
-                   for size, sync in TRANSPORT_PACKETS)
+    return not any(
+        all(tail[sync - end] == SYNC for end in range(size, len(tail) + 1, size))
+        for size, sync in TRANSPORT_PACKETS
+    )
 
 
 def until_frame(items: Iterator[Item]) -> Iterator[Item]:

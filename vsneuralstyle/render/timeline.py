@@ -36,8 +36,11 @@ class Timeline:
     def __init__(self, reader: InputContainer, streams: Iterable[Stream]) -> None:
         """streams: those in use."""
         self._jumps = may_jump(reader)
-        starts = {stream.index: seconds(stream.start_time, stream.time_base) for stream in streams
-                  if is_timed(stream) and stream.start_time is not None}
+        starts = {
+            stream.index: seconds(stream.start_time, stream.time_base)
+            for stream in streams
+            if is_timed(stream) and stream.start_time is not None
+        }
         start = min(starts.values(), default=Fraction(0))
         self._delays = {index: at - start for index, at in starts.items()}
         # In seconds: what becomes 0.
@@ -51,8 +54,14 @@ class Timeline:
 
     def chapters(self, chapters: list[dict]) -> list[dict]:
         """Those of the file, moved to their places."""
-        return [chapter | {key: chapter[key] - round(self.start / seconds(1, chapter["time_base"]))
-                           for key in ("start", "end")} for chapter in chapters]
+        return [
+            chapter
+            | {
+                key: chapter[key] - round(self.start / seconds(1, chapter["time_base"]))
+                for key in ("start", "end")
+            }
+            for chapter in chapters
+        ]
 
     def place(self, packet: av.Packet) -> None:
         """Sets the packet's timestamps to its place."""

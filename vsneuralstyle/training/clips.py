@@ -1,4 +1,5 @@
-"""Sequences of consecutive frames of real clips with flow and traceable pixels, for Net1's fine-tuning.
+"""Sequences of consecutive frames of real clips with flow and traceable pixels, for Net1's
+fine-tuning.
 
 The paper took DeepFlow2; here RAFT-small measures the flow, once, into a cache folder.
 """
@@ -29,32 +30,45 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 @dataclass
 class Shot:
-    """T consecutive frames (T, H, W, 3) uint8 RGB, and for each but the first the flow back to the frame before,
-    (T-1, 2, H, W) float16 in pixels, with its traceable pixels (T-1, 1, H, W) bool: 1 = traceable (M_g)."""
+    """T consecutive frames (T, H, W, 3) uint8 RGB, and for each but the first the flow back to the
+    frame before, (T-1, 2, H, W) float16 in pixels, with its traceable pixels (T-1, 1, H, W) bool: 1
+    = traceable (M_g).
+    """
 
     frames: np.ndarray
     flows: np.ndarray
     traceable: np.ndarray
 
     def back(self, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flow from frame t back to an earlier frame s, (2, H, W) float32 in pixels, and its traceable pixels
-        (1, H, W) bool: the measured steps one after the other, each read where the one before led."""
+        """Flow from frame t back to an earlier frame s, (2, H, W) float32 in pixels, and its
+        traceable pixels (1, H, W) bool: the measured steps one after the other, each read where the
+        one before led.
+        """
         flow, traceable = self.flows[t - 1].astype(np.float32), self.traceable[t - 1]
         for step in range(t - 2, s - 1, -1):
             y, x = np.mgrid[: flow.shape[1], : flow.shape[2]].astype(np.float32)
             there = x + flow[0], y + flow[1]
             further = cv2.remap(
-                self.flows[step].transpose(1, 2, 0).astype(np.float32), *there, cv2.INTER_LINEAR,
+                self.flows[step].transpose(1, 2, 0).astype(np.float32),
+                *there,
+                cv2.INTER_LINEAR,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-            also = cv2.remap(self.traceable[step, 0].astype(np.uint8), *there, cv2.INTER_NEAREST)  # outside: 0
+            # outside: 0
+            also = cv2.remap(self.traceable[step, 0].astype(np.uint8), *there, cv2.INTER_NEAREST)
             flow, traceable = flow + further.transpose(2, 0, 1), traceable & also.astype(bool)
         return flow, traceable
 
 
 def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
-    """The videos of a folder less those named (file names without suffix) as kept out of training."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES) if folder.is_dir() else []
+    """The videos of a folder less those named (file names without suffix) as kept out of
+    training.
+    """
+    paths = (
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        if folder.is_dir()
+        else []
+    )
     unknown = set(without) - {p.stem for p in paths}
     if unknown:
         raise ArgumentError(
@@ -62,7 +76,9 @@ def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
         )
     paths = [p for p in paths if p.stem not in without]
     if not paths:
-        raise ArgumentError(f"{folder}: expected a folder with video clips ({', '.join(VIDEO_SUFFIXES)})")
+        raise ArgumentError(
+            f"{folder}: expected a folder with video clips ({', '.join(VIDEO_SUFFIXES)})"
+        )
     return paths
 
 
@@ -71,15 +87,21 @@ def _read(path: Path, size: int) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             scale = size / max(frame.width, frame.height)
-            width, height = (max(8, round(side * scale / 8) * 8) for side in (frame.width, frame.height))
-            rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
+            width, height = (
+                max(8, round(side * scale / 8) * 8) for side in (frame.width, frame.height)
+            )
+            rgb = frame.reformat(
+                width=width, height=height, format="rgb24", interpolation="AREA"
+            ).to_ndarray()
             frames.append(rgb)
     return frames
 
 
 def _is_one_scene(frames: np.ndarray) -> bool:
     tensors = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames]
-    return all(scenecut.change(a, b) < scenecut.DEFAULT_THRESHOLD for a, b in zip(tensors, tensors[1:]))
+    return all(
+        scenecut.change(a, b) < scenecut.DEFAULT_THRESHOLD for a, b in zip(tensors, tensors[1:])
+    )
 
 
 def prepare(
@@ -128,7 +150,10 @@ def prepare(
         tensor = torch.from_numpy(sequence).to(device).permute(0, 3, 1, 2).float() / 255
         flows, masks = [], []
         for previous, current in zip(tensor[:-1, None], tensor[1:, None]):
-            backward, forward = raft.flow(network, current, previous), raft.flow(network, previous, current)
+            backward, forward = (
+                raft.flow(network, current, previous),
+                raft.flow(network, previous, current),
+            )
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
         flowio.write_arrays(
@@ -147,26 +172,31 @@ def load(path: Path) -> Shot:
 
 
 def load_all(paths: Sequence[Path]) -> list[Shot]:
-    """The sequences of these cache files but the flat ones: instance normalisation turns a black leader's noise into a
-    picture, and its flow means nothing."""
+    """The sequences of these cache files but the flat ones: instance normalisation turns a black
+    leader's noise into a picture, and its flow means nothing.
+    """
     shots = [shot for shot in map(load, paths) if shot.frames.std() > FLAT]
     if not shots:
-        raise ArgumentError("no measured sequences to train on; measure some with `neuralstyle train net1 --prepare`")
+        raise ArgumentError(
+            "no measured sequences to train on; measure some with `neuralstyle train net1 --prepare`"
+        )
     return shots
 
 
 def crop_batch(
     sequences: Sequence[Shot], width: int, height: int, length: int, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random crops of random sequences, mirrored at random; never reversed in time, since flow is one way.
+    """Random crops of random sequences, mirrored at random; never reversed in time, since flow is
+    one way.
 
-    Video moves little from frame to frame, and a network that has seen nothing else trusts its flow where that fails.
-    So sometimes frames are left out, and some of the crops travel: each frame's lies a random way from the last's. (Half
-    and half made the mask so wary that the picture was a fifth less steady.)
+    Video moves little from frame to frame, and a network that has seen nothing else trusts its flow
+    where that fails. So sometimes frames are left out, and some of the crops travel: each frame's
+    lies a random way from the last's. (Half and half made the mask so wary that the picture was a
+    fifth less steady.)
 
     Returns:
-        frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1, 1, H, W) float32,
-        0 too where the flow leads out of the crop.
+        frames (B, T, 3, H, W) float32 0..1, flows (B, T-1, 2, H, W) float32 px, traceable (B, T-1,
+        1, H, W) float32, 0 too where the flow leads out of the crop.
     """
     frames, flows, masks = [], [], []
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -174,7 +204,9 @@ def crop_batch(
         rows, columns = sequence.frames.shape[1:3]
         room = np.array([columns - width, rows - height])
         if room.min() < 0:
-            raise ArgumentError(f"a crop of {width}x{height} from frames of {columns}x{rows}; give a smaller --crop")
+            raise ArgumentError(
+                f"a crop of {width}x{height} from frames of {columns}x{rows}; give a smaller --crop"
+            )
         if random.random() < FAST:
             chosen = np.sort(random.choice(len(sequence.frames), length, replace=False))
         else:
@@ -190,7 +222,10 @@ def crop_batch(
             picture.append(sequence.frames[t].transpose(2, 0, 1)[window])
             if index:
                 measured, traceable = (part[window] for part in sequence.back(t, chosen[index - 1]))
-                measured = measured + (corners[index] - corners[index - 1]).astype(np.float32)[:, None, None]
+                measured = (
+                    measured
+                    + (corners[index] - corners[index - 1]).astype(np.float32)[:, None, None]
+                )
                 to_x, to_y = x + measured[0], y + measured[1]
                 inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
                 flow.append(measured), mask.append(traceable & inside)

@@ -1,13 +1,16 @@
-"""Trains the flow sub-network on synthetic pairs: `neuralstyle train flow --photos FOLDER --run FOLDER`.
+"""Trains the flow sub-network on synthetic pairs: `neuralstyle train flow --photos FOLDER --run
+FOLDER`.
 
-Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015). The authors weigh the coarsest scale
-most; here it is the finest, which alone is used, and which was 11 % better so after 400 steps. With `--exponent` 0.4 it is as
-PWC-Net's for fine-tuning (Sun et al., CVPR 2018), (e + 0.01)^0.4 of an error of e pixels: what is nearly right then counts most, and
-features that are carried along a flow suffer from each fraction of a pixel.
+Loss: endpoint error at five scales, target / 20 (Dosovitskiy et al., ICCV 2015). The authors weigh
+the coarsest scale most; here it is the finest, which alone is used, and which was 11 % better so
+after 400 steps. With `--exponent` 0.4 it is as PWC-Net's for fine-tuning (Sun et al., CVPR 2018),
+(e + 0.01)^0.4 of an error of e pixels: what is nearly right then counts most, and features that are
+carried along a flow suffer from each fraction of a pixel.
 
-Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that move as a whole are
-learnt within a hundred, so they come first; then layers, whose motion grows to its full length. LitePWCNet needs neither.
-Half of each batch may be real clips, with measured flow, moved further at random.
+Layered pairs alone leave FlowNet-Simple predicting no motion for thousands of steps. Crops that
+move as a whole are learnt within a hundred, so they come first; then layers, whose motion grows to
+its full length. LitePWCNet needs neither. Half of each batch may be real clips, with measured flow,
+moved further at random.
 """
 
 import argparse
@@ -51,9 +54,15 @@ TRANSLATION_LONGEST = 6.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the layers")
-    parser.add_argument("--network", choices=sorted(FLOW_NETWORKS), default="litepwcnet", help="default litepwcnet")
-    parser.add_argument("--width", type=float, default=0.5, help="channels over the network's own (default 0.5)")
+    parser.add_argument(
+        "--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the layers"
+    )
+    parser.add_argument(
+        "--network", choices=sorted(FLOW_NETWORKS), default="litepwcnet", help="default litepwcnet"
+    )
+    parser.add_argument(
+        "--width", type=float, default=0.5, help="channels over the network's own (default 0.5)"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -111,33 +120,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " alone: steps take a quarter",
     )
     parser.add_argument(
-        "--start-from", type=Path, metavar="FOLDER", help="another run of this command, or its file, whose weights to start from"
+        "--start-from",
+        type=Path,
+        metavar="FOLDER",
+        help="another run of this command, or its file, whose weights to start from",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"{FLOW}, which models share that `train net1 --flow-run FILE` makes")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"{FLOW}, which models share that `train net1 --flow-run FILE` makes",
+    )
     add_run_arguments(parser, iterations=10000, batch=6, rate=1e-3)
 
 
 def _lengths(flow: Tensor, target: Tensor) -> Tensor:
-    """Of the differences of (B, 2, H, W) each, in a row, where the target is known; with a slope at 0, too."""
+    """Of the differences of (B, 2, H, W) each, in a row, where the target is known; with a slope at
+    0, too.
+    """
     known = ~target.isnan().any(1)
     return (flow.float() - target).movedim(1, 3)[known].square().sum(1).add(1e-8).sqrt()
 
 
 def endpoint_error(flow: Tensor, target: Tensor) -> Tensor:
-    """Mean length of the difference, (B, 2, H, W) each; the target may be NaN where it is not known."""
+    """Mean length of the difference, (B, 2, H, W) each; the target may be NaN where it is not
+    known.
+    """
     return _lengths(flow, target).mean()
 
 
 def robust_error(flow: Tensor, target: Tensor, exponent: float) -> Tensor:
-    """What is minimised of a level: the mean of its endpoint error in pixels, to a power, over `FLOW_SCALE`.
+    """What is minimised of a level: the mean of its endpoint error in pixels, to a power, over
+    `FLOW_SCALE`.
 
     Args:
-        flow, target: (B, 2, H, W), in pixels over `FLOW_SCALE`; the target may be NaN where it is not known.
-        exponent: at 1 it is the mean endpoint error; at less, an error of about a pixel weighs as much as at 1.
+        flow, target: (B, 2, H, W), in pixels over `FLOW_SCALE`; the target may be NaN where it is
+            not known.
+        exponent: at 1 it is the mean endpoint error; at less, an error of about a pixel weighs as
+            much as at 1.
     """
     if exponent == 1:
         return endpoint_error(flow, target)
-    return ((FLOW_SCALE * _lengths(flow, target) + EPSILON) ** exponent).mean() / (exponent * FLOW_SCALE)
+    return ((FLOW_SCALE * _lengths(flow, target) + EPSILON) ** exponent).mean() / (
+        exponent * FLOW_SCALE
+    )
 
 
 def flow_picture(flow: Tensor) -> np.ndarray:
@@ -149,20 +175,27 @@ def flow_picture(flow: Tensor) -> np.ndarray:
 
 
 def real_pair(
-    shots: Sequence[clips.Shot], width: int, height: int, random: np.random.Generator, shifts: Sequence[float] = SHIFTS
+    shots: Sequence[clips.Shot],
+    width: int,
+    height: int,
+    random: np.random.Generator,
+    shifts: Sequence[float] = SHIFTS,
 ) -> Pair:
     """A view of two frames of a clip, from the later to the earlier, with measured flow."""
     shot = shots[random.integers(len(shots))]
     s, t = sorted(random.choice(len(shot.frames), 2, replace=False))
     flow, traceable = shot.back(t, s)
-    flow = np.where(traceable, flow, np.nan).transpose(1, 2, 0)  # what several steps made of the rest is no flow at all
+    # what several steps made of the rest is no flow at all
+    flow = np.where(traceable, flow, np.nan).transpose(1, 2, 0)
     return move_pair(Pair(shot.frames[t], shot.frames[s], flow), width, height, random, shifts)
 
 
 class Pairs:
-    """Batches made by threads ahead of the steps that take them: by one where a CPU learns, too, else by all.
+    """Batches made by threads ahead of the steps that take them: by one where a CPU learns, too,
+    else by all.
 
-    Making a pair costs half as much as learning from it, so each batch serves two steps, mirrored in the second.
+    Making a pair costs half as much as learning from it, so each batch serves two steps, mirrored
+    in the second.
     """
 
     def __init__(
@@ -177,7 +210,13 @@ class Pairs:
         shots: Sequence[clips.Shot] = (),
         shifts: Sequence[float] = SHIFTS,
     ) -> None:
-        self.images, self.size, self.batch, self.seed, self.device = images, size, batch, seed, device
+        self.images, self.size, self.batch, self.seed, self.device = (
+            images,
+            size,
+            batch,
+            seed,
+            device,
+        )
         self.translations, self.growth, self.shots = translations, growth, shots
         self.shifts = shifts
         self.makers = 1 if device.type == "cpu" else torch.get_num_threads()
@@ -188,11 +227,17 @@ class Pairs:
         random, step = np.random.default_rng((self.seed, index)), 2 * index
         if step < self.translations:
             count = max(1, self.batch * self.size[0] * self.size[1] // TRANSLATION_SIZE**2)
-            pairs = [make_translation(self.images, TRANSLATION_SIZE, TRANSLATION_LONGEST, random) for _ in range(count)]
+            pairs = [
+                make_translation(self.images, TRANSLATION_SIZE, TRANSLATION_LONGEST, random)
+                for _ in range(count)
+            ]
         else:
             pace = min(1.0, 0.3 + 0.7 * (step - self.translations) / max(self.growth, 1))
             real = self.batch // 2 if self.shots else 0
-            pairs = [make_pair(self.images, *self.size, random, pace, self.shifts) for _ in range(self.batch - real)]
+            pairs = [
+                make_pair(self.images, *self.size, random, pace, self.shifts)
+                for _ in range(self.batch - real)
+            ]
             pairs += [real_pair(self.shots, *self.size, random, self.shifts) for _ in range(real)]
         return tuple(np.stack(part) for part in zip(*((p.first, p.second, p.flow) for p in pairs)))
 
@@ -219,11 +264,23 @@ def main(args: argparse.Namespace) -> None:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
     network.to(device, memory_format=torch.channels_last)
     if args.fixed_features and args.network != "litepwcnet":
-        raise ArgumentError(f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of {args.network}, whose features have no levels")
+        raise ArgumentError(
+            f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of {args.network}, whose features have no levels"
+        )
     for layer in getattr(network, "features", ())[: args.fixed_features]:
         layer.requires_grad_(False)
     shots = clips.load_all(sorted(args.real.glob("*.npz"))) if args.real else []
-    pairs = Pairs(images, tuple(args.size), args.batch, args.seed, device, args.translations, args.growth, shots, args.shifts)
+    pairs = Pairs(
+        images,
+        tuple(args.size),
+        args.batch,
+        args.seed,
+        device,
+        args.translations,
+        args.growth,
+        shots,
+        args.shifts,
+    )
 
     def loss(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         first, second, flow = batch
@@ -233,7 +290,9 @@ def main(args: argparse.Namespace) -> None:
         for weight, predicted in zip(WEIGHTS, pyramid):
             target = pooled(flow, *predicted.shape[-2:]) / FLOW_SCALE
             total = total + weight * robust_error(predicted, target, args.exponent)
-        full = F.interpolate(pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear")
+        full = F.interpolate(
+            pyramid[-1].detach().float() * FLOW_SCALE, flow.shape[-2:], mode="bilinear"
+        )
         return {
             "loss": total,
             "matching": matching,

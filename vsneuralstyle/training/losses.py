@@ -1,11 +1,12 @@
 """What style networks are trained by, one style or many: the losses, and the photographs' crops.
 
-Losses: Johnson et al. (2016), content at relu2_2 and relu3_3, style at relu1_2, 2_2, 3_3 and 4_3 of VGG-19, total
-variation. Each squared error is divided by the target's own squared norm, so that no layer outweighs the others and
-the weights do not depend on sizes or on VGG's scale.
+Losses: Johnson et al. (2016), content at relu2_2 and relu3_3, style at relu1_2, 2_2, 3_3 and 4_3 of
+VGG-19, total variation. Each squared error is divided by the target's own squared norm, so that no
+layer outweighs the others and the weights do not depend on sizes or on VGG's scale.
 
-One term is ours, for Net1: a feature that was moved step by step, as the composite feature is from frame to frame, must
-be drawn as the moved picture. Without it the decoder draws pixels of a cell that say where the cell was, not what was in
+One term is ours, for Net1: a feature that was moved step by step, as the composite feature is from
+frame to frame, must be drawn as the moved picture. Without it the decoder draws pixels of a cell
+that say where the cell was, not what was in
 it: then even exact flow leaves flicker, and each resampling blurs.
 """
 
@@ -29,19 +30,28 @@ STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 LONGEST_SHIFT = 12
 """Pixels, each way, that a feature is moved in all."""
 SHIFT_BORDER = 4
-"""Pixels at each side of what both pictures show that aren't compared: bicubic sampling repeats the border there."""
+"""Pixels at each side of what both pictures show that aren't compared: bicubic sampling repeats the
+border there."""
 CHANNELS = (16, 32, 64)
 RESIDUAL_BLOCKS = 5
 
 
 def add_style_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `StyleLoss` and of its data."""
-    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the content")
     parser.add_argument(
-        "--vgg", type=Path, metavar="FILE", help="VGG-19 as safetensors (default: torchvision's weights)"
+        "--photos", type=Path, required=True, metavar="FOLDER", help="photographs, the content"
     )
     parser.add_argument(
-        "--style-size", type=int, default=512, help="long side of the painting: the size of its strokes (default 512)"
+        "--vgg",
+        type=Path,
+        metavar="FILE",
+        help="VGG-19 as safetensors (default: torchvision's weights)",
+    )
+    parser.add_argument(
+        "--style-size",
+        type=int,
+        default=512,
+        help="long side of the painting: the size of its strokes (default 512)",
     )
     parser.add_argument(
         "--style-median",
@@ -50,12 +60,17 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="median filter of the painting at that size: 3 takes a canvas's weave away (default 1: none)",
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the training crops (default 256)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="side of the training crops (default 256)"
+    )
     parser.add_argument("--style-weight", type=float, default=8.0)
     parser.add_argument("--content-weight", type=float, default=1.0)
     parser.add_argument("--tv-weight", type=float, default=5.0)
     parser.add_argument(
-        "--shift-weight", type=float, default=600.0, help="of drawing a moved feature as the moved picture"
+        "--shift-weight",
+        type=float,
+        default=600.0,
+        help="of drawing a moved feature as the moved picture",
     )
 
 
@@ -79,23 +94,35 @@ def crops(images: list[np.ndarray], size: int, batch: int, seed: int) -> np.ndar
         image = images[random.integers(len(images))]
         scale = size / min(image.shape[:2]) * random.uniform(1.0, 1.4)
         image = cv2.resize(
-            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image,
+            None,
+            fx=scale,
+            fy=scale,
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
         )
-        y, x = random.integers(image.shape[0] - size + 1), random.integers(image.shape[1] - size + 1)
+        y, x = (
+            random.integers(image.shape[0] - size + 1),
+            random.integers(image.shape[1] - size + 1),
+        )
         crop = image[y : y + size, x : x + size]
         result.append(crop[:, ::-1] if random.random() < 0.5 else crop)
     return np.stack(result)
 
 
 def shift_steps(random: np.random.Generator) -> np.ndarray:
-    """One to six moves (x, y) in pixels, (steps, 2) float32, which sum to whole pixels: so the moved picture is exact."""
+    """One to six moves (x, y) in pixels, (steps, 2) float32, which sum to whole pixels: so the
+    moved picture is exact.
+    """
     total = random.integers(-LONGEST_SHIFT, LONGEST_SHIFT, 2, endpoint=True)
     steps = random.uniform(-3, 3, (random.integers(1, 6, endpoint=True), 2))
     return (steps + (total - steps.sum(0)) / len(steps)).astype(np.float32)
 
 
-def shift_error(network: TransformNet, feature: Tensor, picture: Tensor, steps: np.ndarray) -> Tensor:
-    """Mean squared difference of the moved picture and the picture of the moved feature, where both show the same.
+def shift_error(
+    network: TransformNet, feature: Tensor, picture: Tensor, steps: np.ndarray
+) -> Tensor:
+    """Mean squared difference of the moved picture and the picture of the moved feature, where both
+    show the same.
 
     Args:
         network: draws the feature.
@@ -124,19 +151,25 @@ class StyleLoss:
         device: where the pictures are.
     """
 
-    def __init__(self, args: argparse.Namespace, paintings: Sequence[Path], device: torch.device) -> None:
+    def __init__(
+        self, args: argparse.Namespace, paintings: Sequence[Path], device: torch.device
+    ) -> None:
         if args.size < 64:
             raise ArgumentError(f"--size {args.size}: expected at least 64")
         self.args, self.device = args, device
         self.vgg = VGG19(args.vgg).to(device)
         targets = [self._grams(read_image(painting, args.style_size)) for painting in paintings]
-        self.targets = {name: torch.cat([grams[name] for grams in targets]) for name in STYLE_LAYERS}
+        self.targets = {
+            name: torch.cat([grams[name] for grams in targets]) for name in STYLE_LAYERS
+        }
 
     @torch.no_grad()
     def _grams(self, painting: np.ndarray) -> dict[str, Tensor]:
         painting = to_tensor(cv2.medianBlur(painting, self.args.style_median)[None], self.device)
         with autocast(self.device):
-            return {name: gram(feature) for name, feature in self.vgg(painting, STYLE_LAYERS).items()}
+            return {
+                name: gram(feature) for name, feature in self.vgg(painting, STYLE_LAYERS).items()
+            }
 
     def __call__(
         self,
@@ -168,7 +201,9 @@ class StyleLoss:
         for name, targets in self.targets.items():
             # Each by its own painting's norm, so that no style of a batch outweighs another.
             target = targets[list(styles)]
-            errors = errors + (gram(features[name]) - target).square().mean((1, 2)) / target.square().mean((1, 2))
+            errors = errors + (gram(features[name]) - target).square().mean(
+                (1, 2)
+            ) / target.square().mean((1, 2))
         variation = stylized.diff(dim=2).square().mean() + stylized.diff(dim=3).square().mean()
         args = self.args
         total = args.content_weight * content_term + args.style_weight * (errors * factors).mean()
@@ -191,6 +226,8 @@ def batches(
     def sample(step: int) -> tuple[Tensor, np.ndarray]:
         seed = args.seed * 1_000_003 + step
         content = to_tensor(crops(images, args.size, args.batch, seed), device)
-        return content.contiguous(memory_format=torch.channels_last), shift_steps(np.random.default_rng(seed))
+        return content.contiguous(memory_format=torch.channels_last), shift_steps(
+            np.random.default_rng(seed)
+        )
 
     return sample

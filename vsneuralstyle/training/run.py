@@ -1,4 +1,6 @@
-"""What the trainers share: a folder with checkpoints, a log and pictures, and a loop that can be taken up again."""
+"""What the trainers share: a folder with checkpoints, a log and pictures, and a loop that can be
+taken up again.
+"""
 
 import argparse
 import csv
@@ -28,7 +30,9 @@ def add_run_arguments(
     rate: float | None = None,
     run_required: bool = True,
 ) -> None:
-    """The options that every trainer has. What has no default here, the trainer sets, and says so itself."""
+    """The options that every trainer has. What has no default here, the trainer sets, and says so
+    itself.
+    """
 
     def default(value: float | None) -> str:
         return "" if value is None else f" (default {value})"
@@ -40,24 +44,36 @@ def add_run_arguments(
         metavar="FOLDER",
         help="checkpoints, log and pictures; taken up again if it exists",
     )
-    parser.add_argument("--iterations", type=int, default=iterations, help=f"steps in all{default(iterations)}")
+    parser.add_argument(
+        "--iterations", type=int, default=iterations, help=f"steps in all{default(iterations)}"
+    )
     parser.add_argument("--batch", type=int, default=batch, help=f"samples a step{default(batch)}")
     parser.add_argument(
-        "--rate", type=float, default=rate, help=f"highest learning rate of the one-cycle schedule{default(rate)}"
+        "--rate",
+        type=float,
+        default=rate,
+        help=f"highest learning rate of the one-cycle schedule{default(rate)}",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of torch (default: all cores)"
+    )
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 for convolutions; weights, losses and optimizer stay float32. Where a CPU would have to emulate bfloat16,
-    which is slower by far, everything is float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) != torch.float32)
+    """bfloat16 for convolutions; weights, losses and optimizer stay float32. Where a CPU would have
+    to emulate bfloat16, which is slower by far, everything is float32.
+    """
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=resolve_precision("auto", device) != torch.float32
+    )
 
 
 def configuration(args: argparse.Namespace) -> dict:
-    """The options of a run as plain values, for checkpoints and model headers. Paths are kept by name alone."""
+    """The options of a run as plain values, for checkpoints and model headers. Paths are kept by
+    name alone.
+    """
 
     def plain(value: object) -> object:
         if isinstance(value, (list, tuple)):
@@ -88,10 +104,12 @@ def train(
 
     Args:
         args: the options of `add_run_arguments`.
-        modules: what is trained; saved whole in `FOLDER/checkpoint.pt` every `every` steps and at the end.
-        sample: step -> a batch. Seeded by the step alone, so a run taken up again sees what it would have seen.
-        loss: batch -> named terms, always the same names; "loss" is minimised, the rest is logged. NaN: the step doesn't
-            have that term.
+        modules: what is trained; saved whole in `FOLDER/checkpoint.pt` every `every` steps and at
+            the end.
+        sample: step -> a batch. Seeded by the step alone, so a run taken up again sees what it
+            would have seen.
+        loss: batch -> named terms, always the same names; "loss" is minimised, the rest is logged.
+            NaN: the step doesn't have that term.
         picture: an RGB uint8 picture of the present state, written as `FOLDER/NNNNNN.png`.
         every: steps between two checkpoints, lines of the log and pictures.
         rates: learning rates of single modules, by name; the others have `args.rate`.
@@ -135,7 +153,11 @@ def train(
                 if new:
                     writer.writerow(["step", "seconds_a_step", *means])
                 writer.writerow(
-                    [step + 1, f"{(time.monotonic() - started) / counted:.3f}", *(f"{v:.6g}" for v in means.values())]
+                    [
+                        step + 1,
+                        f"{(time.monotonic() - started) / counted:.3f}",
+                        *(f"{v:.6g}" for v in means.values()),
+                    ]
                 )
             values, counted, started = {}, 0, time.monotonic()
             part = checkpoint.with_suffix(".part")
@@ -150,29 +172,44 @@ def train(
             )
             part.replace(checkpoint)
             if picture is not None:
-                cv2.imwrite(str(args.run / f"{step + 1:06d}.png"), cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))
+                cv2.imwrite(
+                    str(args.run / f"{step + 1:06d}.png"),
+                    cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR),
+                )
     bar.close()
 
 
 def load_run(run: Path) -> dict:
-    """A run's last checkpoint: "modules", "configuration", "step", "optimizer"; of a flow network's file the first two."""
+    """A run's last checkpoint: "modules", "configuration", "step", "optimizer"; of a flow network's
+    file the first two.
+    """
     if run.is_file():
         return load_flow(run)
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.is_file():
-        raise ArgumentError(f"{run}: no checkpoint.pt in it; expected the --run folder of `neuralstyle train`")
+        raise ArgumentError(
+            f"{run}: no checkpoint.pt in it; expected the --run folder of `neuralstyle train`"
+        )
     return torch.load(checkpoint, map_location="cpu", weights_only=True)
 
 
 def bank_names(saved: dict) -> list[str]:
-    """The styles of a checkpoint of `neuralstyle train stylebank`; of another trainer's there are none."""
-    return list(dict.fromkeys(key.split(".")[1] for key in saved["modules"] if key.startswith("banks.")))
+    """The styles of a checkpoint of `neuralstyle train stylebank`; of another trainer's there are
+    none.
+    """
+    return list(
+        dict.fromkeys(key.split(".")[1] for key in saved["modules"] if key.startswith("banks."))
+    )
 
 
 def module_state(saved: dict, name: str) -> dict[str, Tensor]:
     """The weights of one module of a checkpoint, under the module's own names."""
     prefix = f"{name}."
-    return {key.removeprefix(prefix): value for key, value in saved["modules"].items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value
+        for key, value in saved["modules"].items()
+        if key.startswith(prefix)
+    }
 
 
 def setup(args: argparse.Namespace) -> torch.device:
@@ -192,16 +229,26 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
     if size:
         scale = size / max(image.shape[:2])
         image = cv2.resize(
-            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            image,
+            None,
+            fx=scale,
+            fy=scale,
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def photographs(folder: Path) -> list[np.ndarray]:
     """Every picture of a folder, RGB uint8."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    paths = (
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if folder.is_dir()
+        else []
+    )
     if not paths:
-        raise ArgumentError(f"{folder}: expected a folder with photographs ({', '.join(IMAGE_SUFFIXES)})")
+        raise ArgumentError(
+            f"{folder}: expected a folder with photographs ({', '.join(IMAGE_SUFFIXES)})"
+        )
     return [read_image(p) for p in paths]
 
 
@@ -213,5 +260,13 @@ def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
 def to_picture(rgb: Tensor) -> np.ndarray:
     """(B, 3, H, W), 0..1 -> the images side by side as one RGB uint8 picture."""
     return np.concatenate(
-        list((rgb.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), 1
+        list(
+            (rgb.detach().float().clamp(0, 1) * 255)
+            .round()
+            .byte()
+            .permute(0, 2, 3, 1)
+            .cpu()
+            .numpy()
+        ),
+        1,
     )

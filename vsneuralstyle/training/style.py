@@ -1,7 +1,7 @@
 """Trains the style of one painting: `neuralstyle train style painting.jpg --name mine …`.
 
-With `--net stylebank` a bank for the base that is there (`training/stylebank.py`), with `--net johnson` a transform
-network. The losses are those of `training/losses.py`.
+With `--net stylebank` a bank for the base that is there (`training/stylebank.py`), with `--net
+johnson` a transform network. The losses are those of `training/losses.py`.
 """
 
 import argparse
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from vsneuralstyle.networks.transform import TransformNet
-from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS, StyleLoss, add_style_arguments, batches, crops
+from vsneuralstyle.training.losses import (
+    CHANNELS,
+    RESIDUAL_BLOCKS,
+    StyleLoss,
+    add_style_arguments,
+    batches,
+    crops,
+)
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
@@ -36,7 +43,9 @@ DEFAULTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("painting", type=Path, help="the picture whose style is learnt")
-    parser.add_argument("--name", metavar="STYLE", help="what the style is called (default: as the picture's file)")
+    parser.add_argument(
+        "--name", metavar="STYLE", help="what the style is called (default: as the picture's file)"
+    )
     parser.add_argument(
         "--net",
         choices=("stylebank", "johnson"),
@@ -51,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="another run of this command with --net johnson, whose weights to start from",
     )
-    parser.add_argument("--model-dir", type=Path, metavar="FOLDER", help="look for StyleBank's base here first")
+    parser.add_argument(
+        "--model-dir", type=Path, metavar="FOLDER", help="look for StyleBank's base here first"
+    )
     add_run_arguments(parser, run_required=False)
 
 
@@ -82,7 +93,9 @@ def main(args: argparse.Namespace) -> None:
             feature = network.encode(content)
         return style_loss(network, feature, content, steps)[0]
 
-    samples = to_tensor(crops(images, 384, 3, 12345), device).contiguous(memory_format=torch.channels_last)
+    samples = to_tensor(crops(images, 384, 3, 12345), device).contiguous(
+        memory_format=torch.channels_last
+    )
 
     @torch.no_grad()
     def picture() -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Trains StyleBank, one network with a bank for each style: `neuralstyle train stylebank candy.jpg la_muse.jpg …`.
+"""Trains StyleBank, one network with a bank for each style: `neuralstyle train stylebank candy.jpg
+la_muse.jpg …`.
 
-Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank" (CVPR 2017): T steps with styles, then one of the auto-encoder without
-any bank, so that encoder and decoder hold the content and the banks the styles. The losses are those of
-`training/losses.py`; every sample of a batch has a style of its own.
+Source: Chen, Yuan, Liao, Yu, Hua, "StyleBank" (CVPR 2017): T steps with styles, then one of the
+auto-encoder without any bank, so that encoder and decoder hold the content and the banks the
+styles. The losses are those of `training/losses.py`; every sample of a batch has a style of its
+own.
 """
 
 import argparse
@@ -15,7 +17,14 @@ from torch import Tensor, nn
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.stylebank import Bank, StyleBankNet, each_its_own
 from vsneuralstyle.networks.transform import ConvBlock, TransformNet
-from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS, StyleLoss, add_style_arguments, batches, crops
+from vsneuralstyle.training.losses import (
+    CHANNELS,
+    RESIDUAL_BLOCKS,
+    StyleLoss,
+    add_style_arguments,
+    batches,
+    crops,
+)
 from vsneuralstyle.training.run import (
     add_run_arguments,
     autocast,
@@ -45,17 +54,31 @@ STYLE_STEPS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paintings", type=Path, nargs="+", metavar="PAINTING", help="the pictures, a style each")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="the styles' names (default: the files')")
     parser.add_argument(
-        "--factors", type=float, nargs="+", metavar="X", help="by which each style's own term counts (default: 1 each)"
+        "paintings", type=Path, nargs="+", metavar="PAINTING", help="the pictures, a style each"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="the styles' names (default: the files')"
+    )
+    parser.add_argument(
+        "--factors",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="by which each style's own term counts (default: 1 each)",
     )
     add_style_arguments(parser)
     parser.add_argument(
-        "--reconstruction-weight", type=float, default=30.0, help="of the auto-encoder's squared error (default 30)"
+        "--reconstruction-weight",
+        type=float,
+        default=30.0,
+        help="of the auto-encoder's squared error (default 30)",
     )
     parser.add_argument(
-        "--bank-rate", type=float, default=5e-3, help="highest learning rate of the banks (default 5e-3)"
+        "--bank-rate",
+        type=float,
+        default=5e-3,
+        help="highest learning rate of the banks (default 5e-3)",
     )
     parser.add_argument(
         "--start-from",
@@ -67,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def drawn_styles(step: int, batch: int, styles: int, seed: int) -> list[int]:
-    """The styles of a batch, at random and each equally often: shuffled decks of all of them, dealt one after another.
+    """The styles of a batch, at random and each equally often: shuffled decks of all of them, dealt
+    one after another.
 
     Args:
         step: how many batches with styles were before.
@@ -76,14 +100,19 @@ def drawn_styles(step: int, batch: int, styles: int, seed: int) -> list[int]:
         seed: of the shuffling.
     """
     dealt = (divmod(index, styles) for index in range(step * batch, (step + 1) * batch))
-    return [int(np.random.default_rng((seed, deck)).permutation(styles)[place]) for deck, place in dealt]
+    return [
+        int(np.random.default_rng((seed, deck)).permutation(styles)[place]) for deck, place in dealt
+    ]
 
 
 @torch.no_grad()
-def start_from_transform_net(network: StyleBankNet, bank: Bank, state: dict[str, Tensor], photos: Tensor) -> None:
+def start_from_transform_net(
+    network: StyleBankNet, bank: Bank, state: dict[str, Tensor], photos: Tensor
+) -> None:
     """Takes over a Johnson network, so that `network` with `bank` draws about what that one draws.
 
-    The decoder's normalisations become part of its convolutions, with the statistics that they have on average.
+    The decoder's normalisations become part of its convolutions, with the statistics that they have
+    on average.
 
     Args:
         network, bank: changed in place.
@@ -103,7 +132,9 @@ def start_from_transform_net(network: StyleBankNet, bank: Bank, state: dict[str,
             convolution.bias.sub_(mean).mul_(scale).add_(norm.bias)
         x = y
     shared = network.state_dict().keys()
-    network.load_state_dict({name: value for name, value in johnson.state_dict().items() if name in shared})
+    network.load_state_dict(
+        {name: value for name, value in johnson.state_dict().items() if name in shared}
+    )
     bank.match(network.content(photos))
 
 
@@ -119,14 +150,20 @@ def main(args: argparse.Namespace) -> None:
     for name in names:
         check_style_name(name)
     if len(set(names)) != len(names):
-        raise ArgumentError(f"--names {' '.join(names)}: one is given twice; expected a name for each painting")
+        raise ArgumentError(
+            f"--names {' '.join(names)}: one is given twice; expected a name for each painting"
+        )
     images = photographs(args.photos)
     style_loss = StyleLoss(args, args.paintings, device)
     network = StyleBankNet(CHANNELS, RESIDUAL_BLOCKS)
     banks = nn.ModuleDict({name: Bank(network.feature_channels) for name in names})
     modules = nn.ModuleDict({"style": network, "banks": banks})
     if args.start_from:
-        load_start(modules, load_run(args.start_from), to_tensor(crops(images, 256, 8, 1), torch.device("cpu")))
+        load_start(
+            modules,
+            load_run(args.start_from),
+            to_tensor(crops(images, 256, 8, 1), torch.device("cpu")),
+        )
     modules.to(device, memory_format=torch.channels_last)
     weights = torch.tensor(factors, device=device)
     draw = batches(args, images, device)
@@ -139,7 +176,15 @@ def main(args: argparse.Namespace) -> None:
         return *draw(step), styles
 
     absent = torch.tensor(float("nan"))
-    columns = ("loss", "content", "style", "variation", "shift", "reconstruction", *(f"style {name}" for name in names))
+    columns = (
+        "loss",
+        "content",
+        "style",
+        "variation",
+        "shift",
+        "reconstruction",
+        *(f"style {name}" for name in names),
+    )
 
     def loss(batch: tuple[Tensor, np.ndarray, list[int] | None]) -> dict[str, Tensor]:
         content, steps, styles = batch
@@ -149,12 +194,19 @@ def main(args: argparse.Namespace) -> None:
                 error = (network(content) - content).square().mean()
             return {**terms, "loss": args.reconstruction_weight * error, "reconstruction": error}
         with autocast(device):
-            feature = network.encode(content, each_its_own([banks[names[style]] for style in styles]))
+            feature = network.encode(
+                content, each_its_own([banks[names[style]] for style in styles])
+            )
         losses, errors = style_loss(network, feature, content, steps, styles, weights[styles])
-        of_styles = {f"style {names[style]}": errors[[s == style for s in styles]].mean() for style in set(styles)}
+        of_styles = {
+            f"style {names[style]}": errors[[s == style for s in styles]].mean()
+            for style in set(styles)
+        }
         return {**terms, **losses, **of_styles}
 
-    samples = to_tensor(crops(images, 256, 3, 12345), device).contiguous(memory_format=torch.channels_last)
+    samples = to_tensor(crops(images, 256, 3, 12345), device).contiguous(
+        memory_format=torch.channels_last
+    )
 
     @torch.no_grad()
     def picture() -> np.ndarray:
@@ -168,7 +220,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
-    """Weights of another run: of this trainer, with the banks of the same names; or of a Johnson net, for all banks."""
+    """Weights of another run: of this trainer, with the banks of the same names; or of a Johnson
+    net, for all banks.
+    """
     network, banks = modules["style"], modules["banks"]
     state = module_state(saved, "style")
     if bank_names(saved):
@@ -184,16 +238,24 @@ def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
 
 
 def train_bank(args: argparse.Namespace) -> None:
-    """A bank alone, for the base that is on the search path: `neuralstyle train style`. Writes it where models are."""
+    """A bank alone, for the base that is on the search path: `neuralstyle train style`. Writes it
+    where models are.
+    """
     if args.start_from:
-        raise ArgumentError("--start-from goes with --net johnson; a bank starts from the nearest one that is there")
+        raise ArgumentError(
+            "--start-from goes with --net johnson; a bank starts from the nearest one that is there"
+        )
     device = setup(args)
     base = load_base(args.model_dir)
     images = photographs(args.photos)
     style_loss = StyleLoss(args, [args.painting], device)
     network = base.net1.style.to(device, memory_format=torch.channels_last)
-    samples = to_tensor(crops(images, 256, 4, 12345), device).contiguous(memory_format=torch.channels_last)
-    bank = first_bank(base, args.model_dir, style_loss, samples).to(device, memory_format=torch.channels_last)
+    samples = to_tensor(crops(images, 256, 4, 12345), device).contiguous(
+        memory_format=torch.channels_last
+    )
+    bank = first_bank(base, args.model_dir, style_loss, samples).to(
+        device, memory_format=torch.channels_last
+    )
 
     def loss(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         content, steps = batch
@@ -204,18 +266,28 @@ def train_bank(args: argparse.Namespace) -> None:
     @torch.no_grad()
     def picture() -> np.ndarray:
         with autocast(device):
-            return np.concatenate((to_picture(samples), to_picture(network.decode(network.encode(samples, bank)))))
+            return np.concatenate(
+                (to_picture(samples), to_picture(network.decode(network.encode(samples, bank))))
+            )
 
     train(args, nn.ModuleDict({"bank": bank}), batches(args, images, device), loss, picture)
     output = user_folder() / f"{args.name}{BANK_SUFFIX}"
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_bank(bank, output, style=args.name, base=base.header["base"], training={"style": configuration(args)})
+    save_bank(
+        bank,
+        output,
+        style=args.name,
+        base=base.header["base"],
+        training={"style": configuration(args)},
+    )
     print(f"wrote {output}: style={args.name!r}, net='stylebank'")
 
 
 @torch.no_grad()
 def first_bank(base: Model, model_dir: Path | None, style_loss: StyleLoss, samples: Tensor) -> Bank:
-    """To start from: of the banks that are there the one whose pictures are nearest to the painting."""
+    """To start from: of the banks that are there the one whose pictures are nearest to the
+    painting.
+    """
     network = base.net1.style
     new = Bank(network.feature_channels).to(samples.device)
     new.match(network.content(samples))

@@ -1,8 +1,10 @@
-"""Pairs of frames with optical flow, made from photographs (exact flow) or from real pairs (their measured flow).
+"""Pairs of frames with optical flow, made from photographs (exact flow) or from real pairs (their
+measured flow).
 
-As Flying Chairs was made (Dosovitskiy et al., ICCV 2015, section 4): a photograph as background and cut-outs of other
-photographs as objects, each with an affine motion of its own. Video at 25 fps moves less than Flying Chairs, so small
-motions, and no motion at all, are drawn more often here; action moves more, and blurs, so that is drawn, too.
+As Flying Chairs was made (Dosovitskiy et al., ICCV 2015, section 4): a photograph as background and
+cut-outs of other photographs as objects, each with an affine motion of its own. Video at 25 fps
+moves less than Flying Chairs, so small motions, and no motion at all, are drawn more often here;
+action moves more, and blurs, so that is drawn, too.
 """
 
 from collections.abc import Sequence
@@ -16,13 +18,15 @@ SHIFTS = (1.0, 4.0, 16.0, 64.0)
 BLURRED = 0.4
 """Share of the pairs whose layers are blurred along their motions."""
 DULL = 0.25
-"""Share of the pairs that are out of focus, and of those in a haze: photographs are sharper and richer than what moves fast in films."""
+"""Share of the pairs that are out of focus, and of those in a haze: photographs are sharper and
+richer than what moves fast in films."""
 
 
 @dataclass
 class Pair:
-    """first, second: (H, W, 3) uint8 RGB; flow: (H, W, 2) float32, (x, y) in pixels, from `first` to `second`; NaN
-    where it is not known."""
+    """first, second: (H, W, 3) uint8 RGB; flow: (H, W, 2) float32, (x, y) in pixels, from `first`
+    to `second`; NaN where it is not known.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -34,8 +38,12 @@ def _homogeneous(linear: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.block([[linear, offset[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
 
 
-def _affine(random: np.random.Generator, center: np.ndarray, rotation: float, zoom: float, shift: float) -> np.ndarray:
-    """3x3: rotation (rad), zoom and shift (px) about a center; each a scale of a normal or heavy-tailed draw."""
+def _affine(
+    random: np.random.Generator, center: np.ndarray, rotation: float, zoom: float, shift: float
+) -> np.ndarray:
+    """3x3: rotation (rad), zoom and shift (px) about a center; each a scale of a normal or
+    heavy-tailed draw.
+    """
     angle, factor = random.normal(0, rotation), np.exp(random.normal(0, zoom))
     # A Laplace-like length: most motions are small, some are large.
     length, direction = random.exponential(shift), random.uniform(0, 2 * np.pi)
@@ -45,8 +53,12 @@ def _affine(random: np.random.Generator, center: np.ndarray, rotation: float, zo
     return _homogeneous(linear, offset)
 
 
-def _pose(random: np.random.Generator, image: np.ndarray, width: int, height: int, extent: float) -> np.ndarray:
-    """3x3 from pixels of a photograph to the first frame, scaled to cover `extent` of it, at random where."""
+def _pose(
+    random: np.random.Generator, image: np.ndarray, width: int, height: int, extent: float
+) -> np.ndarray:
+    """3x3 from pixels of a photograph to the first frame, scaled to cover `extent` of it, at random
+    where.
+    """
     rows, columns = image.shape[:2]
     scale = extent * max(width / columns, height / rows)
     angle = random.normal(0, 0.15)
@@ -65,22 +77,34 @@ def _shape(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
     for frequency in range(1, 7):
         radius += random.normal(0, 0.12) * np.cos(frequency * angles + random.uniform(0, 2 * np.pi))
     radius = np.clip(radius, 0.15, 0.98)
-    points = np.stack((columns / 2 * (1 + radius * np.cos(angles)), rows / 2 * (1 + radius * np.sin(angles))), -1)
+    points = np.stack(
+        (columns / 2 * (1 + radius * np.cos(angles)), rows / 2 * (1 + radius * np.sin(angles))), -1
+    )
     mask = np.zeros((rows, columns), np.uint8)
     cv2.fillPoly(mask, [points.round().astype(np.int32)], 255, cv2.LINE_AA)
     if random.random() < 0.2:  # a hole, to see through
         cv2.circle(
-            mask, (columns // 2, rows // 2), int(min(rows, columns) * random.uniform(0.1, 0.25)), 0, -1, cv2.LINE_AA
+            mask,
+            (columns // 2, rows // 2),
+            int(min(rows, columns) * random.uniform(0.1, 0.25)),
+            0,
+            -1,
+            cv2.LINE_AA,
         )
     return mask
 
 
 def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Light, gamma, colour, defocus and haze common to both frames, and a little of the first that differs, with noise."""
+    """Light, gamma, colour, defocus and haze common to both frames, and a little of the first that
+    differs, with noise.
+    """
     gain, gamma = random.uniform(0.7, 1.3, 3), np.exp(random.normal(0, 0.2))
     sigma = random.exponential(2.0)
     defocus = random.exponential(1.5) if random.random() < DULL else 0.0
-    haze, color = random.uniform(0, 0.7) if random.random() < DULL else 0.0, random.uniform(0, 255, 3)
+    haze, color = (
+        random.uniform(0, 0.7) if random.random() < DULL else 0.0,
+        random.uniform(0, 255, 3),
+    )
     result = []
     for frame in frames:
         levels = np.arange(256)[:, None] / 255.0
@@ -95,26 +119,39 @@ def _photometric(random: np.random.Generator, frames: list[np.ndarray]) -> list[
 
 
 def _motion_blur(image: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """An image as of a shutter that was open while it moved along a path (x, y) in pixels: its mean along that, by halves."""
+    """An image as of a shutter that was open while it moved along a path (x, y) in pixels: its mean
+    along that, by halves.
+    """
     size = image.shape[1::-1]
     halvings = int(np.ceil(np.log2(max(np.hypot(*path), 1))))
     for n in range(1, halvings + 1):
         there, back = (
-            cv2.warpAffine(image, np.array([[1, 0, x], [0, 1, y]]), size, borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(
+                image, np.array([[1, 0, x], [0, 1, y]]), size, borderMode=cv2.BORDER_REPLICATE
+            )
             for x, y in (path / 2 ** (n + 1), -path / 2 ** (n + 1))
         )
         image = cv2.addWeighted(there, 0.5, back, 0.5, 0)
     return image
 
 
-def make_translation(images: list[np.ndarray], size: int, longest: float, random: np.random.Generator) -> Pair:
-    """A square crop that moves as a whole by up to `longest` pixels each way: the first thing that is learnt."""
+def make_translation(
+    images: list[np.ndarray], size: int, longest: float, random: np.random.Generator
+) -> Pair:
+    """A square crop that moves as a whole by up to `longest` pixels each way: the first thing that
+    is learnt.
+    """
     image, scale = images[random.integers(len(images))], random.uniform(0.5, 1.0)
     rows, columns = image.shape[:2]
     corner = random.uniform(0, 1, 2) * np.maximum(np.array([columns, rows]) * scale - size, 1)
-    pose, shift = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]]), random.uniform(-longest, longest, 2)
+    pose, shift = (
+        np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]]),
+        random.uniform(-longest, longest, 2),
+    )
     moved = pose + np.array([[0, 0, shift[0]], [0, 0, shift[1]]])
-    frames = [cv2.warpAffine(image, m, (size, size), borderMode=cv2.BORDER_REFLECT) for m in (pose, moved)]
+    frames = [
+        cv2.warpAffine(image, m, (size, size), borderMode=cv2.BORDER_REFLECT) for m in (pose, moved)
+    ]
     return Pair(*frames, np.broadcast_to(shift.astype(np.float32), (size, size, 2)))
 
 
@@ -140,7 +177,8 @@ def make_pair(
     flow = np.empty((height, width, 2), np.float32)
     center = np.array([width / 2, height / 2])
     still = random.random() < 0.15  # a static camera
-    shutter = random.uniform(0, 0.6) if random.random() < BLURRED else 0.0  # of the time between the frames
+    # of the time between the frames
+    shutter = random.uniform(0, 0.6) if random.random() < BLURRED else 0.0
     camera = (
         np.eye(3)
         if still
@@ -159,7 +197,11 @@ def make_pair(
         path = shutter * ((motion @ [*middle, 1])[:2] - middle)
         for frame, matrix in zip(frames, (pose, motion @ pose)):
             warped = cv2.warpAffine(
-                image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+                image,
+                matrix[:2],
+                (width, height),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REFLECT,
             )
             warped = _motion_blur(warped, path)
             if mask is None:
@@ -180,11 +222,17 @@ def make_pair(
 
 
 def move_pair(
-    pair: Pair, width: int, height: int, random: np.random.Generator, shifts: Sequence[float] = SHIFTS
+    pair: Pair,
+    width: int,
+    height: int,
+    random: np.random.Generator,
+    shifts: Sequence[float] = SHIFTS,
 ) -> Pair:
-    """A turned, scaled and perhaps mirrored view of a pair, whose second frame is mostly moved once more as a whole.
+    """A turned, scaled and perhaps mirrored view of a pair, whose second frame is mostly moved once
+    more as a whole.
 
-    A few hundred measured pairs so show far more motions than they hold (relative transforms: Ilg et al., FlowNet 2.0).
+    A few hundred measured pairs so show far more motions than they hold (relative transforms: Ilg
+    et al., FlowNet 2.0).
 
     Args:
         pair: with measured flow, larger than the view or scaled up to it.
@@ -209,11 +257,18 @@ def move_pair(
     second = first @ np.linalg.inv(further)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     frames = [
-        cv2.warpAffine(frame, matrix[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        cv2.warpAffine(
+            frame, matrix[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT
+        )
         for frame, matrix in ((pair.first, first), (pair.second, second))
     ]
-    flow = cv2.warpAffine(pair.flow, first[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    flow = cv2.warpAffine(
+        pair.flow, first[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     target = grid @ first[:2, :2].T + first[:2, 2] + flow
     back = np.linalg.inv(second)
-    return Pair(*_photometric(random, frames), (target @ back[:2, :2].T + back[:2, 2] - grid).astype(np.float32))
+    return Pair(
+        *_photometric(random, frames),
+        (target @ back[:2, :2].T + back[:2, 2] - grid).astype(np.float32),
+    )

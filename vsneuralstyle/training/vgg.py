@@ -1,7 +1,7 @@
 """VGG-19 up to relu4_4: the perceptual losses' network.
 
-Source: Simonyan and Zisserman (2015), with torchvision's layer numbers. The weights are torchvision's, or a safetensors
-file that holds `features.N.weight` and `features.N.bias`.
+Source: Simonyan and Zisserman (2015), with torchvision's layer numbers. The weights are
+torchvision's, or a safetensors file that holds `features.N.weight` and `features.N.bias`.
 """
 
 from pathlib import Path
@@ -52,7 +52,8 @@ class VGG19(nn.Module):
         from torchvision.models import VGG19_Weights  # an extra: only training needs it
 
         state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True)
-        # torchvision's network takes (x - mean) / std per channel; ours takes 0..255 minus the mean.
+        # torchvision's network takes (x - mean) / std per channel; ours takes 0..255 minus the
+        # mean.
         deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
         state["features.0.weight"] = state["features.0.weight"] / deviation
         return state

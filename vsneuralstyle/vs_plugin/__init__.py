@@ -1,1 +1,3 @@
-"""The VapourSynth plugin: the C files own the namespace, the requests and their order; `session.py` the pixels."""
+"""The VapourSynth plugin: the C files own the namespace, the requests and their order; `session.py`
+the pixels.
+"""

@@ -1,22 +1,23 @@
 /*
  * The filter: RGB in, RGB out.
  *
- * A stylized frame depends on every frame since its scene's start, yet VapourSynth asks for frames in any order and
- * from many threads. This file owns that order: whatever is asked, and however often, the frames of a scene go through
- * the session from the scene's start on, one after the other. A different order of requests changes how long a frame
- * takes, never its pixels.
+ * A stylized frame depends on every frame since its scene's start, yet VapourSynth asks for frames
+ * in any order and from many threads. This file owns that order: whatever is asked, and however
+ * often, the frames of a scene go through the session from the scene's start on, one after the
+ * other. A different order of requests changes how long a frame takes, never its pixels.
  *
- * A request walks to its frame from the nearest place at or before it where a state can be had: where the live state
- * stands, at a checkpoint, or at a scene's start, which needs none. Where scenes start is known of the frames that were
- * looked at so far; the others between that place and the frame are looked at first, backwards, since that costs their
- * decoding alone. Whether a frame starts a scene is decided from it and the one before, so it comes out the same as in
- * a walk.
+ * A request walks to its frame from the nearest place at or before it where a state can be had:
+ * where the live state stands, at a checkpoint, or at a scene's start, which needs none. Where
+ * scenes start is known of the frames that were looked at so far; the others between that place and
+ * the frame are looked at first, backwards, since that costs their decoding alone. Whether a frame
+ * starts a scene is decided from it and the one before, so it comes out the same as in a walk.
  *
- * One request walks at a time. Where several are made at a time, the others wait for it, once they have had the session
- * prepare their frames, which needs no state and goes on meanwhile.
+ * One request walks at a time. Where several are made at a time, the others wait for it, once they
+ * have had the session prepare their frames, which needs no state and goes on meanwhile.
  *
- * What a walk makes is an Output: the session has it, on a GPU before it is even computed. A request for it fills a
- * VSFrame from it, beside the next walks and other fills. What nobody asks for is never filled.
+ * What a walk makes is an Output: the session has it, on a GPU before it is even computed. A
+ * request for it fills a VSFrame from it, beside the next walks and other fills. What nobody asks
+ * for is never filled.
  */
 
 #define _GNU_SOURCE /* strdup, strverscmp */
@@ -36,23 +37,24 @@
 enum {
     CHUNK = 8,      /* sources that are asked for at a time */
     LOOK_MOST = 64, /* the same, at most, where scenes' starts are looked for */
-    REACH = 16,     /* frames. What is nearer is walked to without a look for something nearer still, and one
-                       checkpoint is made for as many. */
-    RECENT = 8,     /* outputs that are kept, and as many more as there are threads */
-    CROWD = 16,     /* frames that are prepared after requests came several at a time */
+    REACH = 16, /* frames. What is nearer is walked to without a look for something nearer still,
+                   and one checkpoint is made for as many. */
+    RECENT = 8, /* outputs that are kept, and as many more as there are threads */
+    CROWD = 16, /* frames that are prepared after requests came several at a time */
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
 static const int64_t TRIM_BYTES = 256 << 20; /* of frames, between two trims of the heap */
-static const int64_t SPARE_BYTES = 512 << 20; /* of outputs that nobody asks for, at most, unless of a single one */
+static const int64_t SPARE_BYTES =
+    512 << 20; /* of outputs that nobody asks for, at most, unless of a single one */
 
 /* A frame that was made. */
 typedef struct {
     int n;
-    int holders;          /* `recent`, and the requests that deliver it */
-    PyObject *pending;    /* what the session has of it, until a thread takes it to fill a frame; owned; touched with
-                             the GIL only */
-    bool filling;         /* that thread is at it, without the lock; `changed` tells when it is done */
-    VSMap *properties;    /* the frame's; owned */
+    int holders;       /* `recent`, and the requests that deliver it */
+    PyObject *pending; /* what the session has of it, until a thread takes it to fill a frame;
+                          owned; touched with the GIL only */
+    bool filling;      /* that thread is at it, without the lock; `changed` tells when it is done */
+    VSMap *properties; /* the frame's; owned */
     const VSFrame *frame; /* filled; owned */
     char *failure;        /* why it could not be filled; owned */
 } Output;
@@ -63,7 +65,8 @@ typedef struct Waiter {
     int look;           /* sources that it looks at next */
     bool here;          /* its source is, and a thread that works for it or waits */
     Output *output;     /* of frame n, once a walk has come to it; held */
-    PyObject *prepared; /* what the session has begun of frame n, or NULL; owned; touched with the GIL only */
+    PyObject *prepared; /* what the session has begun of frame n, or NULL; owned; touched with the
+                           GIL only */
     struct Waiter *next;
 } Waiter;
 
@@ -77,9 +80,9 @@ typedef struct {
 /* Where outputs are kept. */
 typedef struct {
     Output *output;  /* held; NULL: none */
-    VSFrame *memory; /* owned, and never given away: the frame that was filled here last shares its planes. Once nobody
-                        else has them any more, they are written to anew, which saves an allocation (see `trimHeap`).
-                        NULL: none, or a thread fills it. */
+    VSFrame *memory; /* owned, and never given away: the frame that was filled here last shares its
+                        planes. Once nobody else has them any more, they are written to anew, which
+                        saves an allocation (see `trimHeap`). NULL: none, or a thread fills it. */
 } Slot;
 
 typedef struct {
@@ -91,33 +94,38 @@ typedef struct {
     pthread_cond_t changed;
     bool walking; /* a request walks, with or without the lock */
     int crowd;    /* frames that are still to be prepared */
-    int next;     /* the frame that the session's state, the live one, stands before; -1: it stands nowhere */
+    int next;     /* the frame that the session's state, the live one, stands before; -1: it stands
+                     nowhere */
     int failures; /* fills that failed: what the device computed by then is not trusted any more */
-    int settled;  /* with a preroll: frames below are made to bring the state there, and are not for delivery */
+    int settled;  /* with a preroll: frames below are made to bring the state there, and are not for
+                     delivery */
     int lookMost;
     bool careful; /* a source has failed: ask for none that the request at hand doesn't depend on */
-    unsigned char *scenes;   /* for each frame: the Scene, as far as known */
-    Checkpoint *checkpoints; /* in the order of their frames */
+    unsigned char *scenes;               /* for each frame: the Scene, as far as known */
+    Checkpoint *checkpoints;             /* in the order of their frames */
     int checkpointCount, checkpointMost; /* Most is known with the first state; -1 before */
     int64_t clock;
     int64_t untrimmed; /* bytes of frames since the heap was trimmed */
     Waiter *waiters;
-    Slot *recent; /* the last outputs, at n % recentSize. VapourSynth's cache can't be read back by the filter that
-                     fills it. */
+    Slot *recent; /* the last outputs, at n % recentSize. VapourSynth's cache can't be read back by
+                     the filter that fills it. */
     int recentSize;
     int spareMost; /* of them, those that nobody has asked for */
 } Filter;
 
 static int64_t frameBytes(const Filter *filter) {
     const VSVideoFormat *format = &filter->vi.format;
-    return (int64_t)filter->vi.width * filter->vi.height * format->numPlanes * format->bytesPerSample;
+    return (int64_t)filter->vi.width * filter->vi.height * format->numPlanes *
+           format->bytesPerSample;
 }
 
-/* ---- What is known of scenes ------------------------------------------------------------------------------------- */
+/* ---- What is known of scenes
+ * ------------------------------------------------------------------------------------- */
 
 static Scene tagOf(const VSFrame *frame, const VSAPI *vsapi) {
     int absent;
-    int64_t tag = vsapi->mapGetInt(vsapi->getFramePropertiesRO(frame), "_SceneChangePrev", 0, &absent);
+    int64_t tag =
+        vsapi->mapGetInt(vsapi->getFramePropertiesRO(frame), "_SceneChangePrev", 0, &absent);
     return absent ? SCENE_UNKNOWN : tag ? SCENE_STARTS : SCENE_GOES_ON;
 }
 
@@ -129,7 +137,9 @@ static void noteTag(Filter *filter, int k, const VSFrame *src, const VSAPI *vsap
     filter->scenes[k] = tag == SCENE_UNKNOWN && !filter->options.detects ? SCENE_GOES_ON : tag;
 }
 
-/* ---- Checkpoints ------------------------------------------------------------------------------------------------- */
+/* ---- Checkpoints
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* The index of the first checkpoint after frame n. */
 static int checkpointAfter(const Filter *filter, int n) {
@@ -164,7 +174,8 @@ static bool isNeeded(const Filter *filter, int i) {
     return false;
 }
 
-/* How far apart the places around checkpoint i are where a state can be had: without it, a walk gets as long. */
+/* How far apart the places around checkpoint i are where a state can be had: without it, a walk
+ * gets as long. */
 static int gapAround(const Filter *filter, int i) {
     const Checkpoint *c = filter->checkpoints;
     int before = i > 0 ? c[i - 1].n : 0;
@@ -184,15 +195,17 @@ static void dropCheckpoint(Filter *filter, int i) {
             (filter->checkpointCount - i) * sizeof *filter->checkpoints);
 }
 
-/* Makes room for one more checkpoint, at the cost of the one that was used the longest ago, weighed by the gap that it
-   leaves: what lies further back stays covered, by fewer. False: all of them are needed. */
+/* Makes room for one more checkpoint, at the cost of the one that was used the longest ago, weighed
+   by the gap that it leaves: what lies further back stays covered, by fewer. False: all of them are
+   needed. */
 static bool makeRoom(Filter *filter) {
     if (filter->checkpointCount < filter->checkpointMost)
         return true;
     int worst = -1;
     double least = 0;
     for (int i = 0; i < filter->checkpointCount; i++) {
-        double worth = (double)gapAround(filter, i) / (filter->clock - filter->checkpoints[i].used + 1);
+        double worth =
+            (double)gapAround(filter, i) / (filter->clock - filter->checkpoints[i].used + 1);
         if ((worst < 0 || worth < least) && !isNeeded(filter, i)) {
             worst = i;
             least = worth;
@@ -204,7 +217,8 @@ static bool makeRoom(Filter *filter) {
     return true;
 }
 
-/* Sees to it that a state can be had where the live state stands. False: there is no room for it. */
+/* Sees to it that a state can be had where the live state stands. False: there is no room for it.
+ */
 static bool keepLive(Filter *filter) {
     int n = filter->next;
     if (n >= filter->vi.numFrames || filter->scenes[n] == SCENE_STARTS || checkpointAt(filter, n))
@@ -244,10 +258,12 @@ static bool isRemote(const Filter *filter, int n) {
     return true;
 }
 
-/* ---- Where a walk starts ----------------------------------------------------------------------------------------- */
+/* ---- Where a walk starts
+ * ----------------------------------------------------------------------------------------- */
 
-/* The lowest frame that the walk to self's frame serves: requests close below one another are served by one walk. (So a
-   source that fails among them can fail this request as well; from then on the filter is careful.) */
+/* The lowest frame that the walk to self's frame serves: requests close below one another are
+   served by one walk. (So a source that fails among them can fail this request as well; from then
+   on the filter is careful.) */
 static int lowestServed(const Filter *filter, const Waiter *self) {
     int lowest = self->n;
     for (bool lowered = !filter->careful; lowered;) {
@@ -271,14 +287,15 @@ static bool isAwaited(const Filter *filter, int first, int last, const Waiter *s
 
 typedef enum { FAILED, REQUESTED, DONE } Progress;
 
-/* Looks for scenes' starts from frame `last`, of which nothing is known, down towards `first`, where a state can be
-   had. DONE: more is known than before. */
-static Progress look(Filter *filter, Waiter *self, int first, int last, char *message, VSFrameContext *context,
-                     const VSAPI *vsapi) {
+/* Looks for scenes' starts from frame `last`, of which nothing is known, down towards `first`,
+   where a state can be had. DONE: more is known than before. */
+static Progress look(Filter *filter, Waiter *self, int first, int last, char *message,
+                     VSFrameContext *context, const VSAPI *vsapi) {
     const VSFrame *frames[LOOK_MOST + 1];
     bool cuts[LOOK_MOST];
     int size = self->look;
-    if (filter->careful) { /* `last` alone first: where it is tagged, nothing depends on the one before */
+    if (filter->careful) { /* `last` alone first: where it is tagged, nothing depends on the one
+                              before */
         const VSFrame *alone = vsapi->getFrameFilter(last, filter->source, context);
         if (alone)
             noteTag(filter, last, alone, vsapi);
@@ -351,15 +368,18 @@ static Progress findStart(Filter *filter, Waiter *self, int *start, int *lowest,
         if (progress != DONE)
             return progress;
     }
-    /* Skipping ahead drops the live state. Where it can't be kept, those who wait in between would have to walk that
-       part again, and two walks that drop each other's state would never end. So the walk goes on past those. */
+    /* Skipping ahead drops the live state. Where it can't be kept, those who wait in between would
+       have to walk that part again, and two walks that drop each other's state would never end. So
+       the walk goes on past those. */
     if (filter->next >= 0 && *start != filter->next && !keepLive(filter) && *start > filter->next &&
         isAwaited(filter, filter->next, *start, self))
         *start = filter->next;
     return DONE;
 }
 
-/* ---- Outputs ----------------------------------------------------------------------------------------------------- */
+/* ---- Outputs
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static Output *hold(Output *output) {
     output->holders++;
@@ -392,7 +412,8 @@ static Output *recall(const Filter *filter, int n) {
     return output && output->n == n ? hold(output) : NULL;
 }
 
-/* Keeps an output, and gives it to every other request that waits for it: the same frame can be asked for twice. */
+/* Keeps an output, and gives it to every other request that waits for it: the same frame can be
+ * asked for twice. */
 static void remember(Filter *filter, Output *output, const Waiter *self, const VSAPI *vsapi) {
     Slot *slot = slotOf(filter, output->n);
     empty(slot, vsapi);
@@ -402,8 +423,8 @@ static void remember(Filter *filter, Output *output, const Waiter *self, const V
             w->output = hold(output);
 }
 
-/* Forgets outputs that nobody has asked for, those the farthest from frame n first, where they are too many: they take
-   the device's memory. */
+/* Forgets outputs that nobody has asked for, those the farthest from frame n first, where they are
+   too many: they take the device's memory. */
 static void limitSpare(Filter *filter, int n, const VSAPI *vsapi) {
     for (;;) {
         Slot *farthest = NULL;
@@ -428,9 +449,9 @@ static bool isTrimDue(Filter *filter) {
     return due;
 }
 
-/* Gives what is free in the heap back to the system, in some milliseconds: not under the lock. glibc before 2.38
-   doesn't find the hole that an aligned plane left when it needs one for another (its bug 14581), and its heap grows
-   for as long as a clip plays. */
+/* Gives what is free in the heap back to the system, in some milliseconds: not under the lock.
+   glibc before 2.38 doesn't find the hole that an aligned plane left when it needs one for another
+   (its bug 14581), and its heap grows for as long as a clip plays. */
 static void trimHeap(void) {
 #ifdef __GLIBC__
     if (strverscmp(gnu_get_libc_version(), "2.38") < 0)
@@ -438,11 +459,11 @@ static void trimHeap(void) {
 #endif
 }
 
-/* Fills a frame from an output, unless that was done, or another thread is at it, which is waited for: beside a walk,
-   and mostly without the lock. True: the caller owns *result. False: it failed, with a message, for all who ask for
-   this output. */
-static bool deliver(Filter *filter, Output *output, const VSFrame **result, char *message, VSCore *core,
-                    const VSAPI *vsapi) {
+/* Fills a frame from an output, unless that was done, or another thread is at it, which is waited
+   for: beside a walk, and mostly without the lock. True: the caller owns *result. False: it failed,
+   with a message, for all who ask for this output. */
+static bool deliver(Filter *filter, Output *output, const VSFrame **result, char *message,
+                    VSCore *core, const VSAPI *vsapi) {
     while (output->filling)
         pthread_cond_wait(&filter->changed, &filter->lock);
     if (output->pending) {
@@ -454,7 +475,8 @@ static bool deliver(Filter *filter, Output *output, const VSFrame **result, char
         output->filling = true;
         pthread_mutex_unlock(&filter->lock);
         if (!memory)
-            memory = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height, NULL, core);
+            memory = vsapi->newVideoFrame(&filter->vi.format, filter->vi.width, filter->vi.height,
+                                          NULL, core);
         VSFrame *dst = NULL;
         if (fillFrame(filter->session, pending, memory, message, vsapi)) {
             dst = vsapi->copyFrame(memory, core);
@@ -485,7 +507,9 @@ static bool deliver(Filter *filter, Output *output, const VSFrame **result, char
     return output->frame;
 }
 
-/* ---- The walk ---------------------------------------------------------------------------------------------------- */
+/* ---- The walk
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
     Waiter **link = &filter->waiters;
@@ -498,7 +522,8 @@ static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
     free(self);
 }
 
-/* What the session has begun of frame n, for one of the requests for it; NULL: nothing. The caller owns it. */
+/* What the session has begun of frame n, for one of the requests for it; NULL: nothing. The caller
+ * owns it. */
 static PyObject *takePrepared(Filter *filter, int n) {
     for (Waiter *w = filter->waiters; w; w = w->next)
         if (w->n == n && w->prepared) {
@@ -509,8 +534,8 @@ static PyObject *takePrepared(Filter *filter, int n) {
     return NULL;
 }
 
-/* Makes frame k the next, where `nearest` says that a state can be had, or where a preroll starts. False: it failed,
-   with a message. */
+/* Makes frame k the next, where `nearest` says that a state can be had, or where a preroll starts.
+   False: it failed, with a message. */
 static bool standBefore(Filter *filter, int k, int lowest, char *message) {
     Checkpoint *checkpoint = checkpointAt(filter, k);
     filter->next = -1;
@@ -528,8 +553,8 @@ static bool standBefore(Filter *filter, int k, int lowest, char *message) {
     return true;
 }
 
-/* Frame k, stylized, which the caller then holds; where the state does not stand before it, it is taken for a scene's
-   start. NULL: a message is set. */
+/* Frame k, stylized, which the caller then holds; where the state does not stand before it, it is
+   taken for a scene's start. NULL: a message is set. */
 static Output *step(Filter *filter, int k, const VSFrame *src, char *message, const VSAPI *vsapi) {
     Output *output = calloc(1, sizeof *output);
     if (!output) {
@@ -571,7 +596,8 @@ static Output *step(Filter *filter, int k, const VSFrame *src, char *message, co
 }
 
 /* Walks to self's frame. DONE: self has its output. */
-static Progress walk(Filter *filter, Waiter *self, char *message, VSFrameContext *context, const VSAPI *vsapi) {
+static Progress walk(Filter *filter, Waiter *self, char *message, VSFrameContext *context,
+                     const VSAPI *vsapi) {
     int n = self->n, start, lowest;
     Progress progress = findStart(filter, self, &start, &lowest, message, context, vsapi);
     for (int k = start; progress == DONE && k <= n; k++) {
@@ -599,9 +625,12 @@ static Progress walk(Filter *filter, Waiter *self, char *message, VSFrameContext
     return progress;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------------------------- */
+/* ---- Requests
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-/* Notes that a request's source is here. Whether its frame should be prepared: the next ones are asked for already. */
+/* Notes that a request's source is here. Whether its frame should be prepared: the next ones are
+ * asked for already. */
 static bool arrive(Filter *filter, Waiter *self) {
     self->here = true;
     bool alone = true, begun = self->prepared;
@@ -616,7 +645,8 @@ static bool arrive(Filter *filter, Waiter *self) {
     return filter->crowd > 0 && !begun;
 }
 
-/* It isn't self's turn to walk: another request does, or one that is here needs an earlier frame. */
+/* It isn't self's turn to walk: another request does, or one that is here needs an earlier frame.
+ */
 static bool mustWait(const Filter *filter, const Waiter *self) {
     for (const Waiter *w = filter->waiters; w; w = w->next)
         if (w->here && !w->output && w->n < self->n)
@@ -625,8 +655,8 @@ static bool mustWait(const Filter *filter, const Waiter *self) {
 }
 
 /* Makes self's frame, or has it made. DONE: the caller owns *result. */
-static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VSFrame **result, char *message,
-                      VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
+static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VSFrame **result,
+                      char *message, VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
     if (arrive(filter, self) && own && !self->output) { /* a look may have let go of it */
         PyObject *prepared;
         pthread_mutex_unlock(&filter->lock);
@@ -641,20 +671,23 @@ static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VS
     if (!self->output)
         self->output = recall(filter, self->n);
     if (!self->output) {
-        /* Asking for a frame again to wait for another request's walk would starve that walk: VapourSynth serves the
-           oldest request first. So this request walks itself, and serves all it passes. */
+        /* Asking for a frame again to wait for another request's walk would starve that walk:
+           VapourSynth serves the oldest request first. So this request walks itself, and serves all
+           it passes. */
         filter->walking = true;
         Progress progress = walk(filter, self, message, context, vsapi);
         filter->walking = false;
         if (progress != DONE)
             return progress;
-        pthread_cond_broadcast(&filter->changed); /* the next one may walk, while this frame is waited for */
+        pthread_cond_broadcast(
+            &filter->changed); /* the next one may walk, while this frame is waited for */
     }
     return deliver(filter, self->output, result, message, core, vsapi) ? DONE : FAILED;
 }
 
 static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, void **frameData,
-                                            VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
+                                            VSFrameContext *context, VSCore *core,
+                                            const VSAPI *vsapi) {
     Filter *filter = instance;
     Waiter *self = *frameData;
     const VSFrame *result = NULL;
@@ -673,7 +706,8 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
             self->look = CHUNK;
             self->next = filter->waiters;
             filter->waiters = self;
-            vsapi->requestFrameFilter(n, filter->source, context); /* so that sources work ahead, in parallel */
+            vsapi->requestFrameFilter(n, filter->source,
+                                      context); /* so that sources work ahead, in parallel */
         } else {
             vsapi->setFilterError("Stylize: out of memory", context);
         }
@@ -688,11 +722,13 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
         vsapi->freeFrame(own);
         if (progress == FAILED)
             vsapi->setFilterError(message, context);
-    } else { /* arError: a source failed. VapourSynth passes its message on, and the state is untouched. */
+    } else { /* arError: a source failed. VapourSynth passes its message on, and the state is
+                untouched. */
         filter->careful = true;
     }
     self->here = false;
-    if (progress != REQUESTED) { /* else this is called again, as the same waiter, when they are here */
+    if (progress !=
+        REQUESTED) { /* else this is called again, as the same waiter, when they are here */
         leave(filter, self, vsapi);
         *frameData = NULL;
     }
@@ -704,7 +740,9 @@ static const VSFrame *VS_CC stylizeGetFrame(int n, int reason, void *instance, v
     return result;
 }
 
-/* ---- Its life ---------------------------------------------------------------------------------------------------- */
+/* ---- Its life
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void VS_CC stylizeFree(void *instance, VSCore *core, const VSAPI *vsapi) {
     (void)core;
@@ -725,7 +763,8 @@ static void VS_CC stylizeFree(void *instance, VSCore *core, const VSAPI *vsapi) 
     free(filter);
 }
 
-VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, VSCore *core, const VSAPI *vsapi) {
+VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, VSCore *core,
+                     const VSAPI *vsapi) {
     Filter *filter = calloc(1, sizeof *filter);
     if (!filter) {
         release(session);
@@ -753,8 +792,8 @@ VSNode *createFilter(VSNode *source, PyObject *session, FilterOptions options, V
     if (filter->scenes && filter->recent) {
         filter->scenes[0] = SCENE_STARTS;
         VSFilterDependency dependencies[] = {{source, rpGeneral}};
-        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree, fmParallel,
-                                         dependencies, 1, filter, core);
+        node = vsapi->createVideoFilter2("Stylize", &filter->vi, stylizeGetFrame, stylizeFree,
+                                         fmParallel, dependencies, 1, filter, core);
     }
     if (!node) {
         stylizeFree(filter, core, vsapi);

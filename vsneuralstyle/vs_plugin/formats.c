@@ -6,15 +6,16 @@
 
 #include <stdlib.h>
 
-static int64_t intProperty(const VSFrame *frame, const char *key, int64_t missing, const VSAPI *vsapi) {
+static int64_t intProperty(const VSFrame *frame, const char *key, int64_t missing,
+                           const VSAPI *vsapi) {
     int absent;
     int64_t value = vsapi->mapGetInt(vsapi->getFramePropertiesRO(frame), key, 0, &absent);
     return absent ? missing : value;
 }
 
 /* A filter of the core. Takes over `arguments`. NULL: it failed, with a message. */
-static VSNode *invoke(const char *plugin, const char *function, VSMap *arguments, char *message, VSCore *core,
-                      const VSAPI *vsapi) {
+static VSNode *invoke(const char *plugin, const char *function, VSMap *arguments, char *message,
+                      VSCore *core, const VSAPI *vsapi) {
     VSMap *out = vsapi->invoke(vsapi->getPluginByID(plugin, core), function, arguments);
     vsapi->freeMap(arguments);
     if (vsapi->mapGetError(out))
@@ -24,7 +25,8 @@ static VSNode *invoke(const char *plugin, const char *function, VSMap *arguments
     return node;
 }
 
-/* Lanczos, for the chroma: a 4:2:0 picture that goes to RGB and back unchanged loses half of what Bicubic loses. */
+/* Lanczos, for the chroma: a 4:2:0 picture that goes to RGB and back unchanged loses half of what
+ * Bicubic loses. */
 static VSNode *resize(VSMap *arguments, char *message, VSCore *core, const VSAPI *vsapi) {
     return invoke(VSH_RESIZE_PLUGIN_ID, "Lanczos", arguments, message, core, vsapi);
 }
@@ -35,10 +37,10 @@ static VSMap *clipArgument(VSNode *clip, const VSAPI *vsapi) {
     return arguments;
 }
 
-/* `clip` with the properties of `source`: with just these, or with the one that is named beside its own. Takes over
-   `clip`; where that is NULL, the message is set already. */
-static VSNode *copyProperties(VSNode *clip, VSNode *source, const char *name, char *message, VSCore *core,
-                              const VSAPI *vsapi) {
+/* `clip` with the properties of `source`: with just these, or with the one that is named beside its
+   own. Takes over `clip`; where that is NULL, the message is set already. */
+static VSNode *copyProperties(VSNode *clip, VSNode *source, const char *name, char *message,
+                              VSCore *core, const VSAPI *vsapi) {
     if (!clip)
         return NULL;
     VSMap *arguments = vsapi->createMap();
@@ -49,10 +51,14 @@ static VSNode *copyProperties(VSNode *clip, VSNode *source, const char *name, ch
     return invoke(VSH_STD_PLUGIN_ID, "CopyFrameProps", arguments, message, core, vsapi);
 }
 
-/* What a frame says of its samples, where that is a number; else it says nothing. False: an error is set, since the
-   resizer would have one of its own, which doesn't tell whose frame it is. */
-static bool checkProperties(int n, const VSFrame *frame, VSFrameContext *context, const VSAPI *vsapi) {
-    static const struct { const char *key, *expected; uint32_t known; } properties[] = {
+/* What a frame says of its samples, where that is a number; else it says nothing. False: an error
+   is set, since the resizer would have one of its own, which doesn't tell whose frame it is. */
+static bool checkProperties(int n, const VSFrame *frame, VSFrameContext *context,
+                            const VSAPI *vsapi) {
+    static const struct {
+        const char *key, *expected;
+        uint32_t known;
+    } properties[] = {
         {"_Matrix", "0 to 2, 4 to 10, or 12 to 14", 0x77f7},
         {"_Range", "0 or 1", 0x3},
         {"_ColorRange", "0 or 1", 0x3},
@@ -64,30 +70,39 @@ static bool checkProperties(int n, const VSFrame *frame, VSFrameContext *context
     for (size_t i = 0; i < sizeof properties / sizeof *properties; i++) {
         int64_t value = intProperty(frame, properties[i].key, 0, vsapi);
         if (value < 0 || value > 31 || !(properties[i].known >> value & 1)) {
-            setMessage(message, "frame %d has %s %lld; expected %s: correct it with std.SetFrameProps first", n,
-                       properties[i].key, (long long)value, properties[i].expected);
+            setMessage(message,
+                       "frame %d has %s %lld; expected %s: correct it with std.SetFrameProps first",
+                       n, properties[i].key, (long long)value, properties[i].expected);
             vsapi->setFilterError(message, context);
             return false;
         }
     }
     /* The resizer takes the fields of an interlaced frame apart. */
     bool interlaced = intProperty(frame, "_FieldBased", 0, vsapi);
-    const char *by = interlaced ? "_FieldBased" : intProperty(frame, "_Field", -1, vsapi) >= 0 ? "_Field" : NULL;
-    int subsampling = vsapi->getVideoFrameFormat(frame)->subSamplingH, height = vsapi->getFrameHeight(frame, 0);
+    const char *by = interlaced                                     ? "_FieldBased"
+                     : intProperty(frame, "_Field", -1, vsapi) >= 0 ? "_Field"
+                                                                    : NULL;
+    int subsampling = vsapi->getVideoFrameFormat(frame)->subSamplingH,
+        height = vsapi->getFrameHeight(frame, 0);
     if (by && (subsampling > 1 || (subsampling == 1 && interlaced && height % 4))) {
-        setMessage(message, "frame %d of %d lines is interlaced, by its %s; expected chroma of half height at most, and "
-                            "a height that 4 divides: deinterlace it, or std.RemoveFrameProps %s where it is "
-                            "progressive", n, height, by, by);
+        setMessage(
+            message,
+            "frame %d of %d lines is interlaced, by its %s; expected chroma of half height at "
+            "most, and "
+            "a height that 4 divides: deinterlace it, or std.RemoveFrameProps %s where it is "
+            "progressive",
+            n, height, by, by);
         vsapi->setFilterError(message, context);
         return false;
     }
     return true;
 }
 
-/* Tagger: leaves frames with what the resizer needs for the way to RGB and back, and gives those without a usable
-   _Matrix the usual guess. */
-static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, void **frameData, VSFrameContext *context,
-                                           VSCore *core, const VSAPI *vsapi) {
+/* Tagger: leaves frames with what the resizer needs for the way to RGB and back, and gives those
+   without a usable _Matrix the usual guess. */
+static const VSFrame *VS_CC taggerGetFrame(int n, int reason, void *instance, void **frameData,
+                                           VSFrameContext *context, VSCore *core,
+                                           const VSAPI *vsapi) {
     (void)frameData;
     VSNode *clip = instance;
     if (reason == arInitial)
@@ -124,8 +139,9 @@ static void VS_CC taggerFree(void *instance, VSCore *core, const VSAPI *vsapi) {
 
 VSNode *createTagger(VSNode *clip, char *message, VSCore *core, const VSAPI *vsapi) {
     VSFilterDependency dependencies[] = {{clip, rpStrictSpatial}};
-    VSNode *node = vsapi->createVideoFilter2("StylizeTagger", vsapi->getVideoInfo(clip), taggerGetFrame, taggerFree,
-                                             fmParallel, dependencies, 1, vsapi->addNodeRef(clip), core);
+    VSNode *node = vsapi->createVideoFilter2("StylizeTagger", vsapi->getVideoInfo(clip),
+                                             taggerGetFrame, taggerFree, fmParallel, dependencies,
+                                             1, vsapi->addNodeRef(clip), core);
     if (!node) {
         setMessage(message, "could not create the filter");
         vsapi->freeNode(clip); /* the reference that the filter would own */
@@ -133,8 +149,9 @@ VSNode *createTagger(VSNode *clip, char *message, VSCore *core, const VSAPI *vsa
     return node;
 }
 
-/* The way back. A resizer goes to one matrix, range and chroma location, but each frame may have its own: std.FrameEval
-   picks the resizer for the frame, and there are as many as different frames have come by. */
+/* The way back. A resizer goes to one matrix, range and chroma location, but each frame may have
+   its own: std.FrameEval picks the resizer for the frame, and there are as many as different frames
+   have come by. */
 typedef struct Return {
     int64_t matrix, range, chromaLocation; /* -1: not said */
     VSNode *node;                          /* owned */
@@ -149,19 +166,23 @@ typedef struct {
     Return *returns;
 } Returner;
 
-/* FrameEval's function: (n, f: the source frame) -> val: the node to take frame n from. FrameEval, fmParallelRequests
-   where it has a prop_src, calls it once at a time. */
-static void VS_CC returnerCall(const VSMap *in, VSMap *out, void *userData, VSCore *core, const VSAPI *vsapi) {
+/* FrameEval's function: (n, f: the source frame) -> val: the node to take frame n from. FrameEval,
+   fmParallelRequests where it has a prop_src, calls it once at a time. */
+static void VS_CC returnerCall(const VSMap *in, VSMap *out, void *userData, VSCore *core,
+                               const VSAPI *vsapi) {
     Returner *returner = userData;
     const VSFrame *frame = vsapi->mapGetFrame(in, "f", 0, NULL);
     int64_t matrix = intProperty(frame, "_Matrix", -1, vsapi);
-    int64_t colorRange = intProperty(frame, "_ColorRange", -1, vsapi); /* deprecated, the inverse of _Range */
+    int64_t colorRange =
+        intProperty(frame, "_ColorRange", -1, vsapi); /* deprecated, the inverse of _Range */
     int64_t range = intProperty(frame, "_Range", colorRange < 0 ? -1 : !colorRange, vsapi);
-    int64_t chromaLocation = returner->subsampled ? intProperty(frame, "_ChromaLocation", -1, vsapi) : -1;
+    int64_t chromaLocation =
+        returner->subsampled ? intProperty(frame, "_ChromaLocation", -1, vsapi) : -1;
     vsapi->freeFrame(frame);
 
     Return *found = returner->returns;
-    while (found && (found->matrix != matrix || found->range != range || found->chromaLocation != chromaLocation))
+    while (found && (found->matrix != matrix || found->range != range ||
+                     found->chromaLocation != chromaLocation))
         found = found->next;
     if (!found) {
         char message[MESSAGE] = "Stylize: out of memory";
@@ -204,7 +225,8 @@ VSNode *toRgb(VSNode *tagged, char *message, VSCore *core, const VSAPI *vsapi) {
     return resize(arguments, message, core, vsapi);
 }
 
-VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, VSCore *core, const VSAPI *vsapi) {
+VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, VSCore *core,
+                const VSAPI *vsapi) {
     const VSVideoFormat *f = &vsapi->getVideoInfo(clip)->format;
     Returner *returner = calloc(1, sizeof *returner);
     if (!returner) {
@@ -213,8 +235,8 @@ VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, V
     }
     returner->vsapi = vsapi;
     returner->stylized = vsapi->addNodeRef(stylized);
-    returner->format = vsapi->queryVideoFormatID(f->colorFamily, f->sampleType, f->bitsPerSample, f->subSamplingW,
-                                                 f->subSamplingH, core);
+    returner->format = vsapi->queryVideoFormatID(f->colorFamily, f->sampleType, f->bitsPerSample,
+                                                 f->subSamplingW, f->subSamplingH, core);
     returner->subsampled = f->subSamplingW || f->subSamplingH;
     VSFunction *function = vsapi->createFunction(returnerCall, returner, returnerFree, core);
 
@@ -227,23 +249,32 @@ VSNode *fromRgb(VSNode *stylized, VSNode *tagged, VSNode *clip, char *message, V
     return copyProperties(restored, stylized, "_SceneChangePrev", message, core, vsapi);
 }
 
-/* ---- The mask ---------------------------------------------------------------------------------------------------- */
+/* ---- The mask
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-/* The mask as a full-range gray clip of the given samples, whatever its frames say of their range. */
-static VSNode *toMask(VSNode *mask, const VSVideoFormat *samples, char *message, VSCore *core, const VSAPI *vsapi) {
-    VSNode *plain = invoke(VSH_STD_PLUGIN_ID, "RemoveFrameProps", clipArgument(mask, vsapi), message, core, vsapi);
+/* The mask as a full-range gray clip of the given samples, whatever its frames say of their range.
+ */
+static VSNode *toMask(VSNode *mask, const VSVideoFormat *samples, char *message, VSCore *core,
+                      const VSAPI *vsapi) {
+    VSNode *plain = invoke(VSH_STD_PLUGIN_ID, "RemoveFrameProps", clipArgument(mask, vsapi),
+                           message, core, vsapi);
     if (!plain)
         return NULL;
     VSMap *arguments = vsapi->createMap();
     vsapi->mapConsumeNode(arguments, "clip", plain, maReplace);
-    vsapi->mapSetInt(arguments, "format", vsapi->queryVideoFormatID(cfGray, samples->sampleType, samples->bitsPerSample,
-                                                                    0, 0, core), maReplace);
-    vsapi->mapSetInt(arguments, "range_in", 1, maReplace); /* full; VSC_RANGE_FULL is 0 or 1, by version */
+    vsapi->mapSetInt(
+        arguments, "format",
+        vsapi->queryVideoFormatID(cfGray, samples->sampleType, samples->bitsPerSample, 0, 0, core),
+        maReplace);
+    vsapi->mapSetInt(arguments, "range_in", 1,
+                     maReplace); /* full; VSC_RANGE_FULL is 0 or 1, by version */
     vsapi->mapSetInt(arguments, "range", 1, maReplace);
     return invoke(VSH_RESIZE_PLUGIN_ID, "Point", arguments, message, core, vsapi);
 }
 
-VSNode *merge(VSNode *clip, VSNode *stylized, VSNode *mask, char *message, VSCore *core, const VSAPI *vsapi) {
+VSNode *merge(VSNode *clip, VSNode *stylized, VSNode *mask, char *message, VSCore *core,
+              const VSAPI *vsapi) {
     VSNode *weights = toMask(mask, &vsapi->getVideoInfo(clip)->format, message, core, vsapi);
     if (!weights)
         return NULL;

@@ -22,40 +22,52 @@ void setMessage(char *message, const char *format, ...) {
     }
 }
 
-/* ---- Arguments: each check returns false with a message ---------------------------------------------------------- */
+/* ---- Arguments: each check returns false with a message
+ * ---------------------------------------------------------- */
 
-/* A kind of clip that can be taken. `name` is the argument's; `expected` says what its format has to be. */
-static bool checkClip(const char *name, const VSVideoInfo *vi, bool grayAlone, char *message, const VSAPI *vsapi) {
+/* A kind of clip that can be taken. `name` is the argument's; `expected` says what its format has
+ * to be. */
+static bool checkClip(const char *name, const VSVideoInfo *vi, bool grayAlone, char *message,
+                      const VSAPI *vsapi) {
     const VSVideoFormat *f = &vi->format;
     if (!vsh_isConstantVideoFormat(vi)) {
-        setMessage(message, "the %s's format or size varies; expected constant ones: give it those with core.resize "
-                            "first", name);
+        setMessage(message,
+                   "the %s's format or size varies; expected constant ones: give it those with "
+                   "core.resize "
+                   "first",
+                   name);
         return false;
     }
     bool known = f->sampleType == stFloat ? f->bitsPerSample == 16 || f->bitsPerSample == 32
                                           : f->bitsPerSample >= 8 && f->bitsPerSample <= 16;
-    if (!known || f->subSamplingW > 2 || f->subSamplingH > 2 || (grayAlone && f->colorFamily != cfGray)) {
+    if (!known || f->subSamplingW > 2 || f->subSamplingH > 2 ||
+        (grayAlone && f->colorFamily != cfGray)) {
         char format[32] = "?";
         vsapi->getVideoFormatName(f, format);
         setMessage(message,
-                   "the %s's format is %s; expected %s with integer samples of 8 to 16 bits or half or single precision"
-                   "%s: convert with core.resize first", name, format, grayAlone ? "gray" : "RGB, YUV or gray",
+                   "the %s's format is %s; expected %s with integer samples of 8 to 16 bits or "
+                   "half or single precision"
+                   "%s: convert with core.resize first",
+                   name, format, grayAlone ? "gray" : "RGB, YUV or gray",
                    grayAlone ? "" : ", and chroma subsampled by 4 at most");
         return false;
     }
     return true;
 }
 
-static bool checkMask(const VSVideoInfo *mask, const VSVideoInfo *clip, char *message, const VSAPI *vsapi) {
+static bool checkMask(const VSVideoInfo *mask, const VSVideoInfo *clip, char *message,
+                      const VSAPI *vsapi) {
     if (!checkClip("mask", mask, true, message, vsapi))
         return false;
     if (mask->width != clip->width || mask->height != clip->height) {
-        setMessage(message, "the mask is %dx%d; expected the clip's %dx%d", mask->width, mask->height, clip->width,
-                   clip->height);
+        setMessage(message, "the mask is %dx%d; expected the clip's %dx%d", mask->width,
+                   mask->height, clip->width, clip->height);
         return false;
     }
     if (mask->numFrames != clip->numFrames) {
-        setMessage(message, "the mask has %d frames; expected the clip's %d: std.Loop or std.Trim it to that length",
+        setMessage(message,
+                   "the mask has %d frames; expected the clip's %d: std.Loop or std.Trim it to "
+                   "that length",
                    mask->numFrames, clip->numFrames);
         return false;
     }
@@ -71,8 +83,10 @@ static bool checkFlag(const VSMap *in, const char *name, char *message, const VS
     return false;
 }
 
-/* A count: the argument where it is given, else `missing`. -1 with a message: it is out of its range. */
-static int getCount(const VSMap *in, const char *name, int missing, char *message, const VSAPI *vsapi) {
+/* A count: the argument where it is given, else `missing`. -1 with a message: it is out of its
+ * range. */
+static int getCount(const VSMap *in, const char *name, int missing, char *message,
+                    const VSAPI *vsapi) {
     int absent;
     int64_t value = vsapi->mapGetInt(in, name, 0, &absent);
     if (absent)
@@ -83,11 +97,13 @@ static int getCount(const VSMap *in, const char *name, int missing, char *messag
     return -1;
 }
 
-/* ---- What users call --------------------------------------------------------------------------------------------- */
+/* ---- What users call
+ * --------------------------------------------------------------------------------------------- */
 
 enum { CHECKPOINT_MB = 512 };
 
-static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSCore *core, const VSAPI *vsapi) {
+static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSCore *core,
+                                const VSAPI *vsapi) {
     (void)userData;
     char message[MESSAGE] = "Stylize: could not create the filter";
     VSNode *clip = vsapi->mapGetNode(in, "clip", 0, NULL);
@@ -125,7 +141,8 @@ static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSC
     source = NULL; /* createFilter has taken it over, and the session */
     if (!stylized)
         goto done;
-    result = isRgb ? vsapi->addNodeRef(stylized) : fromRgb(stylized, tagged, clip, message, core, vsapi);
+    result =
+        isRgb ? vsapi->addNodeRef(stylized) : fromRgb(stylized, tagged, clip, message, core, vsapi);
     if (result && mask) {
         VSNode *whole = result;
         result = merge(clip, whole, mask, message, core, vsapi);
@@ -143,20 +160,23 @@ done:
     vsapi->freeNode(clip);
 }
 
-static void VS_CC version(const VSMap *in, VSMap *out, void *userData, VSCore *core, const VSAPI *vsapi) {
+static void VS_CC version(const VSMap *in, VSMap *out, void *userData, VSCore *core,
+                          const VSAPI *vsapi) {
     (void)in;
     (void)userData;
     (void)core;
     char message[MESSAGE], api[32];
-    snprintf(api, sizeof api, "%d.%d", vsapi->getAPIVersion() >> 16, vsapi->getAPIVersion() & 0xffff);
+    snprintf(api, sizeof api, "%d.%d", vsapi->getAPIVersion() >> 16,
+             vsapi->getAPIVersion() & 0xffff);
     vsapi->mapSetData(out, "vapoursynth_api", api, -1, dtUtf8, maReplace);
     if (!putVersions(out, message, vsapi))
         vsapi->mapSetError(out, message);
 }
 
 VS_EXTERNAL_API(void) VapourSynthPluginInit2(VSPlugin *plugin, const VSPLUGINAPI *vspapi) {
-    vspapi->configPlugin("io.github.vsneuralstyle", "vsneuralstyle", "Coherent neural style transfer", PLUGIN_VERSION,
-                         VAPOURSYNTH_API_VERSION, 0, plugin);
+    vspapi->configPlugin("io.github.vsneuralstyle", "vsneuralstyle",
+                         "Coherent neural style transfer", PLUGIN_VERSION, VAPOURSYNTH_API_VERSION,
+                         0, plugin);
     vspapi->registerFunction("Stylize",
                              "clip:vnode;"
                              "style:data:opt;"

@@ -4,13 +4,13 @@
 
 #include <string.h>
 
-/* ---- Planes as Python buffers ------------------------------------------------------------------------------------ */
+/* ---- Planes as Python buffers
+ * ------------------------------------------------------------------------------------ */
 
-/* A plane of a frame, as a 2-D buffer with strides. It owns a reference to the frame: an array that Python keeps, in a
-   traceback say, keeps the pixels alive instead of dangling. */
+/* A plane of a frame, as a 2-D buffer with strides. It owns a reference to the frame: an array that
+   Python keeps, in a traceback say, keeps the pixels alive instead of dangling. */
 typedef struct {
-    PyObject_HEAD
-    const VSAPI *vsapi;
+    PyObject_HEAD const VSAPI *vsapi;
     const VSFrame *frame;
     void *pixels;
     const char *format;
@@ -27,7 +27,8 @@ static int planeGetBuffer(PyObject *self, Py_buffer *buffer, int flags) {
         return -1;
     }
     if ((flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
-        PyErr_SetString(PyExc_BufferError, "a plane has padded rows: its consumer must take strides");
+        PyErr_SetString(PyExc_BufferError,
+                        "a plane has padded rows: its consumer must take strides");
         return -1;
     }
     buffer->buf = plane->pixels;
@@ -76,9 +77,11 @@ static PyTypeObject *planeType(void) {
     return (PyTypeObject *)type;
 }
 
-/* The three planes of an RGB frame as a list of Plane; NULL with an exception set. `pixels` are the frame's plane
-   pointers, got before: asking for a write pointer may copy the plane, which needs no GIL. */
-static PyObject *planeList(const VSFrame *frame, void *const pixels[3], bool readonly, const VSAPI *vsapi) {
+/* The three planes of an RGB frame as a list of Plane; NULL with an exception set. `pixels` are the
+   frame's plane pointers, got before: asking for a write pointer may copy the plane, which needs no
+   GIL. */
+static PyObject *planeList(const VSFrame *frame, void *const pixels[3], bool readonly,
+                           const VSAPI *vsapi) {
     const VSVideoFormat *format = vsapi->getVideoFrameFormat(frame);
     PyTypeObject *type = planeType();
     PyObject *list = type ? PyList_New(0) : NULL;
@@ -119,17 +122,20 @@ static bool anyExported(PyObject *list) {
     return false;
 }
 
-/* ---- Calls into Python ------------------------------------------------------------------------------------------- */
+/* ---- Calls into Python
+ * ------------------------------------------------------------------------------------------- */
 
 static const char KEPT[] = "the session kept a reference to a frame's memory";
 
-/* A text as UTF-8, with escapes for what that can't hold: the odd bytes of a file's name. A new reference to bytes. */
+/* A text as UTF-8, with escapes for what that can't hold: the odd bytes of a file's name. A new
+ * reference to bytes. */
 static PyObject *toUtf8(PyObject *text) {
     return text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
 }
 
-/* Takes the raised exception as a message for the user, with the GIL held. The core's own errors say all that a user
-   needs; any other one is a defect, here or below, so its type is named and its traceback goes to stderr. */
+/* Takes the raised exception as a message for the user, with the GIL held. The core's own errors
+   say all that a user needs; any other one is a defect, here or below, so its type is named and its
+   traceback goes to stderr. */
 static void takeException(char *message) {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *errors = PyImport_ImportModule("vsneuralstyle.errors");
@@ -156,14 +162,16 @@ static void takeException(char *message) {
     Py_XDECREF(error);
 }
 
-/* Adds `value` under `name` and lets go of it. False: an exception is set, here or by who made the value. */
+/* Adds `value` under `name` and lets go of it. False: an exception is set, here or by who made the
+ * value. */
 static bool addKeyword(PyObject *keywords, const char *name, PyObject *value) {
     bool added = value && !PyDict_SetItemString(keywords, name, value);
     Py_XDECREF(value);
     return added;
 }
 
-/* The arguments that were given, as keywords for Session, which has the defaults; NULL: an exception is set. */
+/* The arguments that were given, as keywords for Session, which has the defaults; NULL: an
+ * exception is set. */
 static PyObject *keywordArguments(const VSMap *in, const VSAPI *vsapi) {
     static const char *const texts[] = {"style", "net", "device", "precision", "model_dir"};
     static const char *const numbers[] = {"strength", "coherence", "scene_cut"};
@@ -173,8 +181,10 @@ static PyObject *keywordArguments(const VSMap *in, const VSAPI *vsapi) {
     for (size_t i = 0; keywords && i < sizeof texts / sizeof *texts; i++) {
         const char *text = vsapi->mapGetData(in, texts[i], 0, &absent);
         /* Any bytes can name a file; this is how Python's own calls take them. */
-        if (!absent && !addKeyword(keywords, texts[i], PyUnicode_DecodeUTF8(
-                                       text, vsapi->mapGetDataSize(in, texts[i], 0, NULL), "surrogateescape")))
+        if (!absent &&
+            !addKeyword(keywords, texts[i],
+                        PyUnicode_DecodeUTF8(text, vsapi->mapGetDataSize(in, texts[i], 0, NULL),
+                                             "surrogateescape")))
             Py_CLEAR(keywords);
     }
     for (size_t i = 0; keywords && i < sizeof numbers / sizeof *numbers; i++) {
@@ -229,7 +239,8 @@ void release(PyObject *object) {
     PyGILState_Release(gil);
 }
 
-bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message, const VSAPI *vsapi) {
+bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message,
+             const VSAPI *vsapi) {
     void *from[3];
     readPointers(src, from, vsapi);
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -244,15 +255,18 @@ bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *m
     return begun;
 }
 
-Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared, PyObject **pending, char *message,
-              const VSAPI *vsapi) {
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared,
+              PyObject **pending, char *message, const VSAPI *vsapi) {
     void *from[3];
     readPointers(src, from, vsapi);
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *starts = scene == SCENE_UNKNOWN ? Py_None : scene == SCENE_STARTS ? Py_True : Py_False;
+    PyObject *starts = scene == SCENE_UNKNOWN  ? Py_None
+                       : scene == SCENE_STARTS ? Py_True
+                                               : Py_False;
     PyObject *source = planeList(src, from, true, vsapi);
     PyObject *answer = source ? PyObject_CallMethod(session, "process", "OOO", starts, source,
-                                                     prepared ? prepared : Py_None) : NULL;
+                                                    prepared ? prepared : Py_None)
+                              : NULL;
     int started;
     PyObject *made;
     Scene result = SCENE_UNKNOWN;
@@ -270,7 +284,8 @@ Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prep
     return result;
 }
 
-bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message, const VSAPI *vsapi) {
+bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message,
+               const VSAPI *vsapi) {
     void *to[3];
     for (int p = 0; p < 3; p++)
         to[p] = vsapi->getWritePtr(dst, p);
@@ -280,7 +295,8 @@ bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message
     bool filled = answer != NULL;
     if (!filled) {
         takeException(message);
-    } else if (anyExported(target)) { /* who holds it could write into a frame that VapourSynth has handed on */
+    } else if (anyExported(target)) { /* who holds it could write into a frame that VapourSynth has
+                                         handed on */
         setMessage(message, "%s", KEPT);
         filled = false;
     }
@@ -291,8 +307,8 @@ bool fillFrame(PyObject *session, PyObject *pending, VSFrame *dst, char *message
     return filled;
 }
 
-bool findCuts(PyObject *session, const VSFrame *const *frames, int count, bool *starts, char *message,
-              const VSAPI *vsapi) {
+bool findCuts(PyObject *session, const VSFrame *const *frames, int count, bool *starts,
+              char *message, const VSAPI *vsapi) {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *run = PyList_New(0);
     for (int i = 0; run && i < count; i++) {
@@ -354,7 +370,8 @@ bool putVersions(VSMap *out, char *message, const VSAPI *vsapi) {
         PyObject *name = toUtf8(key), *text = name ? toUtf8(value) : NULL;
         put = text != NULL;
         if (put)
-            vsapi->mapSetData(out, PyBytes_AsString(name), PyBytes_AsString(text), -1, dtUtf8, maReplace);
+            vsapi->mapSetData(out, PyBytes_AsString(name), PyBytes_AsString(text), -1, dtUtf8,
+                              maReplace);
         Py_XDECREF(text);
         Py_XDECREF(name);
     }

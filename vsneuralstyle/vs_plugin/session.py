@@ -1,7 +1,9 @@
-"""The Python half of the plugin: a `Session` stylizes the frames of one filter, in the order filter.c gives them.
+"""The Python half of the plugin: a `Session` stylizes the frames of one filter, in the order
+filter.c gives them.
 
-`process` goes through them one after the other. On a GPU it returns as soon as a frame is launched, and `fill` waits for it and
-fills planes with it: at any later time, in any thread, for several frames at once, or never.
+`process` goes through them one after the other. On a GPU it returns as soon as a frame is launched,
+and `fill` waits for it and fills planes with it: at any later time, in any thread, for several
+frames at once, or never.
 """
 
 from __future__ import annotations
@@ -19,17 +21,28 @@ from torch import Tensor
 import vsneuralstyle
 from vsneuralstyle import pixels, teams
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.stylizer import MIN_SIZE, PRECISIONS, Begun, Prepared, State, Stylizer, resolve_device, resolve_precision
+from vsneuralstyle.stylizer import (
+    MIN_SIZE,
+    PRECISIONS,
+    Begun,
+    Prepared,
+    State,
+    Stylizer,
+    resolve_device,
+    resolve_precision,
+)
 from vsneuralstyle.weights import available_styles
 from vsneuralstyle.workers import Workers
 
 
 @functools.cache
 def _worker(device: str) -> Workers:
-    """The one thread that computes on a device, unless two frames are under way at a time (`teams`).
+    """The one thread that computes on a device, unless two frames are under way at a time
+    (`teams`).
 
-    OpenMP gives each thread that computes a team of its own, as many as there are cores: torch called from every
-    VapourSynth worker would keep workers x cores threads, and those of two filters would fight over the cores.
+    OpenMP gives each thread that computes a team of its own, as many as there are cores: torch
+    called from every VapourSynth worker would keep workers x cores threads, and those of two
+    filters would fight over the cores.
     """
     return Workers(1, device)
 
@@ -37,8 +50,8 @@ def _worker(device: str) -> Workers:
 def versions() -> dict[str, str]:
     """What `core.vsneuralstyle.Version` tells beside the version of VapourSynth's API.
 
-    package, torch: versions. device, precision: what "auto" stands for here. styles: those that can be loaded,
-    separated by ", ".
+    package, torch: versions. device, precision: what "auto" stands for here. styles: those that can
+    be loaded, separated by ", ".
     """
     device = resolve_device()
     precision = resolve_precision("auto", device)
@@ -62,7 +75,8 @@ class Session:
         arguments: those of `Stylizer`.
 
     Raises:
-        NeuralStyleError: an argument, a model or a device that can't be used, or frames that are too small.
+        NeuralStyleError: an argument, a model or a device that can't be used, or frames that are
+            too small.
     """
 
     def __init__(
@@ -99,7 +113,8 @@ class Session:
         self._worker = _worker(str(self._stylizer.device))
 
     def prepare(self, source: Sequence) -> Future[Prepared] | None:
-        """Begins the work on a frame that needs no other one; `process` does the rest. For when several are asked for at a time.
+        """Begins the work on a frame that needs no other one; `process` does the rest. For when
+        several are asked for at a time.
 
         Args:
             source: as `process` takes it.
@@ -109,7 +124,8 @@ class Session:
         """
         if not self._stylizer.works_ahead:
             return None
-        # Copied by the caller's thread: the planes aren't kept; and on a GPU that takes longer than the rest, which one thread does for all.
+        # Copied by the caller's thread: the planes aren't kept; and on a GPU that takes longer than
+        # the rest, which one thread does for all.
         with self._stylizer.aside():
             frame = self._frame(source)
         if self._on_gpu:
@@ -120,7 +136,8 @@ class Session:
         return pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
 
     def _prepare_aside(self, frame: Tensor) -> Prepared:
-        with self._stylizer.aside():  # the worker's own stream may wait for the frame that is in `process`
+        # the worker's own stream may wait for the frame that is in `process`
+        with self._stylizer.aside():
             return self._stylizer.prepare(frame)
 
     def process(
@@ -134,8 +151,8 @@ class Session:
             prepared: what `prepare` gave for the source.
 
         Returns:
-            Whether the frame started a scene, and what `fill` takes: the frame's samples, on the device, which keep memory there of
-            the planes' size.
+            Whether the frame started a scene, and what `fill` takes: the frame's samples, on the
+            device, which keep memory there of the planes' size.
         """
         dtype = np.asarray(source[0]).dtype
         if prepared is None:
@@ -143,18 +160,29 @@ class Session:
         elif self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
             begun = self._finish(starts_scene, prepared.result(), dtype)
         else:
-            begun = teams.submit(self._stylizer.threads, self._finish, starts_scene, prepared.result(), dtype, first=True).result()
+            begun = teams.submit(
+                self._stylizer.threads,
+                self._finish,
+                starts_scene,
+                prepared.result(),
+                dtype,
+                first=True,
+            ).result()
         return self._stylizer.scene_starts[0], begun
 
     def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
         return self._finish(starts_scene, self._stylizer.prepare(self._frame(source)), dtype)
 
     def _finish(self, starts_scene: bool | None, prepared: Prepared, dtype: np.dtype) -> Begun:
-        # Converted with the networks' work: by the threads that compute, and to what takes the least memory until it is fetched.
-        return self._stylizer.launch(prepared, starts_scene, partial(pixels.rgb_to_samples, dtype=dtype, bits=self._bits))
+        # Converted with the networks' work: by the threads that compute, and to what takes the
+        # least memory until it is fetched.
+        return self._stylizer.launch(
+            prepared, starts_scene, partial(pixels.rgb_to_samples, dtype=dtype, bits=self._bits)
+        )
 
     def fill(self, begun: Begun, target: Sequence) -> None:
-        """Waits for a frame and fills planes with it; in any thread, also while another one is in `process`. It computes nothing.
+        """Waits for a frame and fills planes with it; in any thread, also while another one is in
+        `process`. It computes nothing.
 
         Args:
             begun: as `process` gave it.
@@ -165,14 +193,17 @@ class Session:
             pixels.samples_to_planes(samples, target)
 
     def cuts(self, run: Sequence[Sequence]) -> list[bool]:
-        """For each frame of a run of consecutive ones, from the second on: whether the built-in detector says that it
-        starts a scene, as `process` would. Each frame is given as `process` takes its source; the state stays.
+        """For each frame of a run of consecutive ones, from the second on: whether the built-in
+        detector says that it starts a scene, as `process` would. Each frame is given as `process`
+        takes its source; the state stays.
         """
         return self._worker.submit(self._cuts, run).result()
 
     def _cuts(self, run: Sequence[Sequence]) -> list[bool]:
         frames = (self._frame(planes) for planes in run)  # two at a time in memory
-        return [self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)]
+        return [
+            self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)
+        ]
 
     def checkpoint(self) -> State:
         """The state after the last frame. It is on the device: nothing is copied."""

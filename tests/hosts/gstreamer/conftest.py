@@ -1,6 +1,8 @@
-"""Where the tests of the element `neuralstyle` can run, GStreamer as a user has it there, and two tiny models.
+"""Where the tests of the element `neuralstyle` can run, GStreamer as a user has it there, and two
+tiny models.
 
-They are run by a virtual environment of the distribution's Python, since gst-python belongs to it; skipped elsewhere.
+They are run by a virtual environment of the distribution's Python, since gst-python belongs to it;
+skipped elsewhere.
 """
 
 import faulthandler
@@ -37,22 +39,29 @@ def _why_not() -> str | None:
     for tool in ("gst-launch-1.0", "gst-inspect-1.0"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
-    if subprocess.run(["gst-inspect-1.0", "--plugin", "python"], capture_output=True, timeout=60).returncode:
+    if subprocess.run(
+        ["gst-inspect-1.0", "--plugin", "python"], capture_output=True, timeout=60
+    ).returncode:
         return "GStreamer has no loader for Python plugins (Debian: gstreamer1.0-python3-plugin-loader)"
     return None
 
 
 @pytest.fixture(scope="session")
 def plugin_path() -> Path:
-    """What GST_PLUGIN_PATH is set to: the installed wheel's, or the checkout's where none is installed."""
+    """What GST_PLUGIN_PATH is set to: the installed wheel's, or the checkout's where none is
+    installed.
+    """
     installed = PREFIX / "lib" / "gstreamer-1.0"
-    return installed if (installed / "python" / "gstneuralstyle.py").exists() else ROOT / "gst_plugin"
+    return (
+        installed if (installed / "python" / "gstneuralstyle.py").exists() else ROOT / "gst_plugin"
+    )
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
     """The folder of two models of random weights, small and so fast, `candy` and `other`."""
     import torch
+
     from vsneuralstyle.networks.net1 import Net1
     from vsneuralstyle.weights import save_model
 
@@ -60,13 +69,21 @@ def model_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for seed, style in enumerate(("candy", "other")):
         torch.manual_seed(seed)
-        save_model(Net1(**networks), folder / f"{style}.safetensors", style=style, networks=networks, training={})
+        save_model(
+            Net1(**networks),
+            folder / f"{style}.safetensors",
+            style=style,
+            networks=networks,
+            training={},
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def environment(plugin_path, model_dir, tmp_path_factory) -> dict[str, str]:
-    """What a user sets, and a registry of the tests' own. One thread, so that sums come out alike everywhere."""
+    """What a user sets, and a registry of the tests' own. One thread, so that sums come out alike
+    everywhere.
+    """
     return {
         "PATH": f"{PREFIX / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "GST_PLUGIN_PATH": str(plugin_path),
@@ -80,7 +97,9 @@ def environment(plugin_path, model_dir, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def launch(run, environment):
     """Runs `gst-launch-1.0 -m PIPELINE`, with environment variables to add or override."""
-    return lambda pipeline, **more: run("gst-launch-1.0", "-m", *shlex.split(pipeline), env={**environment, **more})
+    return lambda pipeline, **more: run(
+        "gst-launch-1.0", "-m", *shlex.split(pipeline), env={**environment, **more}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +118,9 @@ def Gst(environment):
 
 @pytest.fixture(autouse=True)
 def hang_is_a_failure():
-    """A pipeline that hangs in this process ends it, with where each thread stood; its tests then count as failed."""
+    """A pipeline that hangs in this process ends it, with where each thread stood; its tests then
+    count as failed.
+    """
     faulthandler.dump_traceback_later(240, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -109,6 +130,7 @@ def hang_is_a_failure():
 def stylize(environment):
     """The reference: (N, H, W, 3) uint8 frames of one clip -> the same, by `Stylizer` itself."""
     import torch
+
     from vsneuralstyle import Stylizer, pixels
 
     torch.set_num_threads(1)
@@ -127,7 +149,9 @@ def stylize(environment):
 
 @pytest.fixture
 def play(Gst):
-    """Makes a pipeline from its description and sets it playing (or to another state); ends it after the test."""
+    """Makes a pipeline from its description and sets it playing (or to another state); ends it
+    after the test.
+    """
     made = []
 
     def start(description, state=None):
@@ -143,7 +167,8 @@ def play(Gst):
 
 @pytest.fixture
 def finish(Gst):
-    """Waits for a pipeline's end of stream; returns the messages until then, of the kinds asked for.
+    """Waits for a pipeline's end of stream; returns the messages until then, of the kinds asked
+    for.
 
     An error fails the test, and so does nothing within a minute.
     """
@@ -152,7 +177,9 @@ def finish(Gst):
         bus, messages = pipeline.get_bus(), []
         while True:
             message = bus.timed_pop_filtered(
-                60 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR | Gst.MessageType(kinds))
+                60 * Gst.SECOND,
+                Gst.MessageType.EOS | Gst.MessageType.ERROR | Gst.MessageType(kinds),
+            )
             assert message is not None, "neither an end nor an error"
             assert message.type != Gst.MessageType.ERROR, message.parse_error()
             if message.type == Gst.MessageType.EOS:

@@ -1,6 +1,7 @@
 """Whatever is done to the element, it gives a frame for a frame, or an error that names the cause.
 
-A script, run by test_fuzz.py in a process of its own, that a crash may end. Arguments: what to fuzz, how many examples.
+A script, run by test_fuzz.py in a process of its own, that a crash may end. Arguments: what to
+fuzz, how many examples.
 """
 
 import faulthandler
@@ -16,9 +17,32 @@ gi.require_version("GstApp", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import Gst, GstApp, GstVideo  # noqa: E402, F401
 
-FORMATS = ("GBR", "RGB", "BGRx", "ARGB", "Y444", "I420", "NV21", "Y42B", "YUY2", "UYVY", "I420_10LE", "P010_10LE",
-           "I422_10LE")
-COLORIMETRIES = ("bt601", "bt709", "bt2020", "smpte240m", "sRGB", "1:4:0:1", "2:4:16:4", "0:0:0:0", "1:1:0:0")
+FORMATS = (
+    "GBR",
+    "RGB",
+    "BGRx",
+    "ARGB",
+    "Y444",
+    "I420",
+    "NV21",
+    "Y42B",
+    "YUY2",
+    "UYVY",
+    "I420_10LE",
+    "P010_10LE",
+    "I422_10LE",
+)
+COLORIMETRIES = (
+    "bt601",
+    "bt709",
+    "bt2020",
+    "smpte240m",
+    "sRGB",
+    "1:4:0:1",
+    "2:4:16:4",
+    "0:0:0:0",
+    "1:1:0:0",
+)
 SITES = ("jpeg", "mpeg2", "dv", "cosited", "none", "alt-line")
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 NUMBER = st.floats() | st.integers() | st.booleans()
@@ -28,9 +52,13 @@ class Player:
     """appsrc ! neuralstyle ! appsink."""
 
     def __init__(self, **properties):
-        self.pipeline = Gst.parse_launch("appsrc name=source format=time ! neuralstyle name=style device=cpu "
-                                         "precision=float32 ! appsink name=sink sync=false")
-        self.source, self.style, self.sink = map(self.pipeline.get_by_name, ("source", "style", "sink"))
+        self.pipeline = Gst.parse_launch(
+            "appsrc name=source format=time ! neuralstyle name=style device=cpu "
+            "precision=float32 ! appsink name=sink sync=false"
+        )
+        self.source, self.style, self.sink = map(
+            self.pipeline.get_by_name, ("source", "style", "sink")
+        )
         for name, value in properties.items():
             self.style.set_property(name, value)
         self.input = self.style.get_static_pad("sink")
@@ -43,10 +71,13 @@ class Player:
         self.pipeline.set_state(Gst.State.NULL)
 
     def push(self, caps, size, pts=0, discont=False, last=False):
-        """A frame of so many bytes, and the end of the stream if it is the last -> what comes out, or None and the error."""
+        """A frame of so many bytes, and the end of the stream if it is the last -> what comes out,
+        or None and the error.
+        """
         self.source.set_property("caps", Gst.Caps.from_string(caps))
         data = bytes(range(256)) * (size // 256) + bytes(size % 256)
-        buffer = Gst.Buffer.new_wrapped(data) if data else Gst.Buffer.new()  # the bindings crash on no bytes
+        # the bindings crash on no bytes
+        buffer = Gst.Buffer.new_wrapped(data) if data else Gst.Buffer.new()
         buffer.pts, buffer.duration = pts, Gst.SECOND // 25
         if discont:
             buffer.set_flags(Gst.BufferFlags.DISCONT)
@@ -65,8 +96,10 @@ class Player:
             if (message := bus.pop_filtered(Gst.MessageType.ERROR)) is not None:
                 return None, (message.src, message.parse_error()[0].message)
         faulthandler.dump_traceback()
-        raise AssertionError(f"neither a frame nor an error; end of stream: {self.sink.is_eos()}, "
-                             f"state: {self.pipeline.get_state(0)}")
+        raise AssertionError(
+            f"neither a frame nor an error; end of stream: {self.sink.is_eos()}, "
+            f"state: {self.pipeline.get_state(0)}"
+        )
 
 
 def named(error):
@@ -81,10 +114,27 @@ def raw(form, width, height, more=""):
     return caps, GstVideo.VideoInfo.new_from_caps(Gst.Caps.from_string(caps)).size
 
 
-@given(st.fixed_dictionaries({}, optional={
-    "style": TEXT | st.sampled_from(["candy", "other"]), "net": TEXT, "device": TEXT, "precision": TEXT,
-    "model-path": TEXT, "strength": NUMBER, "coherence": NUMBER, "scene-cut": NUMBER, "preserve-color": NUMBER | TEXT,
-    "lookahead": NUMBER, "qos": NUMBER, "stats": NUMBER, "name": TEXT}), st.booleans())
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "style": TEXT | st.sampled_from(["candy", "other"]),
+            "net": TEXT,
+            "device": TEXT,
+            "precision": TEXT,
+            "model-path": TEXT,
+            "strength": NUMBER,
+            "coherence": NUMBER,
+            "scene-cut": NUMBER,
+            "preserve-color": NUMBER | TEXT,
+            "lookahead": NUMBER,
+            "qos": NUMBER,
+            "stats": NUMBER,
+            "name": TEXT,
+        },
+    ),
+    st.booleans(),
+)
 @example({"style": "../candy"}, True)
 @example({"style": ""}, False)
 @example({"strength": float("nan")}, True)
@@ -99,7 +149,8 @@ def properties(values, while_playing):
         try:
             probe.set_property(name, value)
             with_values[name] = probe.get_property(name)
-        except (TypeError, ValueError, OverflowError):  # GObject's: of another type, out of range, not writable
+        # GObject's: of another type, out of range, not writable
+        except (TypeError, ValueError, OverflowError):
             continue
     with_values.pop("name", None)
     caps, size = raw("RGB", 16, 16)
@@ -115,15 +166,25 @@ def properties(values, while_playing):
             sample, error = player.push(caps, size, last=True)
     if error is not None:
         text = named(error)
-        assert any(name.replace("-", "_") in text or str(value) in text or repr(value)[1:-1] in text
-                   for name, value in with_values.items()), (text, with_values)
+        assert any(
+            name.replace("-", "_") in text or str(value) in text or repr(value)[1:-1] in text
+            for name, value in with_values.items()
+        ), (text, with_values)
 
 
-@given(st.sampled_from(FORMATS), st.integers(1, 70), st.integers(1, 70),
-       st.sampled_from(["0/1", "1/1", "25/1", "30000/1001", "2147483647/1", "1/2147483647"]),
-       st.none() | st.sampled_from(COLORIMETRIES), st.none() | st.sampled_from(SITES),
-       st.sampled_from(["", ", interlace-mode=interleaved", ", pixel-aspect-ratio=1/100", ", multiview-mode=mono"]),
-       st.integers(-3000, 3000) | st.just(0), st.booleans())
+@given(
+    st.sampled_from(FORMATS),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from(["0/1", "1/1", "25/1", "30000/1001", "2147483647/1", "1/2147483647"]),
+    st.none() | st.sampled_from(COLORIMETRIES),
+    st.none() | st.sampled_from(SITES),
+    st.sampled_from(
+        ["", ", interlace-mode=interleaved", ", pixel-aspect-ratio=1/100", ", multiview-mode=mono"]
+    ),
+    st.integers(-3000, 3000) | st.just(0),
+    st.booleans(),
+)
 @example("I420", 16, 16, "25/1", None, None, "", -1, False)
 @example("NV21", 17, 33, "0/1", "bt2020", "cosited", "", 0, True)
 def caps(form, width, height, rate, colorimetry, site, more, surplus, timed):
@@ -139,10 +200,14 @@ def caps(form, width, height, rate, colorimetry, site, more, surplus, timed):
         assert GstVideo.VideoInfo.new_from_caps(sample.get_caps()).finfo.name == form
     elif error[0] == player.style:
         text = named(error)
-        assert f"{width}x{height}" in text and ("16x16" in text or f"{given} bytes" in text and given < size), text
+        assert f"{width}x{height}" in text and (
+            "16x16" in text or f"{given} bytes" in text and given < size
+        ), text
 
 
-TIMES = st.integers(0, 10**4).map(lambda number: number * Gst.SECOND // 25) | st.just(Gst.CLOCK_TIME_NONE)
+TIMES = st.integers(0, 10**4).map(lambda number: number * Gst.SECOND // 25) | st.just(
+    Gst.CLOCK_TIME_NONE
+)
 STEPS = st.one_of(
     st.tuples(st.just("frame"), TIMES, st.booleans()),
     st.tuples(st.just("caps"), st.sampled_from(FORMATS), st.integers(16, 40), st.integers(16, 40)),
@@ -151,7 +216,7 @@ STEPS = st.one_of(
     st.tuples(st.just("gap"), TIMES.filter(lambda time: time != Gst.CLOCK_TIME_NONE), TIMES),
     st.tuples(st.just("stream-start"), TEXT),
     st.tuples(st.just("eos")),
-    st.tuples(st.just("qos"), st.floats(0.1, 10), st.integers(-10**9, 10**9), TIMES),
+    st.tuples(st.just("qos"), st.floats(0.1, 10), st.integers(-(10**9), 10**9), TIMES),
     st.tuples(st.just("custom"), st.sampled_from(["neuralstyle", "x"])),
     st.tuples(st.just("pause")),
 )
@@ -159,7 +224,9 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=12))
 def events(steps):
-    """However events come: a frame for each frame, unless it is behind an end of stream or outside of its segment."""
+    """However events come: a frame for each frame, unless it is behind an end of stream or outside
+    of its segment.
+    """
     form = raw("RGB", 16, 16)
     ended = False
     with Player() as player:
@@ -167,8 +234,11 @@ def events(steps):
             if kind == "frame" and not ended:
                 pts, discont = values
                 segment = player.input.get_sticky_event(Gst.EventType.SEGMENT, 0)
-                inside = segment is None or pts == Gst.CLOCK_TIME_NONE or segment.parse_segment().clip(
-                    Gst.Format.TIME, pts, pts + Gst.SECOND // 25)[0]
+                inside = (
+                    segment is None
+                    or pts == Gst.CLOCK_TIME_NONE
+                    or segment.parse_segment().clip(Gst.Format.TIME, pts, pts + Gst.SECOND // 25)[0]
+                )
                 if inside:
                     sample, error = player.push(*form, pts, discont)
                     assert error is None, error
@@ -195,10 +265,14 @@ def events(steps):
                 player.input.send_event(Gst.Event.new_eos())
                 ended = True
             elif kind == "qos":
-                player.style.get_static_pad("src").send_event(Gst.Event.new_qos(Gst.QOSType.UNDERFLOW, *values))
+                player.style.get_static_pad("src").send_event(
+                    Gst.Event.new_qos(Gst.QOSType.UNDERFLOW, *values)
+                )
             elif kind == "custom":
                 structure = Gst.Structure.new_empty(values[0])
-                player.input.send_event(Gst.Event.new_custom(Gst.EventType.CUSTOM_DOWNSTREAM, structure))
+                player.input.send_event(
+                    Gst.Event.new_custom(Gst.EventType.CUSTOM_DOWNSTREAM, structure)
+                )
             elif kind == "pause":
                 player.pipeline.set_state(Gst.State.PAUSED)
                 player.pipeline.set_state(Gst.State.PLAYING)
@@ -208,5 +282,10 @@ def events(steps):
 if __name__ == "__main__":
     Gst.init([])
     what, count = sys.argv[1:]
-    settings(max_examples=int(count), derandomize=True, database=None, deadline=None,
-             suppress_health_check=list(HealthCheck))(globals()[what])()
+    settings(
+        max_examples=int(count),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )(globals()[what])()

@@ -1,5 +1,6 @@
-"""CUDA memory, as far as can be told without a GPU: what is offered, and the whole way of a frame with host memory in
-the GPU memory's place: caps, queries, pools, mapping, and tensors over what was mapped.
+"""CUDA memory, as far as can be told without a GPU: what is offered, and the whole way of a frame
+with host memory in the GPU memory's place: caps, queries, pools, mapping, and tensors over what was
+mapped.
 """
 
 import json
@@ -11,9 +12,13 @@ import pytest
 from tests.hosts.gstreamer.test_formats import Frame, picture
 
 FORMATS = ("RGBA", "BGRx", "I420", "NV12")
-WRONG = {"none": "put a cudaupload before", "another context": "another context than PyTorch's",
-         "networks on a CPU": "set device=cuda"}
-# Reads a list of runs, writes what each gave. The element is the installed one; the CUDA libraries are stand-ins.
+WRONG = {
+    "none": "put a cudaupload before",
+    "another context": "another context than PyTorch's",
+    "networks on a CPU": "set device=cuda",
+}
+# Reads a list of runs, writes what each gave. The element is the installed one; the CUDA libraries
+# are stand-ins.
 STAND_IN = """
 import ctypes, json, sys
 from types import SimpleNamespace
@@ -79,30 +84,48 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def through(Gst, run, environment, plugin_path):
-    """(memory, format) -> what came out for two frames, all of whose planes have one pitch, as in CUDA memory."""
+    """(memory, format) -> what came out for two frames, all of whose planes have one pitch, as in
+    CUDA memory.
+    """
+
     def one(memory, form):
         layout = Frame(Gst, form, 64, 48)
         pitch, rows = layout.strides[0] + 16, (48, 24, 24)
         layout.strides = [pitch] * len(layout.strides)
         layout.offsets = [sum(rows[:n]) * pitch for n in range(len(layout.strides))]
-        layout.size = sum(rows[:len(layout.strides)]) * pitch
+        layout.size = sum(rows[: len(layout.strides)]) * pitch
         frames = [layout.fill(picture(form, 48, 64, phase)).tobytes().hex() for phase in (0, 0.5)]
         return memory, form, 64, 48, layout.strides, layout.offsets, frames
 
     runs = [one(memory, form) for form in FORMATS for memory in ("host", "device")]
     runs += [one(memory, "NV12") for memory in WRONG]
-    done = run(sys.executable, "-P", "-c", STAND_IN, plugin_path, input=json.dumps(runs),
-               env={**environment, "CUDA_VISIBLE_DEVICES": ""})
+    done = run(
+        sys.executable,
+        "-P",
+        "-c",
+        STAND_IN,
+        plugin_path,
+        input=json.dumps(runs),
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.returncode == 0, done.stderr
     return {(memory, form): result for memory, form, result in json.loads(done.stdout)}
 
 
 def test_offered_only_where_it_works(Gst, run, environment):
     shown = run("gst-inspect-1.0", "neuralstyle", env=environment)
-    works = Gst.version()[:2] >= (1, 24) and run(
-        sys.executable, "-P", "-c", "import ctypes\nctypes.CDLL('libgstcuda-1.0.so.0').gst_cuda_memory_sync\n"
-        "d, n = ctypes.CDLL('libcuda.so.1'), ctypes.c_int()\n"
-        "assert d.cuInit(0) == d.cuDeviceGetCount(ctypes.byref(n)) == 0 and n.value").returncode == 0
+    works = (
+        Gst.version()[:2] >= (1, 24)
+        and run(
+            sys.executable,
+            "-P",
+            "-c",
+            "import ctypes\nctypes.CDLL('libgstcuda-1.0.so.0').gst_cuda_memory_sync\n"
+            "d, n = ctypes.CDLL('libcuda.so.1'), ctypes.c_int()\n"
+            "assert d.cuInit(0) == d.cuDeviceGetCount(ctypes.byref(n)) == 0 and n.value",
+        ).returncode
+        == 0
+    )
     assert ("CUDAMemory" in shown.stdout) == works
     assert "video/x-raw\n" in shown.stdout
 
@@ -112,7 +135,8 @@ def test_frames_come_out_as_from_host_memory(through, form):
     host, device = through["host", form], through["device", form]
     assert device["error"] is None and device["out"] == host["out"] and len(host["out"]) == 2
     assert len(np.unique(np.frombuffer(bytes.fromhex(host["out"][0]), np.uint8))) > 10
-    # Who has a context, and a pool for what goes out; then for each frame, in and out, waiting for others and PyTorch.
+    # Who has a context, and a pool for what goes out; then for each frame, in and out, waiting for
+    # others and PyTorch.
     asked = device["asked"].split()
     assert sorted(asked[:2]) == ["context", "pool"] and asked[2:] == 4 * ["sync", "finish"]
     assert host["asked"] == "context"

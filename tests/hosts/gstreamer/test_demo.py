@@ -14,10 +14,21 @@ def test_demo_on_a_video_of_ones_own(run, clip, tmp_path, model_dir):
     with writer(source, Fraction(25)) as file:
         for frame in clip:
             file.write(frame)
-    shown = run(sys.executable, "-P", "-m", "vsneuralstyle.demo", source, "--out", out,
-                env={"NEURALSTYLE_MODEL_PATH": str(model_dir)}, timeout=300)
+    shown = run(
+        sys.executable,
+        "-P",
+        "-m",
+        "vsneuralstyle.demo",
+        source,
+        "--out",
+        out,
+        env={"NEURALSTYLE_MODEL_PATH": str(model_dir)},
+        timeout=300,
+    )
     assert shown.returncode == 0, shown.stderr
-    figures = next(line.split() for line in shown.stdout.splitlines() if line.startswith("gst-launch-1.0  "))
+    figures = next(
+        line.split() for line in shown.stdout.splitlines() if line.startswith("gst-launch-1.0  ")
+    )
     assert float(figures[3]) > 0 and 0 < float(figures[5])
     assert figures[6].endswith("/6")  # 7 pairs but for the one across the cut
     for name in ("gst-per-frame.mp4", "gst-coherent.mp4"):

@@ -1,4 +1,6 @@
-"""Each pipeline of docs/gstreamer.md does what it is there for, as far as can be told without camera and window."""
+"""Each pipeline of docs/gstreamer.md does what it is there for, as far as can be told without
+camera and window.
+"""
 
 import os
 import re
@@ -15,7 +17,10 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "gstreamer.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.S)
 FRAMES = 6
 # What the machine lacks, and what stands in for it.
-INSTEAD = {"v4l2src": f"videotestsrc is-live=true num-buffers={FRAMES}", "autovideosink": "fakesink sync=true"}
+INSTEAD = {
+    "v4l2src": f"videotestsrc is-live=true num-buffers={FRAMES}",
+    "autovideosink": "fakesink sync=true",
+}
 # A word of the block -> the files that it writes, and their size
 WRITES = {
     "style=candy ! videoconvert ! x264enc ! mp4mux": (["out.mp4"], (64, 48)),
@@ -51,12 +56,15 @@ def folder(run, environment, tmp_path_factory):
     picture = f"videotestsrc pattern=ball num-buffers={FRAMES} ! video/x-raw,width=64,height=48,framerate=25/1"
     encoded = "videoconvert ! x264enc ! h264parse ! mp4mux name=mux ! filesink location="
     made = run(
-        "gst-launch-1.0", *f"{picture} ! {encoded}in.mp4 audiotestsrc num-buffers=12 ! avenc_aac ! mux.".split(),
+        "gst-launch-1.0",
+        *f"{picture} ! {encoded}in.mp4 audiotestsrc num-buffers=12 ! avenc_aac ! mux.".split(),
         *f"{picture} ! {encoded.replace('=mux', '=second')}clips/b.mp4".split(),
         *f"{picture} ! x264enc ! matroskamux name=third ! filesink location=opus.mkv".split(),
         *"audiotestsrc num-buffers=12 ! opusenc ! third.".split(),
         *f"{picture},format=RGBA ! pngenc ! multifilesink location=frames/%04d.png".split(),
-        cwd=folder, env=environment)
+        cwd=folder,
+        env=environment,
+    )
     assert made.returncode == 0, made.stderr
     shutil.copy(folder / "clips" / "b.mp4", folder / "clips" / "a clip.mp4")
     return folder
@@ -64,7 +72,9 @@ def folder(run, environment, tmp_path_factory):
 
 def test_there_is_a_test_for_each():
     words = [*WRITES, "rtspsrc"]
-    assert all(sum(word in block for word in words) == 1 for block in BLOCKS) and len(BLOCKS) == len(words)
+    assert all(sum(word in block for word in words) == 1 for block in BLOCKS) and len(
+        BLOCKS
+    ) == len(words)
 
 
 @pytest.mark.parametrize("word", WRITES)
@@ -78,11 +88,21 @@ def test_pipeline(run, environment, folder, word):
     files, size = WRITES[word]
     for file in files:
         (folder / file).unlink(missing_ok=True)
-    # GStreamer 1.22's splitmuxsink hangs in about one run in ten, without this element as with it, and at times in several in a row: it has
-    # more tries, which end before the 240 s after which conftest.py ends all tests of this folder.
+    # GStreamer 1.22's splitmuxsink hangs in about one run in ten, without this element as with it,
+    # and at times in several in a row: it has more tries, which end before the 240 s after which
+    # conftest.py ends all tests of this folder.
     for further in (5, 4, 3, 2, 1, 0) if word == "splitmuxsink" else (0,):
         try:
-            done = run("bash", "-o", "pipefail", "-ec", block, cwd=folder, env=environment, timeout=20 if further else 100)
+            done = run(
+                "bash",
+                "-o",
+                "pipefail",
+                "-ec",
+                block,
+                cwd=folder,
+                env=environment,
+                timeout=20 if further else 100,
+            )
             break
         except subprocess.TimeoutExpired:
             if not further:
@@ -99,7 +119,9 @@ def test_pipeline(run, environment, folder, word):
         packets = []
         for file in ("in.mp4", "out.mp4"):
             with av.open(str(folder / file)) as container:
-                packets.append([bytes(packet) for packet in container.demux(audio=0) if packet.size])
+                packets.append(
+                    [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+                )
         assert packets[0] == packets[1] != []
 
 
@@ -129,8 +151,10 @@ def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
     av = pytest.importorskip("av")
     for name in ("frames", "styled"):
         (tmp_path / name).mkdir()
-    source = ("videotestsrc num-buffers=2 pattern=ball foreground-color=0x80ff8040 "
-              "! video/x-raw,width=64,height=48,format=RGBA ! videoconvert")
+    source = (
+        "videotestsrc num-buffers=2 pattern=ball foreground-color=0x80ff8040 "
+        "! video/x-raw,width=64,height=48,format=RGBA ! videoconvert"
+    )
     file = f"video/x-raw,format={form} ! pngenc ! multifilesink location=frames/%04d.png"
     made = run("gst-launch-1.0", *f"{source} ! {file}".split(), cwd=tmp_path, env=environment)
     assert made.returncode == 0, made.stderr
@@ -177,27 +201,40 @@ GLib.MainLoop().run()
 
 
 def test_rtsp(Gst, environment, tmp_path):
-    """From a server and back to it; without one: the elements exist, the properties do, and they link."""
+    """From a server and back to it; without one: the elements exist, the properties do, and they
+    link.
+    """
     av = pytest.importorskip("av")
     words = shlex.split(the_block("rtspsrc"))
     if Gst.ElementFactory.find("rtspclientsink") is None:
-        words[words.index("rtspclientsink"):] = ["fakesink"]
+        words[words.index("rtspclientsink") :] = ["fakesink"]
         assert Gst.parse_launch(" ".join(words[1:])) is not None
-        pytest.skip("rtspclientsink is not installed (Debian: gstreamer1.0-rtsp): the pipeline was only parsed")
+        pytest.skip(
+            "rtspclientsink is not installed (Debian: gstreamer1.0-rtsp): the pipeline was only parsed"
+        )
     recorded, options = tmp_path / "styled.ts", {"env": {**os.environ, **environment}, "text": True}
-    with subprocess.Popen([sys.executable, "-P", "-c", SERVER, recorded], stdout=subprocess.PIPE, **options) as server:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", SERVER, recorded], stdout=subprocess.PIPE, **options
+    ) as server:
         try:
             if not (port := server.stdout.readline().strip()):
                 pytest.skip("gst-rtsp-server is not installed (Debian: gir1.2-gst-rtsp-server-1.0)")
-            where = {"rtsp://camera/stream": f"rtsp://127.0.0.1:{port}/stream",
-                     "rtsp://server/styled": f"rtsp://127.0.0.1:{port}/styled"}
+            where = {
+                "rtsp://camera/stream": f"rtsp://127.0.0.1:{port}/stream",
+                "rtsp://server/styled": f"rtsp://127.0.0.1:{port}/styled",
+            }
             block = the_block("rtspsrc")
             for name, other in where.items():
                 block = block.replace(name, other)
-            with subprocess.Popen(["bash", "-ec", f"exec {block}"], stderr=subprocess.PIPE, **options) as client:
+            with subprocess.Popen(
+                ["bash", "-ec", f"exec {block}"], stderr=subprocess.PIPE, **options
+            ) as client:
                 until = time.monotonic() + 60
-                while client.poll() is None and time.monotonic() < until and not (
-                        recorded.exists() and recorded.stat().st_size > 20_000):
+                while (
+                    client.poll() is None
+                    and time.monotonic() < until
+                    and not (recorded.exists() and recorded.stat().st_size > 20_000)
+                ):
                     time.sleep(0.2)
                 client.terminate()
                 said = client.communicate()[1]

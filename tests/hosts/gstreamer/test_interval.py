@@ -25,26 +25,41 @@ def interval(plugin_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("distances, nominal, expected, told", [
-    pytest.param([], 0, 0, 100 * MS, id="nothing known"),
-    pytest.param([], 40 * MS, 40 * MS, 40 * MS, id="caps"),
-    pytest.param([250 * MS], 0, 0, 100 * MS, id="one alone may be a stall"),
-    pytest.param([250 * MS] * 2, 0, 250 * MS, 250 * MS, id="slow"),
-    pytest.param([33 * MS] * 8, 0, 33 * MS, 100 * MS, id="the first guess, until enough is known"),
-    pytest.param([33 * MS] * 16, 0, 33 * MS, 33 * MS, id="enough is known"),
-    pytest.param([66 * MS] * 40, 0, 66 * MS, 100 * MS, id="not so much less than the first guess"),
-    pytest.param([20 * MS, 40 * MS] * 20, 0, 40 * MS, 40 * MS, id="uneven"),
-    pytest.param([33 * MS] * 20 + [99 * MS] + [33 * MS] * 3, 0, 33 * MS, 33 * MS, id="one late"),
-    pytest.param([250 * MS] * 20 + [33 * MS] * 16, 0, 33 * MS, 33 * MS, id="faster"),
-    pytest.param([50 * MS] * 10 + [60 * MS] * 16, 0, 60 * MS, 100 * MS, id="less than the guess"),
-    pytest.param([-40 * MS] * 16, 0, 40 * MS, 40 * MS, id="backwards"),
-    pytest.param([0] * 30, 0, 0, 100 * MS, id="a timestamp again and again"),
-    pytest.param([66 * MS] * 4, 33 * MS, 66 * MS, 33 * MS, id="slower than the caps say"),
-    pytest.param([20 * MS] * 30, 40 * MS, 40 * MS, 40 * MS, id="faster than the caps say"),
-    pytest.param([33 * MS, 4 * SECOND], 0, 33 * MS, 100 * MS, id="a jump early"),
-    pytest.param([33 * MS] * 20 + [4 * SECOND] + [33 * MS] * 20, 0, 33 * MS, 33 * MS, id="a jump"),
-    pytest.param([33 * MS] * 20 + [2 * SECOND] * 20, 0, 2 * SECOND, 2 * SECOND, id="another rate"),
-])
+@pytest.mark.parametrize(
+    "distances, nominal, expected, told",
+    [
+        pytest.param([], 0, 0, 100 * MS, id="nothing known"),
+        pytest.param([], 40 * MS, 40 * MS, 40 * MS, id="caps"),
+        pytest.param([250 * MS], 0, 0, 100 * MS, id="one alone may be a stall"),
+        pytest.param([250 * MS] * 2, 0, 250 * MS, 250 * MS, id="slow"),
+        pytest.param(
+            [33 * MS] * 8, 0, 33 * MS, 100 * MS, id="the first guess, until enough is known"
+        ),
+        pytest.param([33 * MS] * 16, 0, 33 * MS, 33 * MS, id="enough is known"),
+        pytest.param(
+            [66 * MS] * 40, 0, 66 * MS, 100 * MS, id="not so much less than the first guess"
+        ),
+        pytest.param([20 * MS, 40 * MS] * 20, 0, 40 * MS, 40 * MS, id="uneven"),
+        pytest.param(
+            [33 * MS] * 20 + [99 * MS] + [33 * MS] * 3, 0, 33 * MS, 33 * MS, id="one late"
+        ),
+        pytest.param([250 * MS] * 20 + [33 * MS] * 16, 0, 33 * MS, 33 * MS, id="faster"),
+        pytest.param(
+            [50 * MS] * 10 + [60 * MS] * 16, 0, 60 * MS, 100 * MS, id="less than the guess"
+        ),
+        pytest.param([-40 * MS] * 16, 0, 40 * MS, 40 * MS, id="backwards"),
+        pytest.param([0] * 30, 0, 0, 100 * MS, id="a timestamp again and again"),
+        pytest.param([66 * MS] * 4, 33 * MS, 66 * MS, 33 * MS, id="slower than the caps say"),
+        pytest.param([20 * MS] * 30, 40 * MS, 40 * MS, 40 * MS, id="faster than the caps say"),
+        pytest.param([33 * MS, 4 * SECOND], 0, 33 * MS, 100 * MS, id="a jump early"),
+        pytest.param(
+            [33 * MS] * 20 + [4 * SECOND] + [33 * MS] * 20, 0, 33 * MS, 33 * MS, id="a jump"
+        ),
+        pytest.param(
+            [33 * MS] * 20 + [2 * SECOND] * 20, 0, 2 * SECOND, 2 * SECOND, id="another rate"
+        ),
+    ],
+)
 def test_expected_and_told(interval, distances, nominal, expected, told):
     one = interval(distances, nominal)
     assert (one.expected, one.told) == (expected, told)

@@ -10,9 +10,15 @@ ELEMENT = "neuralstyle name=style device=cpu precision=float32"
 FRAMES = 6
 # Each with the tags that GStreamer gives it: none, or some of video, size, orientation.
 KEPT = (
-    "GstVideoRegionOfInterestMeta", "GstVideoCropMeta", "GstVideoBarMeta", "GstVideoAFDMeta",
-    "GstVideoCaptionMeta", "GstVideoTimeCodeMeta", "GstVideoOverlayCompositionMeta",
-    "GstReferenceTimestampMeta", "GstProtectionMeta",
+    "GstVideoRegionOfInterestMeta",
+    "GstVideoCropMeta",
+    "GstVideoBarMeta",
+    "GstVideoAFDMeta",
+    "GstVideoCaptionMeta",
+    "GstVideoTimeCodeMeta",
+    "GstVideoOverlayCompositionMeta",
+    "GstReferenceTimestampMeta",
+    "GstProtectionMeta",
 )
 CAPS = "video/x-raw,format={},width={},height={},framerate=25/1"
 
@@ -31,21 +37,28 @@ def add_all(Gst, buffer, n):
     buffer.add_meta(GstVideo.video_crop_meta_get_info(), None)
     GstVideo.buffer_add_video_bar_meta(buffer, 0, True, 3, 40)
     GstVideo.buffer_add_video_afd_meta(
-        buffer, 0, GstVideo.VideoAFDSpec.ATSC_A53, GstVideo.VideoAFDValue(8))
+        buffer, 0, GstVideo.VideoAFDSpec.ATSC_A53, GstVideo.VideoAFDValue(8)
+    )
     GstVideo.buffer_add_video_caption_meta(buffer, GstVideo.VideoCaptionType.CEA708_RAW, b"abc")
     day = GLib.DateTime.new_utc(2000, 1, 1, 0, 0, 0)
-    GstVideo.buffer_add_video_time_code_meta(buffer, GstVideo.VideoTimeCode.new(
-        25, 1, day, GstVideo.VideoTimeCodeFlags.NONE, 0, 0, 1, n, 0))
+    GstVideo.buffer_add_video_time_code_meta(
+        buffer,
+        GstVideo.VideoTimeCode.new(25, 1, day, GstVideo.VideoTimeCodeFlags.NONE, 0, 0, 1, n, 0),
+    )
     buffer.add_reference_timestamp_meta(
-        Gst.Caps.from_string("timestamp/x-ntp"), n, Gst.CLOCK_TIME_NONE)
+        Gst.Caps.from_string("timestamp/x-ntp"), n, Gst.CLOCK_TIME_NONE
+    )
     buffer.add_protection_meta(Gst.Structure.new_empty("application/x-cenc"))
     text = Gst.Buffer.new_wrapped(bytes(4 * 4 * 4))
     GstVideo.buffer_add_video_meta(
-        text, GstVideo.VideoFrameFlags.NONE, GstVideo.VideoFormat.BGRA, 4, 4)
+        text, GstVideo.VideoFrameFlags.NONE, GstVideo.VideoFormat.BGRA, 4, 4
+    )
     rectangle = GstVideo.VideoOverlayRectangle.new_raw(
-        text, 1, 2, 4, 4, GstVideo.VideoOverlayFormatFlags.NONE)
+        text, 1, 2, 4, 4, GstVideo.VideoOverlayFormatFlags.NONE
+    )
     GstVideo.buffer_add_video_overlay_composition_meta(
-        buffer, GstVideo.VideoOverlayComposition.new(rectangle))
+        buffer, GstVideo.VideoOverlayComposition.new(rectangle)
+    )
     buffer.add_parent_buffer_meta(text)
 
 
@@ -54,8 +67,10 @@ def test_each_goes_on_with_its_frame(play, Gst, lookahead):
     from gi.repository import GstVideo
 
     layout = Frame(Gst, "I420", 64, 48, pad=16)
-    pipeline = play(f"appsrc name=source format=time caps={CAPS.format('I420', 64, 48)} "
-                    f"! {ELEMENT} lookahead={lookahead} ! appsink name=sink sync=false")
+    pipeline = play(
+        f"appsrc name=source format=time caps={CAPS.format('I420', 64, 48)} "
+        f"! {ELEMENT} lookahead={lookahead} ! appsink name=sink sync=false"
+    )
     source, sink = pipeline.get_by_name("source"), pipeline.get_by_name("sink")
     clock = Gst.Caps.from_string("timestamp/x-ntp")
     for n in range(FRAMES):
@@ -82,8 +97,10 @@ def test_an_applications_own_goes_on(play, Gst):
     """With tags that make GStreamer's own filters drop it where the size changes."""
     if Gst.Meta.get_info("NeuralStyleTestMeta") is None:
         Gst.Meta.register_custom("NeuralStyleTestMeta", ["video", "size", "detections"], None, None)
-    pipeline = play(f"appsrc name=source format=time caps={CAPS.format('RGB', 64, 48)} "
-                    f"! {ELEMENT} ! appsink name=sink sync=false")
+    pipeline = play(
+        f"appsrc name=source format=time caps={CAPS.format('RGB', 64, 48)} "
+        f"! {ELEMENT} ! appsink name=sink sync=false"
+    )
     buffer = Gst.Buffer.new_wrapped(bytes(64 * 48 * 3))
     buffer.pts = 0
     buffer.add_custom_meta("NeuralStyleTestMeta")
@@ -123,8 +140,14 @@ print(max(sizes[:400]), max(sizes[400:]))
 
 
 def test_none_leaks(run, environment, request):
-    done = run(sys.executable, "-P", "-c", MANY, cwd=request.config.rootpath,
-               env={**environment, "GST_TRACERS": "leaks", "GST_DEBUG": "GST_TRACER:7"})
+    done = run(
+        sys.executable,
+        "-P",
+        "-c",
+        MANY,
+        cwd=request.config.rootpath,
+        env={**environment, "GST_TRACERS": "leaks", "GST_DEBUG": "GST_TRACER:7"},
+    )
     assert done.returncode == 0, done.stderr[-8000:]
     early, late = map(int, done.stdout.split())
     assert late < 1.02 * early

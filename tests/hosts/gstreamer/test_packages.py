@@ -54,8 +54,9 @@ def play_in(run, environment, tmp_path, own):
     def play(*imported, **more):
         nobody = str(tmp_path / "nobody")
         plain = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "", "PYTHONUSERBASE": nobody}
-        done = run(python, "-c", APPLICATION, *imported, cwd=tmp_path,
-                   env={**environment, **plain, **more})
+        done = run(
+            python, "-c", APPLICATION, *imported, cwd=tmp_path, env={**environment, **plain, **more}
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -70,7 +71,8 @@ def typing_extensions(own):
         information = folder / f"typing_extensions-{version}.dist-info"
         information.mkdir(parents=True)
         (information / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: typing_extensions\nVersion: {version}\n")
+            f"Metadata-Version: 2.1\nName: typing_extensions\nVersion: {version}\n"
+        )
         return Path(shutil.copy(own / "typing_extensions.py", folder))
 
     return put
@@ -91,9 +93,14 @@ def test_what_does_not_satisfy_is_named(play_in, own, typing_extensions, tmp_pat
     file = typing_extensions(tmp_path / "application", "4.8.0")
     done = play_in(*imported, PYTHONPATH=str(file.parent))
     how = "imported already" if imported else "found first"
-    for part in (f"typing-extensions 4.8.0 ({file})", how,
-                 f"torch {metadata.version('torch')} requires typing-extensions>=4.", str(own),
-                 f"own is {metadata.version('typing_extensions')}", "Install"):
+    for part in (
+        f"typing-extensions 4.8.0 ({file})",
+        how,
+        f"torch {metadata.version('torch')} requires typing-extensions>=4.",
+        str(own),
+        f"own is {metadata.version('typing_extensions')}",
+        "Install",
+    ):
         assert part in done["error"], done["error"]
     assert str(own) not in done["path"]
     assert "torch" not in done["files"] and "numpy" not in done["files"]

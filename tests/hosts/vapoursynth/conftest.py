@@ -1,4 +1,6 @@
-"""A clip as a script's source, frames fetched with a time limit, and what the core itself makes of them."""
+"""A clip as a script's source, frames fetched with a time limit, and what the core itself makes of
+them.
+"""
 
 import hashlib
 import re
@@ -7,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 SOURCE = """
 import numpy as np
@@ -29,12 +33,16 @@ source = source.std.RemoveFrameProps().std.ModifyFrame(source, fill)
 
 @pytest.fixture(autouse=True)
 def plugin_is_installed():
-    assert hasattr(vs.core, "vsneuralstyle"), "the wheel of vsneuralstyle is not installed in this environment"
+    assert hasattr(vs.core, "vsneuralstyle"), (
+        "the wheel of vsneuralstyle is not installed in this environment"
+    )
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory) -> Path:
-    """A folder with a tiny model of random weights under the name `candy`: what the host does depends on no weights."""
+    """A folder with a tiny model of random weights under the name `candy`: what the host does
+    depends on no weights.
+    """
     import torch
 
     from vsneuralstyle.networks.net1 import Net1
@@ -43,18 +51,31 @@ def model_dir(tmp_path_factory) -> Path:
     networks = dict(channels=(8, 8, 8), residual_blocks=1, flow_width=0.0625)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
-    save_model(Net1(**networks), folder / "candy.safetensors", style="candy", networks=networks, training={})
+    save_model(
+        Net1(**networks),
+        folder / "candy.safetensors",
+        style="candy",
+        networks=networks,
+        training={},
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def scenes(clip):
-    """scenes(5, 7) -> (12, 48, 64, 3) uint8: pans of so many frames each, with hard cuts between them."""
+    """scenes(5, 7) -> (12, 48, 64, 3) uint8: pans of so many frames each, with hard cuts between
+    them.
+    """
 
     def make(*lengths: int) -> np.ndarray:
         pictures = clip[0], clip[5]
-        return np.stack([np.roll(pictures[i % 2], 2 * t, axis=1) for i, length in enumerate(lengths)
-                         for t in range(length)])
+        return np.stack(
+            [
+                np.roll(pictures[i % 2], 2 * t, axis=1)
+                for i, length in enumerate(lengths)
+                for t in range(length)
+            ]
+        )
 
     return make
 
@@ -64,8 +85,12 @@ def tagged():
     """tagged(source, cuts) -> the clip with `_SceneChangePrev` on every frame."""
 
     def tag(source, cuts):
-        return vs.core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts))
-                                   for n in range(len(source))])
+        return vs.core.std.Splice(
+            [
+                source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts))
+                for n in range(len(source))
+            ]
+        )
 
     return tag
 
@@ -77,13 +102,17 @@ def steps(monkeypatch) -> list:
 
     steps = []
     finish = Session._finish
-    monkeypatch.setattr(Session, "_finish", lambda self, *arguments: steps.append(1) or finish(self, *arguments))
+    monkeypatch.setattr(
+        Session, "_finish", lambda self, *arguments: steps.append(1) or finish(self, *arguments)
+    )
     return steps
 
 
 @pytest.fixture
 def write_script(tmp_path):
-    """write_script(body, frames) -> the path of a script that ends with `body`, where `source` is the clip `frames`."""
+    """write_script(body, frames) -> the path of a script that ends with `body`, where `source` is
+    the clip `frames`.
+    """
 
     def write(body: str, frames: np.ndarray, name: str = "script.vpy") -> Path:
         np.save(tmp_path / "frames.npy", frames)
@@ -121,7 +150,9 @@ def planes():
 
 @pytest.fixture
 def stylized(model_dir):
-    """stylized(frames, starts_scene=None, **arguments) -> (N, H, W, 3) uint8: what `Stylizer` makes of them."""
+    """stylized(frames, starts_scene=None, **arguments) -> (N, H, W, 3) uint8: what `Stylizer` makes
+    of them.
+    """
     from vsneuralstyle import Stylizer, pixels
 
     def stylize(frames: np.ndarray, starts_scene=None, **arguments) -> np.ndarray:
@@ -141,7 +172,9 @@ def digest():
     """digest(frame) -> a hash of an (H, W, 3) frame's planes R, G, B."""
 
     def digest(frame: np.ndarray) -> str:
-        return hashlib.sha256(np.ascontiguousarray(frame.transpose(2, 0, 1)).tobytes()).hexdigest()[:16]
+        return hashlib.sha256(np.ascontiguousarray(frame.transpose(2, 0, 1)).tobytes()).hexdigest()[
+            :16
+        ]
 
     return digest
 

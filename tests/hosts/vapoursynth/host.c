@@ -1,7 +1,8 @@
 /* A host that runs a script through VSScript, as editors and players do.
  *
- *   host SCRIPT          prints a hash of each frame of output 0, asked for from the last to the first
- *   host SCRIPT leave    asks for all frames at once and lets go of the clip while they are under way
+ *   host SCRIPT          prints a hash of each frame of output 0, asked for from the last to the
+ * first host SCRIPT leave    asks for all frames at once and lets go of the clip while they are
+ * under way
  */
 
 #include <inttypes.h>
@@ -27,7 +28,8 @@ static uint64_t hash(const VSFrame *frame, const VSAPI *vsapi) {
 
 static atomic_int pending, failed;
 
-static void VS_CC done(void *userData, const VSFrame *frame, int n, VSNode *node, const char *error) {
+static void VS_CC done(void *userData, const VSFrame *frame, int n, VSNode *node,
+                       const char *error) {
     (void)n;
     (void)node;
     (void)error;

@@ -1,7 +1,9 @@
-"""Random requests to the plugin: requests_at_random.py COUNT; test_sanitizers.py runs it, with a session without torch.
+"""Random requests to the plugin: requests_at_random.py COUNT; test_sanitizers.py runs it, with a
+session without torch.
 
-Filters are made and freed with frames in flight, with and without checkpoints, masks, fills that take their time and errors of every
-kind, by many threads. Every frame that comes is compared with the linear run's.
+Filters are made and freed with frames in flight, with and without checkpoints, masks, fills that
+take their time and errors of every kind, by many threads. Every frame that comes is compared with
+the linear run's.
 """
 
 import ctypes
@@ -17,7 +19,8 @@ import vapoursynth as vs
 from vsneuralstyle.vs_plugin import session
 
 core = vs.core
-held = ctypes.CDLL(str(Path(vs.__file__).parent / "plugins" / "plugin.so"))  # a report names no function of one closed
+# a report names no function of one closed
+held = ctypes.CDLL(str(Path(vs.__file__).parent / "plugins" / "plugin.so"))
 core.num_threads = 8
 LENGTH = 120
 rng = random.Random(1)
@@ -34,7 +37,9 @@ def read(n, f):
 
 def source(format):
     clip = core.std.BlankClip(format=format, width=32, height=16, length=LENGTH, keep=True)
-    clip = clip.std.FrameEval(lambda n: core.std.BlankClip(clip, color=[(7 * n) % 256] * clip.format.num_planes))
+    clip = clip.std.FrameEval(
+        lambda n: core.std.BlankClip(clip, color=[(7 * n) % 256] * clip.format.num_planes)
+    )
     return clip.std.ModifyFrame(clip, read)
 
 
@@ -43,15 +48,23 @@ def pixels(frame) -> bytes:
 
 
 def once(clip, expected):
-    options = {"checkpoint_mb": rng.choice([0, 0, 1, 512]), "preroll": 0, "scene_cut": rng.choice([0.15, 0.5])}
+    options = {
+        "checkpoint_mb": rng.choice([0, 0, 1, 512]),
+        "preroll": 0,
+        "scene_cut": rng.choice([0.15, 0.5]),
+    }
     if rng.random() < 0.2:
-        options["mask"] = core.std.BlankClip(format=vs.GRAY8, width=32, height=16, length=LENGTH, color=255)
+        options["mask"] = core.std.BlankClip(
+            format=vs.GRAY8, width=32, height=16, length=LENGTH, color=255
+        )
     failing.clear()
     if rng.random() < 0.3:
         failing.update(rng.sample(range(LENGTH), 2))
     session.slow, session.failing = rng.choice([0, 0.2, 1]), rng.choice([0, 0, 0.02, 0.3])
     output = core.vsneuralstyle.Stylize(clip, **options)
-    futures = [(n, output.get_frame_async(n)) for n in rng.choices(range(LENGTH), k=rng.randrange(1, 60))]
+    futures = [
+        (n, output.get_frame_async(n)) for n in rng.choices(range(LENGTH), k=rng.randrange(1, 60))
+    ]
     if rng.random() < 0.3:
         return  # with all of them in flight
     for n, future in futures:
@@ -59,7 +72,9 @@ def once(clip, expected):
             with future.result(timeout=120) as frame:
                 assert frame.props["value"] == n and pixels(frame) == expected[n], n
         except vs.Error as error:
-            assert "unreadable" in str(error) or "refused" in str(error) or "ask again" in str(error), error
+            assert (
+                "unreadable" in str(error) or "refused" in str(error) or "ask again" in str(error)
+            ), error
     if failing or session.failing:  # and now they come
         failing.clear()
         session.failing = 0
@@ -69,9 +84,17 @@ def once(clip, expected):
 
 
 def wrong():
-    for options in ({"style": "unknown"}, {"strength": 2}, {"style": b"\xff" * 5000}, {"preroll": -1}, {"fp16": 3}):
+    for options in (
+        {"style": "unknown"},
+        {"strength": 2},
+        {"style": b"\xff" * 5000},
+        {"preroll": -1},
+        {"fp16": 3},
+    ):
         try:
-            core.vsneuralstyle.Stylize(core.std.BlankClip(format=vs.RGB24, width=32, height=16), **options)
+            core.vsneuralstyle.Stylize(
+                core.std.BlankClip(format=vs.RGB24, width=32, height=16), **options
+            )
             raise SystemExit(f"{options} was taken")
         except vs.Error as error:
             assert str(error).startswith("Stylize: "), error
@@ -98,7 +121,9 @@ def settle() -> int:
 
 warnings.simplefilter("ignore")
 clips = [source(vs.RGB24), source(vs.YUV420P8)]
-expected = [[pixels(frame) for frame in core.vsneuralstyle.Stylize(clip).frames()] for clip in clips]
+expected = [
+    [pixels(frame) for frame in core.vsneuralstyle.Stylize(clip).frames()] for clip in clips
+]
 assert len(set(expected[0])) > LENGTH // 3
 blocks = []
 for i in range(int(sys.argv[1])):

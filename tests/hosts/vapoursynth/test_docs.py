@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "vapoursynth.md"
 FRAMES = 14
@@ -20,7 +22,16 @@ def folder(tmp_path, run):
     if not hasattr(vs.core, "bs"):
         pytest.skip("no vapoursynth-bestsource")
     inputs = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=25", "-f", "lavfi", "-i", "sine"]
-    made = run("ffmpeg", *inputs, "-frames:v", FRAMES, "-shortest", "-pix_fmt", "yuv420p", tmp_path / "in.mp4")
+    made = run(
+        "ffmpeg",
+        *inputs,
+        "-frames:v",
+        FRAMES,
+        "-shortest",
+        "-pix_fmt",
+        "yuv420p",
+        tmp_path / "in.mp4",
+    )
     assert made.returncode == 0, made.stderr
     return tmp_path
 
@@ -29,7 +40,9 @@ def test_scripts_and_commands(folder, model_dir, run):
     import av
 
     blocks = re.findall(r"^```(python|bash)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    scripts = {re.match(r"# (\w+\.vpy)\n", text)[1]: text for kind, text in blocks if kind == "python"}
+    scripts = {
+        re.match(r"# (\w+\.vpy)\n", text)[1]: text for kind, text in blocks if kind == "python"
+    }
     commands = [text for kind, text in blocks if kind == "bash"]
     for name, text in scripts.items():
         (folder / name).write_text(text)
@@ -37,12 +50,23 @@ def test_scripts_and_commands(folder, model_dir, run):
             commands.append(f"vspipe {name} .")
     for command in commands:
         ran = run(
-            "bash", "-e", "-o", "pipefail", "-c", command, cwd=folder, env={"NEURALSTYLE_MODEL_PATH": str(model_dir)}
+            "bash",
+            "-e",
+            "-o",
+            "pipefail",
+            "-c",
+            command,
+            cwd=folder,
+            env={"NEURALSTYLE_MODEL_PATH": str(model_dir)},
         )
         assert ran.returncode == 0, f"{command}\n{ran.stderr}"
     assert len(scripts) == 7 and len(commands) == 4 + 4
-    for name, size, audio in (("out.mp4", (96, 64), 1), ("whole.mkv", (96, 64), 0), ("small.mp4", (640, 360), 0),
-                              ("styled/in.mp4", (96, 64), 1)):
+    for name, size, audio in (
+        ("out.mp4", (96, 64), 1),
+        ("whole.mkv", (96, 64), 0),
+        ("small.mp4", (640, 360), 0),
+        ("styled/in.mp4", (96, 64), 1),
+    ):
         with av.open(folder / name) as file:
             assert len(file.streams.audio) == audio, name
             decoded = [(frame.width, frame.height) for frame in file.decode(video=0)]
@@ -56,16 +80,30 @@ def test_figures_of_a_states_memory():
     from vsneuralstyle import Stylizer
 
     text = " ".join(PAGE.read_text().split())
-    bytes_float32, *bfloat16 = map(float, re.search(r"(\d+) bytes a pixel in float32, and (\d+) to (\d+) in bfloat16", text).groups())
-    sizes = re.search(r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) or (\d+) of them", text).groups()
-    for precision, (low, high) in {"float32": (bytes_float32 - 1, bytes_float32), "bfloat16": bfloat16}.items():
+    bytes_float32, *bfloat16 = map(
+        float,
+        re.search(r"(\d+) bytes a pixel in float32, and (\d+) to (\d+) in bfloat16", text).groups(),
+    )
+    sizes = re.search(
+        r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) or (\d+) of them",
+        text,
+    ).groups()
+    for precision, (low, high) in {
+        "float32": (bytes_float32 - 1, bytes_float32),
+        "bfloat16": bfloat16,
+    }.items():
         with Stylizer("candy", device="cpu", precision=precision) as stylizer:
             stylizer.stylize(torch.rand(2, 3, 360, 640))
             a_pixel = stylizer.state.nbytes / (360 * 640)
         assert low < a_pixel <= high, precision
         if precision == "float32":
             mebibytes = [a_pixel * pixels / 2**20 for pixels in (640 * 360, 1920 * 1080)]
-            assert [round(mebibytes[0]), round(mebibytes[1]), int(512 / mebibytes[0]), int(512 / mebibytes[1])] == list(map(int, sizes))
+            assert [
+                round(mebibytes[0]),
+                round(mebibytes[1]),
+                int(512 / mebibytes[0]),
+                int(512 / mebibytes[1]),
+            ] == list(map(int, sizes))
 
 
 MEMORY = """
@@ -87,7 +125,9 @@ print(playing - imported, used() - imported)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc"
+)
 def test_figure_of_the_memory_of_a_process(run):
     import sys
 

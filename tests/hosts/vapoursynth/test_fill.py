@@ -1,4 +1,6 @@
-"""Frames are filled by who asks for them, outside of the walk: beside it and each other, once each, or never."""
+"""Frames are filled by who asks for them, outside of the walk: beside it and each other, once each,
+or never.
+"""
 
 import weakref
 from concurrent.futures import Future
@@ -10,7 +12,9 @@ import pytest
 from vsneuralstyle.errors import DeviceError
 from vsneuralstyle.vs_plugin.session import Session
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 LONG = 60
 """Seconds after which what doesn't come is taken to be stuck."""
@@ -23,8 +27,12 @@ class Log:
         self.processed, self.filled, self._numbers, self._lock = [], [], {}, Lock()
         self.before_fill = lambda n: None
         self._process, self._fill = Session.process, Session.fill
-        monkeypatch.setattr(Session, "process", lambda session, *arguments: self.process(session, *arguments))
-        monkeypatch.setattr(Session, "fill", lambda session, *arguments: self.fill(session, *arguments))
+        monkeypatch.setattr(
+            Session, "process", lambda session, *arguments: self.process(session, *arguments)
+        )
+        monkeypatch.setattr(
+            Session, "fill", lambda session, *arguments: self.fill(session, *arguments)
+        )
 
     def process(self, session, starts, source, prepared):
         n = int(np.asarray(source[0])[0, 0])
@@ -79,7 +87,9 @@ def test_a_frame_that_is_only_passed_is_never_filled(output, expected, log):
 
 
 def test_a_fill_stops_no_walk_and_no_other_fill(output, expected, log):
-    """The first frame's waits for all the others', and each of those for the walk of the one behind it."""
+    """The first frame's waits for all the others', and each of those for the walk of the one behind
+    it.
+    """
     walked, others = {n: Event() for n in range(9)}, Event()
     process, filled = log._process, []
 
@@ -112,7 +122,8 @@ def test_a_fill_that_fails_fails_its_frame(output, expected, log):
     for _ in range(2):
         with pytest.raises(vs.Error, match="^Stylize: the GPU fell off"):
             output.get_frame(5)
-    assert log.processed == [*range(6), *range(6)]  # from the start again: the state was not to be trusted
+    # from the start again: the state was not to be trusted
+    assert log.processed == [*range(6), *range(6)]
     for n in (6, 4, 3):
         assert np.array_equal(picture(output.get_frame(n)), expected[n])
     log.before_fill = lambda n: None
@@ -121,7 +132,9 @@ def test_a_fill_that_fails_fails_its_frame(output, expected, log):
 
 
 def test_what_is_walked_while_a_fill_fails_comes_when_asked_again(output, expected, log):
-    """It was made from a state that is not to be trusted; what waits for the failed frame itself hears of that."""
+    """It was made from a state that is not to be trusted; what waits for the failed frame itself
+    hears of that.
+    """
     process, failing = log._process, Event()
 
     def walk(session, starts, source, prepared):
@@ -140,7 +153,8 @@ def test_what_is_walked_while_a_fill_fails_comes_when_asked_again(output, expect
     with pytest.raises(vs.Error, match="^Stylize: the GPU fell off"):
         five.result(timeout=LONG)
     try:
-        assert np.array_equal(picture(six), expected[6])  # its walk may have ended before the filter heard of the failure
+        # its walk may have ended before the filter heard of the failure
+        assert np.array_equal(picture(six), expected[6])
     except vs.Error as error:
         assert "ask again" in str(error)
     for n in (6, 5, 7):
@@ -163,7 +177,8 @@ def test_requests_for_one_frame_share_its_fill(output, expected, log, fails):
     futures = [output.get_frame_async(38)]
     assert begun.wait(LONG)
     futures += [output.get_frame_async(38) for _ in range(3)]
-    assert np.array_equal(picture(output.get_frame_async(39)), expected[39])  # by now those have been taken up
+    # by now those have been taken up
+    assert np.array_equal(picture(output.get_frame_async(39)), expected[39])
     go.set()
     for future in futures:
         if fails:
@@ -175,7 +190,9 @@ def test_requests_for_one_frame_share_its_fill(output, expected, log, fails):
 
 
 def test_properties_come_with_the_fill(frames, model_dir, make_clip):
-    source = make_clip(frames).std.FrameEval(lambda n: make_clip(frames).std.SetFrameProps(number=n))
+    source = make_clip(frames).std.FrameEval(
+        lambda n: make_clip(frames).std.SetFrameProps(number=n)
+    )
     output = vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir)
     for n in (30, 29, 30):
         with output.get_frame(n) as frame:
@@ -210,7 +227,9 @@ def test_memory_of_frames_that_nobody_asks_for_is_bounded(model_dir, monkeypatch
     monkeypatch.setattr(Session, "process", process)
     monkeypatch.setattr(Session, "fill", lambda self, begun, target: None)
     source = vs.core.std.BlankClip(format=vs.RGBS, width=2560, height=1600, length=40, keep=True)
-    output = vs.core.vsneuralstyle.Stylize(source, model_dir=model_dir, scene_cut=0, checkpoint_mb=0)
+    output = vs.core.vsneuralstyle.Stylize(
+        source, model_dir=model_dir, scene_cut=0, checkpoint_mb=0
+    )
     output.get_frame(30)
     assert len(alive) == 2**29 // (2560 * 1600 * 12) == 10
     assert most == 11  # and the one that is made
@@ -222,7 +241,9 @@ def test_cuda(frames, model_dir, stylized, make_clip, monkeypatch, cuda):
     """Passed, asked for together and one by one, and in any order, as `Stylizer` makes them."""
     monkeypatch.setattr(vs.core, "num_threads", 8)
     expected = stylized(frames, scene_cut=0, device=cuda)
-    output = vs.core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, scene_cut=0, device=cuda)
+    output = vs.core.vsneuralstyle.Stylize(
+        make_clip(frames), model_dir=model_dir, scene_cut=0, device=cuda
+    )
     numbers = [40, 38, 39, *range(60), *range(59, 0, -7), 12, 12, 12]
     assert np.array_equal(picture(output.get_frame(40)), expected[40])
     for n, future in [(n, output.get_frame_async(n)) for n in numbers]:

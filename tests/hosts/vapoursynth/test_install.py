@@ -1,4 +1,6 @@
-"""The plugin as a guest: what it registers, what editors see of it, other hosts, and a wheel that leaves nothing."""
+"""The plugin as a guest: what it registers, what editors see of it, other hosts, and a wheel that
+leaves nothing.
+"""
 
 import ast
 import importlib.metadata
@@ -13,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(vs.__file__).parent
@@ -29,7 +33,10 @@ def test_version(model_dir, tmp_path, monkeypatch):
     shutil.copy(model_dir / "candy.safetensors", tmp_path)
     told = vs.core.vsneuralstyle.Version()
     assert set(told) == {"package", "torch", "vapoursynth_api", "device", "precision", "styles"}
-    assert told["package"] == importlib.metadata.version("vsneuralstyle") and told["torch"] == torch.__version__
+    assert (
+        told["package"] == importlib.metadata.version("vsneuralstyle")
+        and told["torch"] == torch.__version__
+    )
     assert told["vapoursynth_api"].split(".")[0] == "4"
     assert told["device"] == str(resolve_device())
     assert PRECISIONS[told["precision"]] == resolve_precision("auto", resolve_device())
@@ -37,12 +44,19 @@ def test_version(model_dir, tmp_path, monkeypatch):
 
 
 def test_editors_see_every_argument_and_the_documentation_names_it():
-    """Stubs are made from the registered signature (`vsstubs`); the table in docs/vapoursynth.md says the same."""
+    """Stubs are made from the registered signature (`vsstubs`); the table in docs/vapoursynth.md
+    says the same.
+    """
     signature = inspect.signature(vs.core.vsneuralstyle.Stylize)
     arguments = list(signature.parameters)
     assert arguments[:2] == ["clip", "style"]
     assert all(signature.parameters[name].default is None for name in arguments[1:])
-    table = (ROOT / "docs" / "vapoursynth.md").read_text().partition("## Arguments")[2].partition("\n## ")[0]
+    table = (
+        (ROOT / "docs" / "vapoursynth.md")
+        .read_text()
+        .partition("## Arguments")[2]
+        .partition("\n## ")[0]
+    )
     documented = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
     assert sorted(documented) == sorted(arguments)
 
@@ -54,12 +68,20 @@ def test_stubs(tmp_path, run):
     ran = run(Path(sys.executable).with_name("vsstubs"), "-o", tmp_path / "vapoursynth.pyi")
     assert ran.returncode == 0, ran.stderr
     tree = ast.parse((tmp_path / "vapoursynth.pyi").read_text())
-    found = [[argument.arg for argument in node.args.args] for node in ast.walk(tree)
-             if isinstance(node, ast.FunctionDef) and node.name == "Stylize"]
+    found = [
+        [argument.arg for argument in node.args.args]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "Stylize"
+    ]
     arguments = list(inspect.signature(vs.core.vsneuralstyle.Stylize).parameters)
     assert arguments in found and arguments[1:] in found  # of the core, and of a clip
-    keys = next(node.args[1].keys for node in ast.walk(tree)
-                if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", "").endswith("Version"))
+    keys = next(
+        node.args[1].keys
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and node.args
+        and getattr(node.args[0], "value", "").endswith("Version")
+    )
     assert {key.value for key in keys} == set(vs.core.vsneuralstyle.Version())
 
 
@@ -115,7 +137,9 @@ def test_a_host_in_c(host, clip, model_dir, stylized, write_script, run):
     ran = run(host, write_script(HOST.format(model_dir=str(model_dir)), clip))
     assert ran.returncode == 0, ran.stderr
     expected = [fnv([frame[..., c] for c in range(3)]) for frame in stylized(clip)]
-    assert dict(line.split() for line in ran.stdout.splitlines()) == {str(n): h for n, h in enumerate(expected)}
+    assert dict(line.split() for line in ran.stdout.splitlines()) == {
+        str(n): h for n, h in enumerate(expected)
+    }
 
 
 def test_a_clip_freed_with_frames_in_flight(host, scenes, model_dir, write_script, run):
@@ -153,25 +177,38 @@ def test_the_wheel_comes_and_goes(tmp_path):
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
-    shutil.copytree(PACKAGE, site / "vapoursynth", ignore=shutil.ignore_patterns("plugins", "__pycache__"))
+    shutil.copytree(
+        PACKAGE, site / "vapoursynth", ignore=shutil.ignore_patterns("plugins", "__pycache__")
+    )
     (site / "vapoursynth" / "plugins").mkdir()
     before = files_below(venv)
 
     def pip(*arguments):
-        subprocess.run([sys.executable, "-m", "pip", "--python", venv, *arguments], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "--python", venv, *arguments],
+            check=True,
+            capture_output=True,
+        )
 
     pip("install", "--no-deps", "--no-index", "--no-compile", wheels[-1])
-    # torch and the like come from this environment, behind what is installed there; pip must not see them.
+    # torch and the like come from this environment, behind what is installed there; pip must not
+    # see them.
     rest = site / "rest.pth"
     rest.write_text(sysconfig.get_path("purelib"))
-    asked = "import vapoursynth as vs; print(vs.__file__, vs.core.vsneuralstyle.Version()['package'])"
-    loaded = subprocess.run([venv / "bin" / "python", "-I", "-c", asked], capture_output=True, text=True, timeout=300)
+    asked = (
+        "import vapoursynth as vs; print(vs.__file__, vs.core.vsneuralstyle.Version()['package'])"
+    )
+    loaded = subprocess.run(
+        [venv / "bin" / "python", "-I", "-c", asked], capture_output=True, text=True, timeout=300
+    )
     assert loaded.stdout.split() == [
         str(site / "vapoursynth" / "__init__.py"),
         importlib.metadata.version("vsneuralstyle"),
     ], loaded.stderr
     rest.unlink()
     pip("uninstall", "--yes", "vsneuralstyle")
-    left = {path for path in files_below(venv) - before if "vapoursynth/__pycache__" not in str(path)}
+    left = {
+        path for path in files_below(venv) - before if "vapoursynth/__pycache__" not in str(path)
+    }
     assert not left
     assert not (site / "vapoursynth" / "plugins" / "vsneuralstyle").exists()

@@ -1,14 +1,20 @@
-"""`mask`: the source where it is 0, the stylized picture where it is at its highest, and the blend in between."""
+"""`mask`: the source where it is 0, the stylized picture where it is at its highest, and the blend
+in between.
+"""
 
 import numpy as np
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 
 @pytest.fixture
 def stylize(model_dir):
-    return lambda clip, **arguments: vs.core.vsneuralstyle.Stylize(clip, model_dir=model_dir, **arguments)
+    return lambda clip, **arguments: vs.core.vsneuralstyle.Stylize(
+        clip, model_dir=model_dir, **arguments
+    )
 
 
 def gray(values: np.ndarray, length: int, format: int = vs.GRAY8):
@@ -19,13 +25,25 @@ def gray(values: np.ndarray, length: int, format: int = vs.GRAY8):
         np.asarray(f[0])[:] = values
         return f
 
-    clip = vs.core.std.BlankClip(format=format, height=values.shape[0], width=values.shape[1], length=length)
+    clip = vs.core.std.BlankClip(
+        format=format, height=values.shape[0], width=values.shape[1], length=length
+    )
     return clip.std.ModifyFrame(clip, fill)
 
 
 @pytest.mark.parametrize(
     "format",
-    [vs.RGB24, vs.RGB30, vs.RGBH, vs.RGBS, vs.YUV420P8, vs.YUV444P16, vs.YUV410PS, vs.GRAY8, vs.GRAYH],
+    [
+        vs.RGB24,
+        vs.RGB30,
+        vs.RGBH,
+        vs.RGBS,
+        vs.YUV420P8,
+        vs.YUV444P16,
+        vs.YUV410PS,
+        vs.GRAY8,
+        vs.GRAYH,
+    ],
     ids=lambda format: format.name,
 )
 def test_outside_is_the_source_and_inside_the_style(format, clip, stylize, make_clip, planes):
@@ -51,7 +69,9 @@ def test_outside_is_the_source_and_inside_the_style(format, clip, stylize, make_
 
 
 @pytest.mark.parametrize(
-    "mask_format", [vs.GRAY8, vs.GRAY10, vs.GRAY16, vs.GRAYH, vs.GRAYS], ids=lambda format: format.name
+    "mask_format",
+    [vs.GRAY8, vs.GRAY10, vs.GRAY16, vs.GRAYH, vs.GRAYS],
+    ids=lambda format: format.name,
 )
 def test_linear_in_the_mask(mask_format, clip, stylize, make_clip, planes):
     """Whatever the mask's samples, and whatever they say of their range."""
@@ -71,7 +91,9 @@ def test_linear_in_the_mask(mask_format, clip, stylize, make_clip, planes):
 def test_a_mask_moves_no_state(clip, stylize, make_clip, planes):
     """Where the mask lets the style through, it is the whole picture's style."""
     source = make_clip(clip)
-    mask = vs.core.std.Splice([gray(np.full((48, 64), 255 * (n == 4), np.uint8), 1) for n in range(8)])
+    mask = vs.core.std.Splice(
+        [gray(np.full((48, 64), 255 * (n == 4), np.uint8), 1) for n in range(8)]
+    )
     output = stylize(source, mask=mask)
     assert all(np.array_equal(a, b) for a, b in zip(planes(output, 4), planes(stylize(source), 4)))
     assert all(np.array_equal(a, b) for a, b in zip(planes(output, 3), planes(source, 3)))

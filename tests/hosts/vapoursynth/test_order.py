@@ -1,4 +1,6 @@
-"""Each frame has the pixels of the linear run, whatever is requested, in whatever order, by however many threads."""
+"""Each frame has the pixels of the linear run, whatever is requested, in whatever order, by however
+many threads.
+"""
 
 import json
 import signal
@@ -18,26 +20,55 @@ core.vsneuralstyle.Stylize(source, model_dir=model_dir).set_output()
 
 def frames_of(raw: bytes, clip: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) from vspipe's raw planes, which come in the order G, B, R."""
-    return np.frombuffer(raw, np.uint8).reshape(-1, 3, *clip.shape[1:3]).transpose(0, 2, 3, 1)[..., [2, 0, 1]]
+    return (
+        np.frombuffer(raw, np.uint8)
+        .reshape(-1, 3, *clip.shape[1:3])
+        .transpose(0, 2, 3, 1)[..., [2, 0, 1]]
+    )
 
 
-TEAMS = {"OMP_NUM_THREADS": "2"}  # so that frames that are asked for together are in work two at a time
+# so that frames that are asked for together are in work two at a time
+TEAMS = {"OMP_NUM_THREADS": "2"}
 
 
 @pytest.mark.parametrize("env", [{}, TEAMS], ids=["one by one", "two at a time"])
 @pytest.mark.parametrize(("threads", "requests"), [(1, 1), (2, None), (8, 64), (32, 200)])
 def test_vspipe(threads, requests, env, clip, model_dir, stylized, write_script, run):
     options = [] if requests is None else ["-r", requests]
-    piped = run("vspipe", write_script(OUTPUT, clip), "-", "-a", f"threads={threads}", "-a", f"model_dir={model_dir}",
-                *options, text=False, env=env)
+    piped = run(
+        "vspipe",
+        write_script(OUTPUT, clip),
+        "-",
+        "-a",
+        f"threads={threads}",
+        "-a",
+        f"model_dir={model_dir}",
+        *options,
+        text=False,
+        env=env,
+    )
     assert piped.returncode == 0, piped.stderr.decode()
     assert np.array_equal(frames_of(piped.stdout, clip), stylized(clip))
 
 
 def test_vspipe_from_the_middle(clip, model_dir, stylized, write_script, run):
-    """`-s` makes the first request another than frame 0; what comes is still the whole clip's frame."""
-    piped = run("vspipe", write_script(OUTPUT, clip), "-", "-s", 3, "-e", 6, "-a", "threads=2", "-a",
-                f"model_dir={model_dir}", text=False)
+    """`-s` makes the first request another than frame 0; what comes is still the whole clip's
+    frame.
+    """
+    piped = run(
+        "vspipe",
+        write_script(OUTPUT, clip),
+        "-",
+        "-s",
+        3,
+        "-e",
+        6,
+        "-a",
+        "threads=2",
+        "-a",
+        f"model_dir={model_dir}",
+        text=False,
+    )
     assert piped.returncode == 0, piped.stderr.decode()
     assert np.array_equal(frames_of(piped.stdout, clip), stylized(clip)[3:7])
 
@@ -98,10 +129,19 @@ def test_requests(tags, env, scenes, model_dir, stylized, digest, write_script, 
     frames = scenes(18, 3, 11)
     cuts = [18, 21] if tags is None else tags
     once = stylized(frames, tags and [n in tags for n in range(len(frames))])
-    twice = stylized(once, [n in cuts for n in range(len(frames))])  # the first filter tells the second of its cuts
+    # the first filter tells the second of its cuts
+    twice = stylized(once, [n in cuts for n in range(len(frames))])
     expected = [[digest(frame) for frame in output] for output in (once, twice)]
-    assert min(map(len, map(set, expected))) > len(frames) // 2  # frames that are all alike would show nothing
-    probe = run(sys.executable, write_script(PROBE, frames, "probe.py"), model_dir, json.dumps(tags), timeout=300, env=env)
+    # frames that are all alike would show nothing
+    assert min(map(len, map(set, expected))) > len(frames) // 2
+    probe = run(
+        sys.executable,
+        write_script(PROBE, frames, "probe.py"),
+        model_dir,
+        json.dumps(tags),
+        timeout=300,
+        env=env,
+    )
     assert probe.returncode == 0, probe.stderr
     reports = [json.loads(line) for line in probe.stdout.splitlines()]
     assert len(reports) == 4 * 16
@@ -111,11 +151,15 @@ def test_requests(tags, env, scenes, model_dir, stylized, digest, write_script, 
 
 
 def test_seek_beyond_every_cache(clip, model_dir, stylized, make_clip, planes, vs_core):
-    """Back to frames that no cache holds any more: walked again from the start of their scene, to the same pixels."""
+    """Back to frames that no cache holds any more: walked again from the start of their scene, to
+    the same pixels.
+    """
     frames = np.concatenate([np.roll(clip[:5], 3 * i, axis=2) for i in range(10)])
     starts = [n in (0, 10) for n in range(50)]
     source = make_clip(frames)
-    source = vs_core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(starts[n])) for n in range(50)])
+    source = vs_core.std.Splice(
+        [source[n].std.SetFrameProps(_SceneChangePrev=int(starts[n])) for n in range(50)]
+    )
     expected = stylized(frames, starts)
     output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir)
     for n in (49, 12, 2, 13, 30):
@@ -124,23 +168,30 @@ def test_seek_beyond_every_cache(clip, model_dir, stylized, make_clip, planes, v
 
 @pytest.mark.parametrize("checkpoint_mb", [0, 512])
 @pytest.mark.parametrize("threads", [1, 8])
-def test_playing_stylizes_each_frame_once(threads, checkpoint_mb, scenes, model_dir, make_clip, vs_core, steps,
-                                          monkeypatch):
+def test_playing_stylizes_each_frame_once(
+    threads, checkpoint_mb, scenes, model_dir, make_clip, vs_core, steps, monkeypatch
+):
     """Exactness is bought by order, not by walking twice, across a cut as well."""
     monkeypatch.setattr(vs_core, "num_threads", threads)
     frames = scenes(9, 4, 11)
-    output = vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, checkpoint_mb=checkpoint_mb)
+    output = vs_core.vsneuralstyle.Stylize(
+        make_clip(frames), model_dir=model_dir, checkpoint_mb=checkpoint_mb
+    )
     for _ in output.frames(close=True):
         pass
     assert len(steps) == len(frames)
 
 
-def test_frames_that_are_asked_for_together_are_prepared_together(scenes, model_dir, make_clip, vs_core, monkeypatch):
+def test_frames_that_are_asked_for_together_are_prepared_together(
+    scenes, model_dir, make_clip, vs_core, monkeypatch
+):
     """And those that are asked for one by one are not: all threads work at each."""
     if openmp() is None:
         pytest.skip("no OpenMP runtime with GNU's names here: frames are done one by one")
     prepare, prepared = Session.prepare, []
-    monkeypatch.setattr(Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source))
+    monkeypatch.setattr(
+        Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source)
+    )
     monkeypatch.setattr(vs_core, "num_threads", 4)
     source = make_clip(scenes(40))
     with computing_by(2):
@@ -154,10 +205,18 @@ def test_frames_that_are_asked_for_together_are_prepared_together(scenes, model_
 
 
 def test_a_closed_pipe_ends_vspipe(scenes, model_dir, write_script, run):
-    """An encoder that gives up: vspipe ends with an error of its own, with frames in flight, and doesn't crash."""
+    """An encoder that gives up: vspipe ends with an error of its own, with frames in flight, and
+    doesn't crash.
+    """
     script = write_script(OUTPUT, scenes(40, 40))
-    piped = run("bash", "-c", 'vspipe "$0" - -a threads=8 -a model_dir="$1" -r 64 | head -c 20000 >/dev/null; '
-                              'exit ${PIPESTATUS[0]}', script, model_dir)
+    piped = run(
+        "bash",
+        "-c",
+        'vspipe "$0" - -a threads=8 -a model_dir="$1" -r 64 | head -c 20000 >/dev/null; '
+        "exit ${PIPESTATUS[0]}",
+        script,
+        model_dir,
+    )
     assert piped.returncode not in (0, 128 + signal.SIGABRT, 128 + signal.SIGSEGV), piped.stderr
 
 
@@ -168,16 +227,22 @@ def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
         assert np.array_equal(np.stack(planes(output, n), axis=-1), expected[n]), n
 
 
-def test_cuda_prepares_frames_that_are_asked_for_together(scenes, model_dir, stylized, make_clip, vs_core, monkeypatch, cuda):
+def test_cuda_prepares_frames_that_are_asked_for_together(
+    scenes, model_dir, stylized, make_clip, vs_core, monkeypatch, cuda
+):
     prepare, prepared = Session.prepare, []
-    monkeypatch.setattr(Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source))
+    monkeypatch.setattr(
+        Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source)
+    )
     monkeypatch.setattr(vs_core, "num_threads", 4)
     frames = scenes(30, 30)
     output = vs_core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, device=cuda)
     expected = stylized(frames, device=cuda)
     for future, picture in zip([output.get_frame_async(n) for n in range(60)], expected):
         with future.result(timeout=60) as frame:
-            assert np.array_equal(np.stack([np.array(frame[plane]) for plane in range(3)], axis=-1), picture)
+            assert np.array_equal(
+                np.stack([np.array(frame[plane]) for plane in range(3)], axis=-1), picture
+            )
     assert len(prepared) > 20
 
 
@@ -206,7 +271,17 @@ raise RuntimeError("the script's own error")
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_a_script_that_fails_with_frames_in_flight_shows_its_own_error_alone(threads, clip, model_dir, write_script, run):
-    exited = run(sys.executable, write_script(OWN_ERROR, clip, "own_error.py"), model_dir, env={"OMP_NUM_THREADS": threads})
+def test_a_script_that_fails_with_frames_in_flight_shows_its_own_error_alone(
+    threads, clip, model_dir, write_script, run
+):
+    exited = run(
+        sys.executable,
+        write_script(OWN_ERROR, clip, "own_error.py"),
+        model_dir,
+        env={"OMP_NUM_THREADS": threads},
+    )
     assert exited.returncode == 1
-    assert exited.stderr.count("Traceback") == 1 and "RuntimeError: the script's own error" in exited.stderr, exited.stderr
+    assert (
+        exited.stderr.count("Traceback") == 1
+        and "RuntimeError: the script's own error" in exited.stderr
+    ), exited.stderr

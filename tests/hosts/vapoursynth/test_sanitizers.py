@@ -1,6 +1,8 @@
-"""The plugin's C under AddressSanitizer, LeakSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+"""The plugin's C under AddressSanitizer, LeakSanitizer, UndefinedBehaviorSanitizer and
+ThreadSanitizer.
 
-Python and VapourSynth are not built for them, so what counts is what has the plugin in its stack. The networks are left
+Python and VapourSynth are not built for them, so what counts is what has the plugin in its stack.
+The networks are left
 out: a session without torch stands in, which takes milliseconds where torch would take minutes.
 """
 
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(vs.__file__).parent
@@ -90,16 +94,24 @@ class Session:
 
 @pytest.fixture
 def play(tmp_path):
-    """play(sanitizer, count, **environment): the requests to a plugin that is built with it, or as it is: None."""
+    """play(sanitizer, count, **environment): the requests to a plugin that is built with it, or as
+    it is: None.
+    """
 
     def play(sanitizer: str | None, count: int, **environment) -> subprocess.CompletedProcess:
         compiler = shutil.which(os.environ.get("CC", "cc"))
         if compiler is None:
             pytest.skip("no C compiler (cc)")
-        options = ["-O2"] if sanitizer is None else ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={sanitizer}"]
+        options = (
+            ["-O2"]
+            if sanitizer is None
+            else ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={sanitizer}"]
+        )
         if sanitizer is not None:
             name = {"address,undefined": "libasan.so", "thread": "libtsan.so"}[sanitizer]
-            library = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout
+            library = subprocess.run(
+                [compiler, f"-print-file-name={name}"], capture_output=True, text=True
+            ).stdout
             library = Path(library.strip()).resolve()
             if not library.is_absolute() or not library.exists() or library.name == name:
                 pytest.skip(f"{compiler} has no {name}")
@@ -113,58 +125,106 @@ def play(tmp_path):
         (stand_in.parent / "__init__.py").touch()  # else the installed package comes first
         shutil.copy(ROOT / "vsneuralstyle" / "errors.py", stand_in.parent)
         subprocess.run(
-            [compiler, "-std=c11", *options, "-pthread", "-fPIC", "-shared", "-DPy_LIMITED_API=0x030C0000", "-DPLUGIN_VERSION=1",
-             "-I", sysconfig.get_path("include"), "-I", package / "include", "-o", package / "plugins" / "plugin.so",
-             *sorted((ROOT / "vsneuralstyle" / "vs_plugin").glob("*.c"))], check=True)
+            [
+                compiler,
+                "-std=c11",
+                *options,
+                "-pthread",
+                "-fPIC",
+                "-shared",
+                "-DPy_LIMITED_API=0x030C0000",
+                "-DPLUGIN_VERSION=1",
+                "-I",
+                sysconfig.get_path("include"),
+                "-I",
+                package / "include",
+                "-o",
+                package / "plugins" / "plugin.so",
+                *sorted((ROOT / "vsneuralstyle" / "vs_plugin").glob("*.c")),
+            ],
+            check=True,
+        )
         # ThreadSanitizer's memory lies where the system may have put something else.
         fixed = ["setarch", "-R"] if sanitizer == "thread" else []
         if fixed and (not shutil.which("setarch") or subprocess.run([*fixed, "true"]).returncode):
             pytest.skip("no setarch -R here, without which ThreadSanitizer may not start")
         return subprocess.run(
-            [*fixed, sys.executable, "-P", Path(__file__).with_name("requests_at_random.py"), str(count)],
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", **environment},
-            capture_output=True, text=True, timeout=600)
+            [
+                *fixed,
+                sys.executable,
+                "-P",
+                Path(__file__).with_name("requests_at_random.py"),
+                str(count),
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(tmp_path),
+                "OPENBLAS_NUM_THREADS": "1",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     return play
 
 
 def findings(report: str) -> list[str]:
     """The parts of a report that have the plugin in a stack."""
-    parts = re.split(r"\n(?=(?:=+\n)?(?:Direct leak|Indirect leak|WARNING: ThreadSanitizer)|.*runtime error)", report)
+    parts = re.split(
+        r"\n(?=(?:=+\n)?(?:Direct leak|Indirect leak|WARNING: ThreadSanitizer)|.*runtime error)",
+        report,
+    )
     return [part for part in parts if "plugin.so" in part or "vs_plugin/" in part]
 
 
 def accesses(race: str) -> str:
     """Of the two stacks of a data race, the innermost frames that are not ThreadSanitizer's own.
 
-    None where one of them is VapourSynth's `operator delete`: it counts references to frames by atomics, which aren't seen in what
-    isn't built for this, so that a frame's end seems to race with all that others read of it before. (The plugin is in C and
-    deletes nothing so; frames that are used after their end are for `test_memory` to find.)
+    None where one of them is VapourSynth's `operator delete`: it counts references to frames by
+    atomics, which aren't seen in what isn't built for this, so that a frame's end seems to race
+    with all that others read of it before. (The plugin is in C and deletes nothing so; frames that
+    are used after their end are for `test_memory` to find.)
     """
     stacks = re.findall(r"(?:^ +#\d+ .*\n?)+", race, re.MULTILINE)[:2]
     if any("operator delete" in stack or "VSPlaneData::release" in stack for stack in stacks):
         return ""
-    return "\n".join(next((line for line in stack.splitlines() if "libtsan" not in line), "") for stack in stacks)
+    return "\n".join(
+        next((line for line in stack.splitlines() if "libtsan" not in line), "") for stack in stacks
+    )
 
 
 def test_python_objects_come_and_go(play):
-    """Nothing that the plugin holds of Python outlives its filter: the second half of the run ends as the first."""
+    """Nothing that the plugin holds of Python outlives its filter: the second half of the run ends
+    as the first.
+    """
     played = play(None, 60)
     assert played.returncode == 0, played.stderr
     done, half, whole = played.stdout.split()
-    # Some ten a round are not the frames', of which there are hundreds; and none of theirs are left (`settle`).
+    # Some ten a round are not the frames', of which there are hundreds; and none of theirs are left
+    # (`settle`).
     assert done == "done" and int(whole) - int(half) < 30 * 30, (half, whole)
 
 
 def test_memory(play):
-    played = play("address,undefined", int(os.environ.get("NEURALSTYLE_FUZZ", 15)), PYTHONMALLOC="malloc",
-                  ASAN_OPTIONS="detect_leaks=1:exitcode=0", LSAN_OPTIONS="exitcode=0:max_leaks=0")
+    played = play(
+        "address,undefined",
+        int(os.environ.get("NEURALSTYLE_FUZZ", 15)),
+        PYTHONMALLOC="malloc",
+        ASAN_OPTIONS="detect_leaks=1:exitcode=0",
+        LSAN_OPTIONS="exitcode=0:max_leaks=0",
+    )
     assert played.stdout.startswith("done"), played.stderr[-8000:]
     assert "ERROR: AddressSanitizer" not in played.stderr, played.stderr[:8000]
     assert findings(played.stderr) == []
 
 
 def test_threads(play):
-    played = play("thread", int(os.environ.get("NEURALSTYLE_FUZZ", 30)), TSAN_OPTIONS="exitcode=0:history_size=4")
+    played = play(
+        "thread",
+        int(os.environ.get("NEURALSTYLE_FUZZ", 30)),
+        TSAN_OPTIONS="exitcode=0:history_size=4",
+    )
     assert played.stdout.startswith("done"), played.stderr[-8000:]
     assert [part for part in findings(played.stderr) if "plugin.so" in accesses(part)] == []

@@ -1,4 +1,6 @@
-"""Far and backward requests: exact, from the nearest state, with a bounded memory; and the approximate mode."""
+"""Far and backward requests: exact, from the nearest state, with a bounded memory; and the
+approximate mode.
+"""
 
 import gc
 import random
@@ -7,7 +9,9 @@ import weakref
 import numpy as np
 import pytest
 
-vs = pytest.importorskip("vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)")
+vs = pytest.importorskip(
+    "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
+)
 
 REACH = 16  # filter.c's: one checkpoint for as many frames
 
@@ -20,12 +24,16 @@ def few_threads(monkeypatch):
 
 @pytest.fixture
 def stylize(model_dir):
-    return lambda clip, **arguments: vs.core.vsneuralstyle.Stylize(clip, model_dir=model_dir, **arguments)
+    return lambda clip, **arguments: vs.core.vsneuralstyle.Stylize(
+        clip, model_dir=model_dir, **arguments
+    )
 
 
 @pytest.fixture
 def read_log():
-    """read_log(clip) -> (the clip, a list that gets the number of each frame that is read from it)."""
+    """read_log(clip) -> (the clip, a list that gets the number of each frame that is read from
+    it).
+    """
 
     def log(clip):
         numbers = []
@@ -39,7 +47,11 @@ def check(planes):
     """check(output, expected, numbers): each of these frames, in turn, is the expected one."""
 
     def check(output, expected, numbers):
-        wrong = [n for n in numbers if not np.array_equal(np.stack(planes(output, n), axis=-1), expected[n])]
+        wrong = [
+            n
+            for n in numbers
+            if not np.array_equal(np.stack(planes(output, n), axis=-1), expected[n])
+        ]
         assert not wrong
 
     return check
@@ -56,7 +68,9 @@ def test_seeks_are_exact(tags, checkpoint_mb, scenes, stylized, stylize, make_cl
 
 
 @pytest.mark.parametrize("tags", [None, (300,)], ids=["detected cuts", "_SceneChangePrev"])
-def test_a_far_seek_looks_back_for_the_cut(tags, scenes, stylized, stylize, make_clip, tagged, check, read_log, steps):
+def test_a_far_seek_looks_back_for_the_cut(
+    tags, scenes, stylized, stylize, make_clip, tagged, check, read_log, steps
+):
     frames = scenes(300, 50)
     source = make_clip(frames) if tags is None else tagged(make_clip(frames), tags)
     source, read = read_log(source)
@@ -76,7 +90,9 @@ def test_nothing_is_looked_at_twice(scenes, stylize, make_clip, planes, read_log
 
     pairs = []
     cuts = Session._cuts
-    monkeypatch.setattr(Session, "_cuts", lambda self, run: pairs.append(len(run) - 1) or cuts(self, run))
+    monkeypatch.setattr(
+        Session, "_cuts", lambda self, run: pairs.append(len(run) - 1) or cuts(self, run)
+    )
     output = stylize(make_clip(scenes(100, 100)), checkpoint_mb=0)
     for n in (180, 150, 190, 60, 185, 130):
         planes(output, n)
@@ -148,7 +164,9 @@ def test_two_places_at_once_are_walked_once(scenes, stylize, make_clip, steps):
 
 
 def test_preroll(scenes, stylized, stylize, make_clip, planes, check, steps):
-    """After a seek it starts N frames before, as at a scene's start; what is played from a start on stays exact."""
+    """After a seek it starts N frames before, as at a scene's start; what is played from a start on
+    stays exact.
+    """
     frames = scenes(100, 30)
     expected = stylized(frames)
     output = stylize(make_clip(frames), preroll=5)
@@ -198,7 +216,9 @@ def test_a_source_that_fails_takes_only_what_depends_on_it(
     check(output, expected, [15, 12, 40, 19])
 
 
-def test_checkpoints_reach_across_a_source_that_fails(scenes, stylized, stylize, make_clip, planes, check):
+def test_checkpoints_reach_across_a_source_that_fails(
+    scenes, stylized, stylize, make_clip, planes, check
+):
     """What was walked past before the source failed still serves the frames behind it."""
     frames = scenes(120)
     failing = set()

@@ -30,7 +30,8 @@ def model_dir(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "setting", ["set_default_dtype(torch.float16)", "set_default_device('meta')"])
+    "setting", ["set_default_dtype(torch.float16)", "set_default_device('meta')"]
+)
 def test_vspipe(setting, clip, model_dir, stylized, write_script, run):
     script = write_script(OUTPUT.format(setting=setting), clip)
     piped = run("vspipe", script, "-", "-a", f"model_dir={model_dir}", text=False, timeout=60)

@@ -24,13 +24,17 @@ for n, frame in enumerate(clip.frames(close=True), 1):
 
 @pytest.mark.parametrize("width, height, share", [(64, 64, 1.0), (640, 360, 0.2)])
 def test_memory_does_not_grow(scenes, model_dir, write_script, run, width, height, share):
-    """NEURALSTYLE_SOAK: so many frames of 64x64, a fifth of them of 640x360. The checkpoints' room is full early."""
+    """NEURALSTYLE_SOAK: so many frames of 64x64, a fifth of them of 640x360. The checkpoints' room
+    is full early.
+    """
     soak = int(os.environ.get("NEURALSTYLE_SOAK", 0))
     if share < 1 and not soak:
         pytest.skip("takes minutes; NEURALSTYLE_SOAK=10000 runs it")
     count = int(share * (soak or 500))
     script = write_script(PLAY, scenes(40, 50), "play.py")
-    played = run(sys.executable, script, width, height, count, 1, model_dir, timeout=300 + 5 * count)
+    played = run(
+        sys.executable, script, width, height, count, 1, model_dir, timeout=300 + 5 * count
+    )
     assert played.returncode == 0, played.stderr
     sizes = dict(tuple(map(int, line.split())) for line in played.stdout.splitlines())
     assert max(sizes) == count and len(sizes) >= 50
