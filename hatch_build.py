@@ -54,7 +54,7 @@ class Libraries(BuildHookInterface):
     def add_kernels(self, beside_source: bool) -> None:
         if sys.platform != "linux":
             return
-        folder, failed = Path(self.root, "vsneuralstyle", "kernels"), {}
+        folder, failed = Path(self.root, "vsneuralstyle", "engines", "cpu"), {}
         levels = LEVELS if platform.machine() == "x86_64" else {"": []}
 
         def compile_level(level: str) -> None:
@@ -70,13 +70,13 @@ class Libraries(BuildHookInterface):
                     "-fno-math-errno",
                     "-fno-trapping-math",
                     "-Wno-psabi",
-                    *sorted(folder.glob("*.c")),
+                    *sorted(folder.glob("csrc/*.c")),
                 )
             except (OSError, subprocess.CalledProcessError) as error:
                 failed[level] = error
                 return
             if not beside_source:
-                self.files[str(library)] = f"vsneuralstyle/kernels/{library.name}"
+                self.files[str(library)] = f"vsneuralstyle/engines/cpu/{library.name}"
 
         with ThreadPoolExecutor(os.cpu_count()) as compilers:  # each takes half a minute
             list(compilers.map(compile_level, levels))
@@ -99,7 +99,7 @@ class Libraries(BuildHookInterface):
                 "GStreamer and the command line work without it."
             )
             return
-        source = Path(self.root, "vsneuralstyle", "vs_plugin")
+        source = Path(self.root, "vsneuralstyle", "hosts", "vapoursynth")
         library = self.build / "vsneuralstyle.so"
         self.compile_plugin(sorted(source.glob("*.c")), library)
         for file in (library, source / "manifest.vs"):

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
     """The folder of the model `candy`; the test is skipped where no trained model is installed."""
-    from vsneuralstyle.weights import available_styles
+    from vsneuralstyle.networks.checkpoint import available_styles
 
     styles = available_styles()
     if "candy" not in styles:
@@ -72,8 +72,8 @@ def stylebank_dir(tmp_path, random_bank) -> Path:
     """A folder with a StyleBank base of random weights and its banks `one`, `two` and `three`."""
     import torch
 
+    from vsneuralstyle.networks.checkpoint import fingerprint, save_bank, save_model
     from vsneuralstyle.networks.net1 import Net1
-    from vsneuralstyle.weights import fingerprint, save_bank, save_model
 
     torch.manual_seed(0)
     networks = {"net": "stylebank", "flow_width": 0.125}

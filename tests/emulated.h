@@ -1,4 +1,4 @@
-/* gpu.cu on a CPU: blocks one after the other, the threads of one that has shared memory at the
+/* kernels.cu on a CPU: blocks one after the other, the threads of one that has shared memory at the
  * same time. */
 
 #include <algorithm>

@@ -88,7 +88,7 @@ def digest(data: bytes) -> str:
 
 def take_engine(name: str) -> bool:
     """Has this process compute by one engine; whether this machine can."""
-    from vsneuralstyle import kernels
+    from vsneuralstyle.engines.cpu import kernels
 
     if name == "reference":
         kernels.library = lambda: None

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from vsneuralstyle import Stylizer
 from vsneuralstyle.errors import ModelError
+from vsneuralstyle.networks.checkpoint import available_styles, read_header, save_model
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.weights import available_styles, read_header, save_model
 
 COUNT = os.environ.get("NEURALSTYLE_FUZZ")
 SETTINGS = settings(

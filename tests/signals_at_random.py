@@ -43,7 +43,7 @@ def main(clip: str, folder: Path, rounds: int) -> None:
     import av  # noqa: F401
     import torch  # noqa: F401
 
-    import vsneuralstyle.render  # noqa: F401
+    import vsneuralstyle.hosts.render  # noqa: F401
 
     chance = random.Random(0)
     results = []

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 
 from torch import nn
 
-from vsneuralstyle import Stylizer, kernels
+from vsneuralstyle import Stylizer
 from vsneuralstyle.benchmark import core, hosts, report
 from vsneuralstyle.benchmark.arithmetic import Arithmetic, Layer, Peak, count, measure_peak
 from vsneuralstyle.benchmark.cli import parse_size
@@ -23,11 +23,12 @@ from vsneuralstyle.benchmark.clip import CODING, pan
 from vsneuralstyle.benchmark.peer import usual_network
 from vsneuralstyle.benchmark.timing import Timing, in_turn
 from vsneuralstyle.cli import main
+from vsneuralstyle.engines.cpu import kernels
 from vsneuralstyle.errors import ArgumentError, MediaError
+from vsneuralstyle.networks.checkpoint import save_model
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.networks.transform import TransformNet
-from vsneuralstyle.pixels import components_to_rgb
-from vsneuralstyle.weights import save_model
+from vsneuralstyle.networks.transform_net import TransformNet
+from vsneuralstyle.video.pixels import components_to_rgb
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "benchmark"]
 CPU = torch.device("cpu")

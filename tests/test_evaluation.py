@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the evaluation needs torch")
 cv2 = pytest.importorskip("cv2", reason="the evaluation's pictures need opencv-python-headless")
 
+from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import ArgumentError, MediaError, ModelError
 from vsneuralstyle.evaluation import (
     clips,
@@ -25,9 +26,8 @@ from vsneuralstyle.evaluation import (
     sharpness,
 )
 from vsneuralstyle.evaluation.measure import Track, measure
+from vsneuralstyle.networks.checkpoint import load_model, read_header, save_model
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.stylizer import Stylizer
-from vsneuralstyle.weights import load_model, read_header, save_model
 
 
 def constant_flow(x, y, height=24, width=32):

@@ -16,11 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, stylizer
-from vsneuralstyle.graphs import Graphed
+from vsneuralstyle import Stylizer
+from vsneuralstyle.core import stylizer
+from vsneuralstyle.core.stylizer import State
+from vsneuralstyle.engines.cuda.graphs import Graphed
+from vsneuralstyle.networks.checkpoint import NETS, available_styles
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.stylizer import State
-from vsneuralstyle.weights import NETS, available_styles
 
 # --- what can be captured
 # --------------------------------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_to_watch_a_function_loads_nothing(run):
     """PyTorch's compiler takes seconds to load, before the first frame."""
     program = """if True:
         import sys, torch
-        from vsneuralstyle.graphs import Watch
+        from vsneuralstyle.engines.cuda.graphs import Watch
 
         with Watch([x := torch.ones(3)]) as watch:
             before = set(sys.modules)
@@ -319,7 +320,7 @@ def test_memory_does_not_grow(model_dir, cuda, frames):
 def test_what_cannot_be_captured_is_an_error_that_says_so(cuda, run):
     program = f"""if True:
         import torch
-        from vsneuralstyle.graphs import Graphed
+        from vsneuralstyle.engines.cuda.graphs import Graphed
 
         Graphed(lambda x: (x * x.sum().item(),))(torch.ones(3, device={cuda!r}))
     """

@@ -21,18 +21,22 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import Stylizer, cache, graphs, kernels, pixels, yuv
-from vsneuralstyle.cpu import units
-from vsneuralstyle.kernels import gpu, ops
-from vsneuralstyle.kernels.gpu import Picture
-from vsneuralstyle.kernels.gpu_net1 import GpuNet1, served
-from vsneuralstyle.kernels.net1 import FusedNet1, fastest
+from vsneuralstyle import Stylizer, cache
+from vsneuralstyle.engines import ops
+from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu.host import units
+from vsneuralstyle.engines.cpu.net1 import FusedNet1, fastest
+from vsneuralstyle.engines.cuda import graphs
+from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+from vsneuralstyle.engines.cuda.kernels import Picture
+from vsneuralstyle.engines.cuda.net1 import GpuNet1, served
 from vsneuralstyle.networks import litepwcnet
+from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import REPEATED, Net1
-from vsneuralstyle.networks.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, Mixture
-from vsneuralstyle.networks.transform import UpsampledConv
-from vsneuralstyle.pixels import (
+from vsneuralstyle.networks.transform_net import UpsampledConv
+from vsneuralstyle.video import pixels, yuv
+from vsneuralstyle.video.pixels import (
     Coding,
     components_to_rgb,
     planes_to_rgb,
@@ -48,7 +52,9 @@ CLOSE = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
     torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6},
 }
-KERNELS = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "kernels"
+ENGINES = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "engines"
+KERNELS = ENGINES / "cpu" / "csrc"
+CUDA_SOURCE = ENGINES / "cuda" / "csrc" / "kernels.cu"
 SOURCES = sorted(KERNELS.glob("*.c"))
 
 
@@ -731,22 +737,22 @@ def test_what_a_kernel_reads_by_what_its_layers_say_has_to_be_there():
 
 @torch.inference_mode()
 def test_a_gpus_kernels_take_no_tensor_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(gpu, "_launched", None)  # nothing is
+    monkeypatch.setattr(cuda_kernels, "_launched", None)  # nothing is
     quarter, flow = torch.rand(1, 3, 12, 20), torch.zeros(1, 2, 12, 20)
     fitting = r"expected \(1, 2, 12, 20\) torch.float32"
     with pytest.raises(ValueError, match=f"kernel unexplained: flow is .*float64.* {fitting}"):
-        gpu.unexplained(quarter, quarter, flow.double())
+        cuda_kernels.unexplained(quarter, quarter, flow.double())
     with pytest.raises(ValueError, match="kernel unexplained: previous is .* on meta; .* on cpu"):
-        gpu.unexplained(quarter, quarter.to("meta"), flow)
+        cuda_kernels.unexplained(quarter, quarter.to("meta"), flow)
     with pytest.raises(ValueError, match="kernel activate: x is .*torch.float32"):
-        gpu.activate(lasting(torch.randn(1, 16, 4, 4)), torch.zeros(16), 0.1)
+        cuda_kernels.activate(lasting(torch.randn(1, 16, 4, 4)), torch.zeros(16), 0.1)
 
 
 def test_the_operations_are_those_of_the_sources():
     sources = "".join(source.read_text() for source in SOURCES)
     exported = re.findall(r"^EXPORT int (\w+)\(Fork", sources, re.MULTILINE)
     assert {name.removesuffix("_pairs") for name in ops.CPU} == set(exported)
-    launched = re.findall(r"^KERNEL\((\w+?)[_\d]*,", (KERNELS / "gpu.cu").read_text(), re.MULTILINE)
+    launched = re.findall(r"^KERNEL\((\w+?)[_\d]*,", CUDA_SOURCE.read_text(), re.MULTILINE)
     assert set(ops.GPU) == {*launched, "convolve"}  # which a macro makes
 
 
@@ -819,7 +825,7 @@ def test_kernels_stay_within_their_memory(tmp_path):
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory):
-    """gpu.cu as a library for a CPU."""
+    """kernels.cu as a library for a CPU."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or platform.machine() != "x86_64" or "f16c" not in units():
         pytest.skip(
@@ -839,7 +845,7 @@ def emulated(tmp_path_factory):
             Path(__file__).with_name("emulated.h"),
             "-x",
             "c++",
-            KERNELS / "gpu.cu",
+            CUDA_SOURCE,
             "-o",
             path,
         ],
@@ -869,7 +875,7 @@ def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
             f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
         )
 
-    monkeypatch.setattr(gpu, "_launched", launched)
+    monkeypatch.setattr(cuda_kernels, "_launched", launched)
 
 
 def half(x: Tensor, where: str) -> Tensor:
@@ -917,9 +923,9 @@ def out_of_layout(picture: Picture, border: int) -> Tensor:
 def test_a_gpus_statistics_normalise(where, channels, height, width, side, edge):
     norm = random_norm(channels).to(where)
     x = half(3 * torch.randn(1, channels, height, width) + 40, where)  # a mean far from 0
-    scale = gpu.statistics(in_layout(x, side, edge), norm.weight, norm.bias, norm.eps)
+    scale = cuda_kernels.statistics(in_layout(x, side, edge), norm.weight, norm.bias, norm.eps)
     if height * width > 1:
-        ours = out_of_layout(gpu.normalise(in_layout(x, side, edge), scale), 0)
+        ours = out_of_layout(cuda_kernels.normalise(in_layout(x, side, edge), scale), 0)
         torch.testing.assert_close(ours.float(), norm(x.float()), rtol=2**-9, atol=2**-7)
     else:
         torch.testing.assert_close(scale[0], norm.weight / norm.eps**0.5)
@@ -944,10 +950,12 @@ def test_a_gpus_convolve_is_a_convolution(
     x = half(torch.randn(1, inputs, height, width), where)
     weight, bias = layer.weight.half().to(where), layer.bias.to(where)
     expected = F.leaky_relu(F.conv2d(x.float(), weight.float(), bias, padding=1), 0.1)
-    ours = gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes)
-    monkeypatch.setattr(gpu, "MANY", 1)
+    ours = cuda_kernels.convolve(x, cuda_kernels.convolution_weight(weight), bias, 0.1, planes)
+    monkeypatch.setattr(cuda_kernels, "MANY", 1)
     # by larger tiles
-    assert torch.equal(gpu.convolve(x, gpu.convolution_weight(weight), bias, 0.1, planes), ours)
+    assert torch.equal(
+        cuda_kernels.convolve(x, cuda_kernels.convolution_weight(weight), bias, 0.1, planes), ours
+    )
     assert ours.is_contiguous() if planes else ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), expected, rtol=2**-9, atol=2**-9)
 
@@ -969,7 +977,7 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
     expected = (
         F.pad(expected, (pad,) * 4, mode="replicate" if repeats else "reflect") if pad else expected
     )
-    ours = gpu.normalise(
+    ours = cuda_kernels.normalise(
         in_layout(x, side, edge),
         scale.to(where),
         relu=True,
@@ -979,7 +987,7 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
         side=to,
     )
     torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
-    as_it_is = gpu.normalise(Picture.of(x), pad=pad)
+    as_it_is = cuda_kernels.normalise(Picture.of(x), pad=pad)
     assert torch.equal(
         out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x
     )
@@ -1026,10 +1034,10 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
 @pytest.mark.parametrize(("height", "width"), [(16, 20), (17, 23), (39, 66)])
 def test_a_gpus_quarter_and_brightness(where, height, width):
     net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
-    torch.testing.assert_close(gpu.quarter(frame.to(where)).cpu(), net.quarter(frame))
+    torch.testing.assert_close(cuda_kernels.quarter(frame.to(where)).cpu(), net.quarter(frame))
     whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
     torch.testing.assert_close(
-        gpu.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()
+        cuda_kernels.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()
     )
 
 
@@ -1067,7 +1075,9 @@ class Tape(TorchDispatchMode):
         return result
 
     def launched(self, kernel, grid, threads, shared, job, device) -> tuple[None, None]:
-        self.steps.append(lambda: gpu._launched(kernel, grid, threads, shared, bytes(job), device))
+        self.steps.append(
+            lambda: cuda_kernels._launched(kernel, grid, threads, shared, bytes(job), device)
+        )
         return None, None
 
     def replay(self) -> None:
@@ -1079,12 +1089,12 @@ class Tape(TorchDispatchMode):
 def taped(emulated, monkeypatch):
     """`graphs.record` on a CPU, of what is launched there as it would be on a GPU."""
     run_emulated(emulated, monkeypatch)
-    monkeypatch.setattr(gpu, "_changed", lambda node, parameters, executable: None)
+    monkeypatch.setattr(cuda_kernels, "_changed", lambda node, parameters, executable: None)
 
     def record(function, tensors, device):
         watch, tape = graphs.Watch(tensors), Tape()
         with monkeypatch.context() as patch:
-            patch.setattr(gpu, "_captured", tape.launched)
+            patch.setattr(cuda_kernels, "_captured", tape.launched)
             with watch, tape:
                 outputs = function(*watch.held)
         return graphs.aimed(watch, outputs, tape.replay, 0)
@@ -1108,10 +1118,11 @@ def test_a_graphs_kernels_are_aimed_at_the_callers_tensors(taped, monkeypatch):
         """The first is read by kernels alone, the second by an operator too; so it is with what
         comes out. The third passes through.
         """
-        ours = gpu.normalise(Picture.of(first), pad=1).samples
-        theirs = gpu.activate(second + 1, bias, 0.5)
-        both = gpu.normalise(
-            Picture.of(gpu.normalise(Picture.of(second)).samples), residual=Picture.of(first)
+        ours = cuda_kernels.normalise(Picture.of(first), pad=1).samples
+        theirs = cuda_kernels.activate(second + 1, bias, 0.5)
+        both = cuda_kernels.normalise(
+            Picture.of(cuda_kernels.normalise(Picture.of(second)).samples),
+            residual=Picture.of(first),
         ).samples
         return ours, theirs, third, both
 
@@ -1182,7 +1193,7 @@ def test_memory_that_is_used_twice_is_told_apart():
 def test_a_gpus_support_is_the_networks(where, height, width):
     scores = torch.randn(1, height, width, height, width).half().to(where)
     torch.testing.assert_close(
-        gpu.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3
+        cuda_kernels.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3
     )
 
 
@@ -1193,7 +1204,7 @@ def test_a_gpus_global_match_is_the_networks(where):
         scores.view(45, 45)[n, (n + 7) % 45] = 30  # all but the last are sure
     scores.view(45, 45)[44, 3:23] = 30  # equally good ones
     torch.testing.assert_close(
-        gpu.global_match(scores, litepwcnet.SURE),
+        cuda_kernels.global_match(scores, litepwcnet.SURE),
         litepwcnet.global_match(scores),
         rtol=1e-3,
         atol=1e-3,
@@ -1206,10 +1217,10 @@ def converting(where, monkeypatch):
 
     @contextmanager
     def converting():
-        launched, launch = [], gpu._launched
+        launched, launch = [], cuda_kernels._launched
         with monkeypatch.context() as patch:
             patch.setattr(
-                gpu,
+                cuda_kernels,
                 "_launched",
                 lambda kernel, *job: launched.append(kernel) or launch(kernel, *job),
             )
@@ -1480,22 +1491,22 @@ def test_components_lie_anywhere():
     ],
 )
 def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
-    if not gpu.compiles():
+    if not cuda_kernels.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled = gpu._compiled(capability)
+    compiled = cuda_kernels._compiled(capability)
     assert compiled.lstrip().startswith(start) and all(
         name in compiled
         for name in (b"normalise", b"match3", b"convolve_8_2_0", b"to_components16")
     )
     assert start != b"//" or b".target sm_80" in compiled
-    monkeypatch.setattr(gpu, "_made", None)
-    assert gpu._compiled(capability) == compiled  # from disk
+    monkeypatch.setattr(cuda_kernels, "_made", None)
+    assert cuda_kernels._compiled(capability) == compiled  # from disk
 
 
 def test_every_kernel_that_is_launched_is_there():
-    source = (KERNELS / "gpu.cu").read_text()
-    for tiles, rows, steps in gpu.UNROLLED | {
+    source = CUDA_SOURCE.read_text()
+    for tiles, rows, steps in cuda_kernels.UNROLLED | {
         (tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)
     }:
         assert f"CONVOLVE({tiles}, {rows}, {steps})" in source
@@ -1538,5 +1549,5 @@ def test_a_gpu_is_served_by_its_kernels(cuda, monkeypatch):
     for options in ({"flow_network": "flownets", "flow_width": 0.125}, {"channels": (8, 12, 16)}):
         assert isinstance(fastest(net1(torch.float16, **options).to(cuda)), Net1)
     assert isinstance(fastest(net1(torch.float32).to(cuda)), Net1)
-    monkeypatch.setattr(gpu, "available", lambda device: False)
+    monkeypatch.setattr(cuda_kernels, "available", lambda device: False)
     assert isinstance(fastest(net1(torch.float16).to(cuda)), Net1)

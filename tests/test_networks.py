@@ -7,19 +7,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vsneuralstyle.networks.flow import FLOW_SCALE, pooled
-from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.litepwcnet import (
+from vsneuralstyle.networks.flow.flownet import FlowNetSimple
+from vsneuralstyle.networks.flow.litepwcnet import (
     SUPPORT,
     LitePWCNet,
     cost_volume,
     global_match,
     supported,
 )
+from vsneuralstyle.networks.flow.network import FLOW_SCALE, pooled
+from vsneuralstyle.networks.layers.norm import InstanceNorm, instance_norm
+from vsneuralstyle.networks.layers.warp import warp, within
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
-from vsneuralstyle.networks.norm import InstanceNorm, instance_norm
-from vsneuralstyle.networks.transform import SquaredConv, TransformNet, UpsampledConv
-from vsneuralstyle.networks.warp import warp, within
+from vsneuralstyle.networks.transform_net import SquaredConv, TransformNet, UpsampledConv
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vsneuralstyle import Stylizer, kernels, pixels
-from vsneuralstyle.pixels import Coding, components_to_rgb, planes_to_rgb
+from vsneuralstyle import Stylizer
+from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.video import pixels
+from vsneuralstyle.video.pixels import Coding, components_to_rgb, planes_to_rgb
 
 NAN, INF = float("nan"), float("inf")
 VALUES = [50.0, -5.0, 1.3, 1e30, NAN, INF, -INF]

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from vsneuralstyle import ArgumentError, DeviceError, MediaError, ModelError, Stylizer, yuv
-from vsneuralstyle.cpu import computing_by
-from vsneuralstyle.render import conversion, render
+from vsneuralstyle import ArgumentError, DeviceError, MediaError, ModelError, Stylizer
+from vsneuralstyle.engines.cpu.host import computing_by
+from vsneuralstyle.hosts.render import conversion, render
+from vsneuralstyle.video import yuv
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "render"]
 LOSSLESS_RGB = {"codec": "ffv1", "pix_fmt": "bgr0"}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vsneuralstyle import ArgumentError, MediaError
-from vsneuralstyle.render import render
+from vsneuralstyle.hosts.render import render
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "render"]
 RATE = 25

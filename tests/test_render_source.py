@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vsneuralstyle import ArgumentError, MediaError
-from vsneuralstyle.render import render
+from vsneuralstyle.hosts.render import render
 
 COMMAND = [sys.executable, "-m", "vsneuralstyle.cli", "render"]
 LOSSLESS = {"style": "candy", "strength": 0, "codec": "ffv1", "pix_fmt": "yuv420p"}

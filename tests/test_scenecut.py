@@ -3,7 +3,14 @@
 import torch
 from torch.nn import functional as F
 
-from vsneuralstyle.scenecut import DEFAULT_THRESHOLD, change, distance, seen, starts, thumbnail
+from vsneuralstyle.core.scene_detection import (
+    DEFAULT_THRESHOLD,
+    change,
+    distance,
+    seen,
+    starts,
+    thumbnail,
+)
 
 
 def scene(seed: int) -> torch.Tensor:

@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle import ArgumentError, Stylizer, pixels, stylizer
-from vsneuralstyle.graphs import Graphed
-from vsneuralstyle.pixels import Coding
-from vsneuralstyle.streams import Streams
-from vsneuralstyle.teams import AHEAD
-from vsneuralstyle.vs_plugin.session import Session
+from vsneuralstyle import ArgumentError, Stylizer
+from vsneuralstyle.core import stylizer
+from vsneuralstyle.core.teams import AHEAD
+from vsneuralstyle.engines.cuda.graphs import Graphed
+from vsneuralstyle.engines.cuda.streams import Streams
+from vsneuralstyle.hosts.vapoursynth.session import Session
+from vsneuralstyle.video import pixels
+from vsneuralstyle.video.pixels import Coding
 
 # --- the order of what is launched
 # -----------------------------------------------------------------------------------

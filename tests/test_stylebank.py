@@ -10,10 +10,7 @@ import pytest
 import torch
 
 from vsneuralstyle import ArgumentError, ModelError, Stylizer, cli
-from vsneuralstyle.networks.stylebank import Bank, Mixture, StyleBankNet, each_its_own
-from vsneuralstyle.networks.transform import TransformNet
-from vsneuralstyle.training.stylebank import drawn_styles, start_from_transform_net
-from vsneuralstyle.weights import (
+from vsneuralstyle.networks.checkpoint import (
     available_styles,
     fingerprint,
     load_base,
@@ -22,6 +19,9 @@ from vsneuralstyle.weights import (
     read_header,
     save_bank,
 )
+from vsneuralstyle.networks.stylebank import Bank, Mixture, StyleBankNet, each_its_own
+from vsneuralstyle.networks.transform_net import TransformNet
+from vsneuralstyle.training.stylebank import drawn_styles, start_from_transform_net
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,9 @@ def test_a_bank_of_another_base_and_a_missing_base_are_errors(stylebank_dir, ran
 
 
 def test_no_base_is_an_error_that_names_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("vsneuralstyle.weights.search_path", lambda model_dir=None: [tmp_path])
+    monkeypatch.setattr(
+        "vsneuralstyle.networks.checkpoint.search_path", lambda model_dir=None: [tmp_path]
+    )
     with pytest.raises(ModelError, match=r"needs its base, stylebank.safetensors.*looked in"):
         load_model("one", "stylebank")
     assert available_styles("stylebank") == {}
@@ -328,7 +330,9 @@ def test_the_commands_make_styles_that_mix_and_a_bank_of_ones_own(data, vgg, cli
 
 def test_wrong_options_of_the_trainers_are_errors_that_name_them(data, vgg, capsys, monkeypatch):
     photos = data / "photos"
-    monkeypatch.setattr("vsneuralstyle.weights.search_path", lambda model_dir=None: [data])
+    monkeypatch.setattr(
+        "vsneuralstyle.networks.checkpoint.search_path", lambda model_dir=None: [data]
+    )
     for arguments, match in (
         (
             ("stylebank", photos / "0.png", photos / "1.png", "--names", "one"),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer, kernels
-from vsneuralstyle.cpu import computing_by, openmp
-from vsneuralstyle.graphs import Graphed
-from vsneuralstyle.kernels.net1 import FusedNet1
-from vsneuralstyle.stylizer import resolve_precision
+from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
+from vsneuralstyle.core.stylizer import resolve_precision
+from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu.host import computing_by, openmp
+from vsneuralstyle.engines.cpu.net1 import FusedNet1
+from vsneuralstyle.engines.cuda.graphs import Graphed
 
 THREADS_BEFORE = torch.get_num_threads()
 
@@ -39,7 +40,7 @@ def stylizer(model_dir, device, again, monkeypatch):
     """Makes a Stylizer of candy."""
     if device != "graphs":
         return lambda **options: Stylizer("candy", device=device, **options)
-    monkeypatch.setattr("vsneuralstyle.stylizer.fastest", lambda net1: net1)
+    monkeypatch.setattr("vsneuralstyle.core.stylizer.fastest", lambda net1: net1)
 
     def make(**options) -> Stylizer:
         one = Stylizer("candy", device="cpu", **options)
@@ -308,8 +309,8 @@ def test_float32_and_the_automatic_precision_agree(stylizer, frames):
     ],
 )
 def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, library, precision):
-    monkeypatch.setattr("vsneuralstyle.stylizer.units", lambda: units)
-    monkeypatch.setattr("vsneuralstyle.stylizer.cpuinfo", lambda: {"vendor_id": vendor})
+    monkeypatch.setattr("vsneuralstyle.core.stylizer.units", lambda: units)
+    monkeypatch.setattr("vsneuralstyle.core.stylizer.cpuinfo", lambda: {"vendor_id": vendor})
     monkeypatch.setattr(kernels, "library", lambda: library)
     monkeypatch.setattr(kernels, "name", lambda: library)
     assert resolve_precision("auto", torch.device("cpu")) == precision

@@ -4,7 +4,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from vsneuralstyle import teams
+from vsneuralstyle.core import teams
 
 THREADS = 2
 pytestmark = pytest.mark.skipif(

@@ -16,8 +16,10 @@ import torch
 held = contextlib.ExitStack()
 {setting}
 
-from vsneuralstyle import Stylizer, kernels, pixels
-from vsneuralstyle.weights import available_styles
+from vsneuralstyle import Stylizer
+from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.video import pixels
+from vsneuralstyle.networks.checkpoint import available_styles
 
 library = kernels.library
 clip = np.load({clip!r})[:3]
@@ -118,7 +120,14 @@ MAKES = {
     "zeros",
 }
 """PyTorch's functions that make tensors of a default type, on a default device."""
-AT_RUN_TIME = ["*.py", "kernels/*.py", "networks/*.py", "vs_plugin/*.py", "render/*.py"]
+AT_RUN_TIME = [
+    "*.py",
+    "core/*.py",
+    "engines/**/*.py",
+    "hosts/**/*.py",
+    "networks/**/*.py",
+    "video/*.py",
+]
 ALONE = {"doctor.py"}
 """In a process of its own."""
 

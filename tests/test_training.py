@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsneuralstyle import ArgumentError, Stylizer
-from vsneuralstyle.networks.flow import FLOW_SCALE
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.checkpoint import FLOW
+from vsneuralstyle.networks.flow.network import FLOW_SCALE
+from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
@@ -28,7 +29,6 @@ from vsneuralstyle.training.losses import (
     shift_steps,
 )
 from vsneuralstyle.training.vgg import VGG19
-from vsneuralstyle.weights import FLOW
 
 
 @pytest.fixture(scope="module")

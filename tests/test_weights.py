@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vsneuralstyle.errors import ModelError
-from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
-from vsneuralstyle.weights import (
+from vsneuralstyle.networks.checkpoint import (
     FLOW,
     available_styles,
     load_flow,
@@ -21,6 +20,7 @@ from vsneuralstyle.weights import (
     save_flow,
     save_model,
 )
+from vsneuralstyle.networks.net1 import FLOW_NETWORKS, Net1
 
 NETWORKS = {"flow_width": 0.125, "still": 0.25, "hold": 0.125, "refresh": 0.5, "sharpen": 0.25}
 
@@ -57,13 +57,13 @@ def test_loading_a_model_loads_no_compiler(run, tmp_path, network):
         training={},
     )
     program = (
-        "import sys, torch; before = set(sys.modules); from vsneuralstyle.weights import load_model; "
+        "import sys, torch; before = set(sys.modules); from vsneuralstyle.networks.checkpoint import load_model; "
         "load_model('plain', model_dir=sys.argv[1]); print(*sorted(set(sys.modules) - before))"
     )
     done = run(sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", program, tmp_path)
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()
-    assert "vsneuralstyle.weights" in loaded and not {
+    assert "vsneuralstyle.networks.checkpoint" in loaded and not {
         "sympy",
         "torch._dynamo",
         "torch._inductor",

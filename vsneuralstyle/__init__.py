@@ -10,8 +10,9 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Stylizer": "stylizer",
-    "available_styles": "weights",
+    "Stylizer": "core.stylizer",
+    "available_styles": "networks.checkpoint",
+    "render": "hosts.render",
     "NeuralStyleError": "errors",
     "ArgumentError": "errors",
     "ModelError": "errors",

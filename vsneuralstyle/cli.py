@@ -280,7 +280,7 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
 
 
 def _render(args: argparse.Namespace) -> None:
-    from vsneuralstyle.render import render
+    from vsneuralstyle.hosts.render import render
 
     if args.quiet:
         logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
@@ -302,19 +302,19 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _styles(args: argparse.Namespace) -> None:
-    from vsneuralstyle import weights
+    from vsneuralstyle.networks import checkpoint
 
     model_dir = getattr(args, "model_dir", None)
-    nets = [args.net] if hasattr(args, "net") else weights.NETS
-    styles = [item for net in nets for item in weights.available_styles(net, model_dir).items()]
+    nets = [args.net] if hasattr(args, "net") else checkpoint.NETS
+    styles = [item for net in nets for item in checkpoint.available_styles(net, model_dir).items()]
     if not styles:
-        folders = ", ".join(str(folder) for folder in weights.search_path(model_dir))
+        folders = ", ".join(str(folder) for folder in checkpoint.search_path(model_dir))
         raise ModelError(
             f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
             "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)"
         )
     for name, path in styles:
-        header = weights.read_header(path)
+        header = checkpoint.read_header(path)
         networks = ", ".join(f"{key} {value}" for key, value in header["networks"].items())
         print(f"{name:16} {header['net']}: {networks}\n{'':16} {path}")
 

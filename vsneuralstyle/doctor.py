@@ -65,7 +65,7 @@ def main() -> int:
 def _any_style() -> str | None:
     """A style to try the hosts with."""
     try:
-        from vsneuralstyle.weights import available_styles
+        from vsneuralstyle.networks.checkpoint import available_styles
     except (ImportError, OSError):
         return None  # which `core` reports
     return next(iter(available_styles()), None)
@@ -94,10 +94,10 @@ def core() -> Iterator[Finding]:
     try:
         import torch
 
-        from vsneuralstyle import kernels
-        from vsneuralstyle.kernels import gpu
-        from vsneuralstyle.stylizer import Stylizer, resolve_device, resolve_precision
-        from vsneuralstyle.weights import NETS, available_styles, search_path
+        from vsneuralstyle.core.stylizer import Stylizer, resolve_device, resolve_precision
+        from vsneuralstyle.engines.cpu import kernels
+        from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+        from vsneuralstyle.networks.checkpoint import NETS, available_styles, search_path
     except (ImportError, OSError) as error:
         yield FAIL, f"can't be imported ({error}): pip install --force-reinstall vsneuralstyle"
         return
@@ -139,10 +139,10 @@ def core() -> Iterator[Finding]:
         yield (
             OK,
             (
-                f"kernels {gpu.name(device, torch.float16)}"
-                if gpu.name(device, torch.float16)
-                else f"no kernels for this GPU: a frame takes about five times as long. They need compute capability {gpu.CAPABILITY[0]}."
-                f"{gpu.CAPABILITY[1]} (this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which PyTorch "
+                f"kernels {cuda_kernels.name(device, torch.float16)}"
+                if cuda_kernels.name(device, torch.float16)
+                else f"no kernels for this GPU: a frame takes about five times as long. They need compute capability {cuda_kernels.CAPABILITY[0]}."
+                f"{cuda_kernels.CAPABILITY[1]} (this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which PyTorch "
                 f"has, and NVIDIA's Python bindings: pip install 'cuda-bindings=={(torch.version.cuda or '').split('.')[0]}.*'"
             ),
         )

@@ -28,7 +28,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def import_core():
-    """Import what the element runs on: (numpy, vsneuralstyle.pixels, Stylizer).
+    """Import what the element runs on: (numpy, vsneuralstyle.video.pixels, Stylizer).
 
     Raises:
         ImportError: this Python lacks it, or the application has other versions of what it needs.
@@ -40,8 +40,8 @@ def import_core():
     try:
         import numpy
 
-        from vsneuralstyle import pixels
-        from vsneuralstyle.stylizer import Stylizer
+        from vsneuralstyle.core.stylizer import Stylizer
+        from vsneuralstyle.video import pixels
     except (ImportError, OSError) as error:
         if added:
             sys.path.remove(str(own))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from vsneuralstyle import kernels
 from vsneuralstyle.benchmark.timing import synchronise
+from vsneuralstyle.engines.cpu import kernels
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace) -> dict:
 
     from vsneuralstyle.benchmark import arithmetic, core, fresh, hosts, machine
     from vsneuralstyle.benchmark.clip import pan
-    from vsneuralstyle.stylizer import MIN_SIZE, Stylizer, resolve_device, resolve_precision
+    from vsneuralstyle.core.stylizer import MIN_SIZE, Stylizer, resolve_device, resolve_precision
 
     device = resolve_device(args.device)
     precision = resolve_precision(args.precision, device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsneuralstyle import pixels
+from vsneuralstyle.video import pixels
 
 CODING = pixels.Coding(matrix=1, full_range=False, cosited=(False, True))
 """8-bit BT.709 in limited range, chroma sited as in MPEG-2: what most video is."""

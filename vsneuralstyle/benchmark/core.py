@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
-from vsneuralstyle import pixels
 from vsneuralstyle.benchmark.arithmetic import Peak, count
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
 from vsneuralstyle.benchmark.peer import usual_network
 from vsneuralstyle.benchmark.timing import in_turn, synchronise
-from vsneuralstyle.graphs import record
-from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.core.stylizer import Stylizer
+from vsneuralstyle.engines.cuda.graphs import record
+from vsneuralstyle.video import pixels
 
 PER_FRAME, COHERENT, CONVERTED = "per frame", "coherent", "coherent, I420 in and out"
 USUAL = "usual eager float32, per frame"

@@ -76,7 +76,7 @@ def start(arguments: dict, size: tuple[int, int], started: float) -> dict[str, f
 
     times["import torch"] = time.monotonic()
     torch.set_num_threads(arguments.pop("threads"))
-    from vsneuralstyle.stylizer import Stylizer
+    from vsneuralstyle.core.stylizer import Stylizer
 
     times["import vsneuralstyle"] = time.monotonic()
     stylizer = Stylizer(**arguments)
@@ -95,7 +95,7 @@ def remember(arguments: dict, size: tuple[int, int], frames: int, started: float
 
     from vsneuralstyle.benchmark.clip import pan
     from vsneuralstyle.benchmark.core import play
-    from vsneuralstyle.stylizer import Stylizer
+    from vsneuralstyle.core.stylizer import Stylizer
 
     torch.set_num_threads(arguments.pop("threads"))
     stylizer = Stylizer(**arguments)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from vsneuralstyle import hosts, pixels
+from vsneuralstyle import host_processes
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
 from vsneuralstyle.benchmark.core import (
     COHERENT,
@@ -28,9 +28,10 @@ from vsneuralstyle.benchmark.core import (
     play_usual,
 )
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
+from vsneuralstyle.core.stylizer import Stylizer
+from vsneuralstyle.core.teams import AHEAD
 from vsneuralstyle.errors import MediaError
-from vsneuralstyle.stylizer import Stylizer
-from vsneuralstyle.teams import AHEAD
+from vsneuralstyle.video import pixels
 
 HOW = {"cpu": "two at a time", "cuda": "ahead"}
 """How the core works ahead, by the device."""
@@ -44,7 +45,7 @@ WINDOW = 4
 ENDLESS = 10**6  # frames: the host is ended when enough have come
 
 
-class Host(hosts.Host):
+class Host(host_processes.Host):
     """One of the programs that run the filter, on a clip's files."""
 
     @abstractmethod
@@ -61,7 +62,7 @@ class Host(hosts.Host):
         return {**super().environment(), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-class VapourSynth(Host, hosts.VapourSynth):
+class VapourSynth(Host, host_processes.VapourSynth):
     """`benchmark.vpy`."""
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
@@ -78,10 +79,10 @@ class VapourSynth(Host, hosts.VapourSynth):
         return ["vspipe", "-c", "y4m", *given, str(Path(__file__).with_name("benchmark.vpy")), "-"]
 
 
-class GStreamer(Host, hosts.GStreamer):
+class GStreamer(Host, host_processes.GStreamer):
     """The element between a source of files and a sink."""
 
-    elements = {**hosts.GStreamer.elements, "multifilesrc": "gstreamer1.0-plugins-good"}
+    elements = {**host_processes.GStreamer.elements, "multifilesrc": "gstreamer1.0-plugins-good"}
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
         width, height = clip.size
@@ -109,7 +110,7 @@ class GStreamer(Host, hosts.GStreamer):
         ]
 
 
-def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
+def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
     """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until
     this is closed.
 
@@ -121,7 +122,7 @@ def arrivals(host: hosts.Host, command: Sequence[str], size: tuple[int, int]) ->
     """
     width, height = size
     samples = bytearray(width * height * 3 // 2)
-    with hosts.start(host, command) as process:
+    with host_processes.start(host, command) as process:
         head = process.stdout.readline()
         while True:
             marker = process.stdout.readline()

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import scenecut
-from ..errors import MediaError, NeuralStyleError
-from ..evaluation import report
-from ..evaluation.clips import Clip, flow_pair, read_clip
-from ..evaluation.dis import DisFlow
-from ..evaluation.measure import Track, measure
-from ..evaluation.methods import Recorded
-from ..evaluation.metrics import psnr
-from ..evaluation.occlusion import traceable
-from ..hosts import run
-from .hosts import GStreamer, Host, VapourSynth
-from .synthetic import RATE, SyntheticClip
-from .video import to_rgb, writer
+from vsneuralstyle.core import scene_detection
+from vsneuralstyle.demo.hosts import GStreamer, Host, VapourSynth
+from vsneuralstyle.demo.synthetic import RATE, SyntheticClip
+from vsneuralstyle.demo.video import to_rgb, writer
+from vsneuralstyle.errors import MediaError, NeuralStyleError
+from vsneuralstyle.evaluation import report
+from vsneuralstyle.evaluation.clips import Clip, flow_pair, read_clip
+from vsneuralstyle.evaluation.dis import DisFlow
+from vsneuralstyle.evaluation.measure import Track, measure
+from vsneuralstyle.evaluation.methods import Recorded
+from vsneuralstyle.evaluation.metrics import psnr
+from vsneuralstyle.evaluation.occlusion import traceable
+from vsneuralstyle.host_processes import run
 
 # stability is measured on at most so many, so that a long video needs no more memory than a short
 MEASURED_FRAMES = 72
@@ -114,7 +114,7 @@ def read_source(path: Path, frames: int | None) -> Source:
     starts = [
         True,
         *(
-            scenecut.change(a[None], b[None]) > scenecut.DEFAULT_THRESHOLD
+            scene_detection.change(a[None], b[None]) > scene_detection.DEFAULT_THRESHOLD
             for a, b in zip(source, source[1:])
         ),
     ]

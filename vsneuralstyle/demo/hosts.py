@@ -8,10 +8,10 @@ import shlex
 from abc import abstractmethod
 from pathlib import Path
 
-from .. import hosts
+from vsneuralstyle import host_processes
 
 
-class Host(hosts.Host):
+class Host(host_processes.Host):
     """One of the programs that run the filter on a video file."""
 
     @abstractmethod
@@ -23,10 +23,10 @@ class Host(hosts.Host):
         return shlex.join(self.command(source, style, 1.0))
 
 
-class VapourSynth(hosts.VapourSynth, Host):
+class VapourSynth(host_processes.VapourSynth, Host):
     """`demo.vpy`, with bestsource."""
 
-    functions = (*hosts.VapourSynth.functions, "bs.VideoSource")
+    functions = (*host_processes.VapourSynth.functions, "bs.VideoSource")
 
     def command(self, source: Path, style: str, coherence: float) -> list[str]:
         return [
@@ -44,11 +44,11 @@ class VapourSynth(hosts.VapourSynth, Host):
         ]
 
 
-class GStreamer(hosts.GStreamer, Host):
+class GStreamer(host_processes.GStreamer, Host):
     """A pipeline with decodebin."""
 
     elements = {
-        **hosts.GStreamer.elements,
+        **host_processes.GStreamer.elements,
         "decodebin": "gstreamer1.0-plugins-base",
         "avdec_h264": "gstreamer1.0-libav",
     }

@@ -11,8 +11,8 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
-from ..errors import MediaError
-from ..evaluation.clips import working_size
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.evaluation.clips import working_size
 
 BT709 = 1  # H.273's number of the matrix, the primaries and the transfer curve
 

@@ -136,7 +136,7 @@ def main(args: argparse.Namespace) -> int:
     """Runs the evaluation; returns the exit code."""
     from vsneuralstyle.errors import ArgumentError
     from vsneuralstyle.evaluation import report
-    from vsneuralstyle.weights import load_model
+    from vsneuralstyle.networks.checkpoint import load_model
 
     if len(set(args.style)) < len(args.style):
         raise ArgumentError(
@@ -200,14 +200,14 @@ def evaluate(
     """
     from tqdm import tqdm
 
+    from vsneuralstyle.core.stylizer import Stylizer
+    from vsneuralstyle.engines.cpu.net1 import fastest
     from vsneuralstyle.errors import ArgumentError
     from vsneuralstyle.evaluation import endpoint, methods, metrics, raft, report
     from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
     from vsneuralstyle.evaluation.measure import measure
-    from vsneuralstyle.kernels.net1 import fastest
-    from vsneuralstyle.stylizer import Stylizer
+    from vsneuralstyle.networks.checkpoint import BANK_SUFFIX, SUFFIX
     from vsneuralstyle.training.run import read_image, to_tensor
-    from vsneuralstyle.weights import BANK_SUFFIX, SUFFIX
 
     def stylizer(path: Path | None = None, **options) -> Stylizer:
         name, folder = style, args.model_dir

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.evaluation import flowio
 from vsneuralstyle.evaluation.clips import frame_number, read_clip
-from vsneuralstyle.networks.flow import full_resolution
-from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.networks.flow.network import full_resolution
 
 CHAIRS = (("img1", "img2", "flow"), ("img0", "img1", "gt"))
 """Ends of a triplet's names, of Flying Chairs and of the sample that FlowNet 2.0's code brings."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle.kernels.net1 import Networks
-from vsneuralstyle.networks.flow import full_resolution
+from vsneuralstyle.core.stylizer import Stylizer
+from vsneuralstyle.engines.cpu.net1 import Networks
+from vsneuralstyle.networks.flow.network import full_resolution
+from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.networks.transform import STRIDE
-from vsneuralstyle.networks.warp import warp
-from vsneuralstyle.stylizer import Stylizer
+from vsneuralstyle.networks.transform_net import STRIDE
 
 BLEND = 0.8
 """Share of the moved output before in the blind baseline, where nothing speaks against it."""

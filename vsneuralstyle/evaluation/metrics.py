@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.layers.warp import warp
 
 
 def warped_difference(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ of frame t to p + flow_ts[p] in frame s.
 import torch
 from torch import Tensor
 
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.layers.warp import warp
 
 
 def inside(flow: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsneuralstyle.yuv import luma_weights
+from vsneuralstyle.video.yuv import luma_weights
 
 BLOCK = 32
 """Side of PSI's blocks, in pixels."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsneuralstyle import scenecut
-from vsneuralstyle.networks.flow import brightness
-from vsneuralstyle.networks.flownet import FlowNetSimple
-from vsneuralstyle.networks.litepwcnet import LitePWCNet
-from vsneuralstyle.networks.mask import MaskNet
+from vsneuralstyle.networks import scene_descriptor
+from vsneuralstyle.networks.flow.flownet import FlowNetSimple
+from vsneuralstyle.networks.flow.litepwcnet import LitePWCNet
+from vsneuralstyle.networks.flow.network import brightness
+from vsneuralstyle.networks.layers.warp import warp, within
+from vsneuralstyle.networks.mask_net import MaskNet
 from vsneuralstyle.networks.stylebank import StyleBankNet
-from vsneuralstyle.networks.transform import STRIDE, TransformNet
-from vsneuralstyle.networks.warp import warp, within
+from vsneuralstyle.networks.transform_net import STRIDE, TransformNet
 
 REPEATED = 1.5 / 255
 """Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated
@@ -31,7 +31,7 @@ FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 
 
 class Net1(nn.Module):
-    """Pure functions of their inputs; the recurrence is `vsneuralstyle.stylizer`'s.
+    """Pure functions of their inputs; the recurrence is `vsneuralstyle.core.stylizer`'s.
 
     Args:
         net: the style network's family, "johnson" or "stylebank".
@@ -175,9 +175,9 @@ class Net1(nn.Module):
 
     def glimpse(self, quarter: Tensor) -> Tensor:
         """What the cut detector sees of what `quarter` gives, and the frame's contrast:
-        `scenecut.glimpse`.
+        `scene_descriptor.glimpse`.
         """
-        return scenecut.glimpse(quarter)
+        return scene_descriptor.glimpse(quarter)
 
     def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4),

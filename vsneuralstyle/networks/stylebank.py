@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vsneuralstyle.networks.norm import InstanceNorm
-from vsneuralstyle.networks.transform import ResidualBlock, TransformNet, conv
+from vsneuralstyle.networks.layers.norm import InstanceNorm
+from vsneuralstyle.networks.transform_net import ResidualBlock, TransformNet, conv
 
 BLOCKS_BEFORE_BANK = 3
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vsneuralstyle import scenecut
+from vsneuralstyle.core import scene_detection
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.evaluation import flowio, occlusion, raft
 
@@ -100,7 +100,8 @@ def _read(path: Path, size: int) -> list[np.ndarray]:
 def _is_one_scene(frames: np.ndarray) -> bool:
     tensors = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames]
     return all(
-        scenecut.change(a, b) < scenecut.DEFAULT_THRESHOLD for a, b in zip(tensors, tensors[1:])
+        scene_detection.change(a, b) < scene_detection.DEFAULT_THRESHOLD
+        for a, b in zip(tensors, tensors[1:])
     )
 
 

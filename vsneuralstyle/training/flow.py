@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.flow import FLOW_SCALE, LEVELS, pooled
+from vsneuralstyle.networks.checkpoint import FLOW, save_flow
+from vsneuralstyle.networks.flow.network import FLOW_SCALE, LEVELS, pooled
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
@@ -41,7 +42,6 @@ from vsneuralstyle.training.run import (
     train,
 )
 from vsneuralstyle.training.synthetic import SHIFTS, Pair, make_pair, make_translation, move_pair
-from vsneuralstyle.weights import FLOW, save_flow
 
 WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32)
 """Of the pyramid's levels, coarse to fine."""

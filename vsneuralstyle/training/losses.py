@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.transform import STRIDE, TransformNet
-from vsneuralstyle.networks.warp import warp
+from vsneuralstyle.networks.layers.warp import warp
+from vsneuralstyle.networks.transform_net import STRIDE, TransformNet
 from vsneuralstyle.training.run import autocast, read_image, to_tensor
 from vsneuralstyle.training.vgg import VGG19
 

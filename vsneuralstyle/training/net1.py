@@ -26,11 +26,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.networks.flow import FLOW_SCALE
-from vsneuralstyle.networks.litepwcnet import LitePWCNet
+from vsneuralstyle.networks.checkpoint import (
+    BANK_SUFFIX,
+    BASE,
+    FLOW,
+    SUFFIX,
+    fingerprint,
+    save_bank,
+    save_model,
+)
+from vsneuralstyle.networks.flow.litepwcnet import LitePWCNet
+from vsneuralstyle.networks.flow.network import FLOW_SCALE
+from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.stylebank import Bank, each_its_own
-from vsneuralstyle.networks.warp import warp
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.training.run import (
@@ -43,15 +52,6 @@ from vsneuralstyle.training.run import (
     setup,
     to_picture,
     train,
-)
-from vsneuralstyle.weights import (
-    BANK_SUFFIX,
-    BASE,
-    FLOW,
-    SUFFIX,
-    fingerprint,
-    save_bank,
-    save_model,
 )
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from vsneuralstyle.core.stylizer import resolve_device, resolve_precision
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.stylizer import resolve_device, resolve_precision
-from vsneuralstyle.weights import load_flow
+from vsneuralstyle.networks.checkpoint import load_flow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vsneuralstyle.networks.transform import TransformNet
+from vsneuralstyle.networks.checkpoint import check_style_name
+from vsneuralstyle.networks.transform_net import TransformNet
 from vsneuralstyle.training.losses import (
     CHANNELS,
     RESIDUAL_BLOCKS,
@@ -32,7 +33,6 @@ from vsneuralstyle.training.run import (
     train,
 )
 from vsneuralstyle.training.stylebank import train_bank
-from vsneuralstyle.weights import check_style_name
 
 DEFAULTS = {
     "stylebank": {"iterations": 600, "batch": 2, "rate": 5e-3},

@@ -15,8 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.networks.checkpoint import (
+    BANK_SUFFIX,
+    Model,
+    available_styles,
+    check_style_name,
+    load_bank,
+    load_base,
+    save_bank,
+    user_folder,
+)
 from vsneuralstyle.networks.stylebank import Bank, StyleBankNet, each_its_own
-from vsneuralstyle.networks.transform import ConvBlock, TransformNet
+from vsneuralstyle.networks.transform_net import ConvBlock, TransformNet
 from vsneuralstyle.training.losses import (
     CHANNELS,
     RESIDUAL_BLOCKS,
@@ -37,16 +47,6 @@ from vsneuralstyle.training.run import (
     to_picture,
     to_tensor,
     train,
-)
-from vsneuralstyle.weights import (
-    BANK_SUFFIX,
-    Model,
-    available_styles,
-    check_style_name,
-    load_bank,
-    load_base,
-    save_bank,
-    user_folder,
 )
 
 STYLE_STEPS = 2

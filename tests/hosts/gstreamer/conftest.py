@@ -62,8 +62,8 @@ def model_dir(tmp_path_factory):
     """The folder of two models of random weights, small and so fast, `candy` and `other`."""
     import torch
 
+    from vsneuralstyle.networks.checkpoint import save_model
     from vsneuralstyle.networks.net1 import Net1
-    from vsneuralstyle.weights import save_model
 
     networks = {"channels": [8, 8, 16], "residual_blocks": 1, "mask_hidden": 4}
     folder = tmp_path_factory.mktemp("models")
@@ -131,7 +131,8 @@ def stylize(environment):
     """The reference: (N, H, W, 3) uint8 frames of one clip -> the same, by `Stylizer` itself."""
     import torch
 
-    from vsneuralstyle import Stylizer, pixels
+    from vsneuralstyle import Stylizer
+    from vsneuralstyle.video import pixels
 
     torch.set_num_threads(1)
     os.environ.update(environment)

@@ -29,7 +29,7 @@ from gi.repository import Gst, GstApp, GstVideo
 Gst.init([])
 sys.path.insert(0, sys.argv[1] + "/python")
 import gstneuralstyle_cuda as cuda
-from vsneuralstyle import pixels
+from vsneuralstyle.video import pixels
 
 pixels._near = lambda dtype, device: False  # what lies in host memory by PyTorch's operators, too: the kernels' last digits are others
 video = ctypes.CDLL("libgstvideo-1.0.so.0")

@@ -184,7 +184,7 @@ def send(play, Gst):
 
 
 def coding(form, **more):
-    from vsneuralstyle.pixels import Coding
+    from vsneuralstyle.video.pixels import Coding
 
     matrix = {} if is_rgb(form) else {"matrix": 6, "full_range": False}
     return Coding(bits(form), shift(form), **{**matrix, **more})
@@ -195,7 +195,7 @@ def reference(frames, form, coding):
     import torch
 
     from vsneuralstyle import Stylizer
-    from vsneuralstyle.pixels import components_to_rgb, rgb_to_components
+    from vsneuralstyle.video.pixels import components_to_rgb, rgb_to_components
 
     torch.set_num_threads(1)
     stylizer = Stylizer("candy", device="cpu", precision="float32", scene_cut=0)
@@ -300,7 +300,7 @@ def test_yuv_of_rgb_is_videoconverts(Gst, send, stylize, tags, meaning, change):
     """A stylized picture, by GStreamer's own reading of the tags: within 2 code values."""
     import torch
 
-    from vsneuralstyle.pixels import rgb_to_components
+    from vsneuralstyle.video.pixels import rgb_to_components
 
     frame = stylize(np.stack(change(picture("RGB", 48, 64)), axis=-1)[None])[0]
     layout, rgb = Frame(Gst, "I420", 64, 48), frame.transpose(2, 0, 1)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from vsneuralstyle.cpu import computing_by, openmp
+from vsneuralstyle.engines.cpu.host import computing_by, openmp
 
 ELEMENT = "neuralstyle name=style device=cpu precision=float32"
 

@@ -45,8 +45,8 @@ def model_dir(tmp_path_factory) -> Path:
     """
     import torch
 
+    from vsneuralstyle.networks.checkpoint import save_model
     from vsneuralstyle.networks.net1 import Net1
-    from vsneuralstyle.weights import save_model
 
     networks = dict(channels=(8, 8, 8), residual_blocks=1, flow_width=0.0625)
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def tagged():
 @pytest.fixture
 def steps(monkeypatch) -> list:
     """One entry for each frame that a filter of this process stylizes."""
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     steps = []
     finish = Session._finish
@@ -153,7 +153,8 @@ def stylized(model_dir):
     """stylized(frames, starts_scene=None, **arguments) -> (N, H, W, 3) uint8: what `Stylizer` makes
     of them.
     """
-    from vsneuralstyle import Stylizer, pixels
+    from vsneuralstyle import Stylizer
+    from vsneuralstyle.video import pixels
 
     def stylize(frames: np.ndarray, starts_scene=None, **arguments) -> np.ndarray:
         stylizer = Stylizer("candy", model_dir=model_dir, **arguments)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import vapoursynth as vs
 
-from vsneuralstyle.vs_plugin import session
+from vsneuralstyle.hosts.vapoursynth import session
 
 core = vs.core
 # a report names no function of one closed

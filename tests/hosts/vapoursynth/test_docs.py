@@ -110,7 +110,7 @@ MEMORY = """
 import gc
 import vapoursynth as vs
 from vapoursynth import core
-import vsneuralstyle.stylizer
+import vsneuralstyle.core.stylizer
 def used():
     return next(int(line.split()[1]) // 1000 for line in open("/proc/self/status") if line.startswith("VmRSS"))
 imported = used()

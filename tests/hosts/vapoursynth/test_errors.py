@@ -226,7 +226,7 @@ def test_goes_on_after_the_core_failed(
     clip, model_dir, stylized, make_clip, planes, monkeypatch, capfd
 ):
     """An unexpected error is named, its traceback told, and what comes after it is exact again."""
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     expected = stylized(clip)
     output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
@@ -251,7 +251,7 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
     """A session that kept a view of a frame is an error, and the view stays readable after the
     filter's end.
     """
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     kept = []
     process = Session._process
@@ -272,7 +272,7 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
 def test_memory_that_is_filled_is_not_kept(
     clip, model_dir, stylized, make_clip, planes, monkeypatch
 ):
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     kept = []
     fill = Session.fill

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vsneuralstyle.errors import DeviceError
-from vsneuralstyle.vs_plugin.session import Session
+from vsneuralstyle.hosts.vapoursynth.session import Session
 
 vs = pytest.importorskip(
     "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from vsneuralstyle.cpu import computing_by, openmp
-from vsneuralstyle.vs_plugin.session import Session
+from vsneuralstyle.engines.cpu.host import computing_by, openmp
+from vsneuralstyle.hosts.vapoursynth.session import Session
 
 OUTPUT = """
 core.num_threads = int(threads)

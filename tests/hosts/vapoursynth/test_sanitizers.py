@@ -119,11 +119,13 @@ def play(tmp_path):
         package = tmp_path / "vapoursynth"
         shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("plugins", "__pycache__"))
         (package / "plugins").mkdir()
-        stand_in = tmp_path / "vsneuralstyle" / "vs_plugin"
+        stand_in = tmp_path / "vsneuralstyle" / "hosts" / "vapoursynth"
         stand_in.mkdir(parents=True)
         (stand_in / "session.py").write_text(SESSION)
-        (stand_in.parent / "__init__.py").touch()  # else the installed package comes first
-        shutil.copy(ROOT / "vsneuralstyle" / "errors.py", stand_in.parent)
+        (
+            tmp_path / "vsneuralstyle" / "__init__.py"
+        ).touch()  # else the installed package comes first
+        shutil.copy(ROOT / "vsneuralstyle" / "errors.py", tmp_path / "vsneuralstyle")
         subprocess.run(
             [
                 compiler,
@@ -140,7 +142,7 @@ def play(tmp_path):
                 package / "include",
                 "-o",
                 package / "plugins" / "plugin.so",
-                *sorted((ROOT / "vsneuralstyle" / "vs_plugin").glob("*.c")),
+                *sorted((ROOT / "vsneuralstyle" / "hosts" / "vapoursynth").glob("*.c")),
             ],
             check=True,
         )
@@ -176,7 +178,7 @@ def findings(report: str) -> list[str]:
         r"\n(?=(?:=+\n)?(?:Direct leak|Indirect leak|WARNING: ThreadSanitizer)|.*runtime error)",
         report,
     )
-    return [part for part in parts if "plugin.so" in part or "vs_plugin/" in part]
+    return [part for part in parts if "plugin.so" in part or "hosts/vapoursynth/" in part]
 
 
 def accesses(race: str) -> str:

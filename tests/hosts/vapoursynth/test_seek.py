@@ -86,7 +86,7 @@ def test_a_far_seek_looks_back_for_the_cut(
 
 def test_nothing_is_looked_at_twice(scenes, stylize, make_clip, planes, read_log, monkeypatch):
     """What was learned of scenes' starts, in whichever way, is kept."""
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     pairs = []
     cuts = Session._cuts
@@ -124,7 +124,7 @@ def test_a_checkpoint_is_near(scenes, stylized, stylize, make_clip, check, steps
 def test_memory_of_checkpoints_is_bounded_and_covers_what_lies_far_back(
     scenes, stylize, make_clip, planes, steps, monkeypatch
 ):
-    from vsneuralstyle.vs_plugin.session import Session
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     alive, most = set(), 0
     checkpoint = Session.checkpoint

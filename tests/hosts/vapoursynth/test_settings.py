@@ -18,8 +18,8 @@ def model_dir(tmp_path_factory) -> Path:
     """A folder with a model of random weights that the kernels take."""
     import torch
 
+    from vsneuralstyle.networks.checkpoint import save_model
     from vsneuralstyle.networks.net1 import Net1
-    from vsneuralstyle.weights import save_model
 
     networks = dict(channels=(16, 16, 16), residual_blocks=1)
     torch.manual_seed(0)

@@ -5,7 +5,8 @@ says what is wrong.
 import numpy as np
 import pytest
 
-from vsneuralstyle import Stylizer, pixels
+from vsneuralstyle import Stylizer
+from vsneuralstyle.video import pixels
 
 OUTPUT = """
 core.vsneuralstyle.Stylize(source, style=style, net="stylebank", model_dir=model_dir).set_output()

@@ -1,0 +1,1 @@
+"""The recurrence: frames of a clip in, stylized frames out."""

@@ -1,0 +1,1 @@
+"""Net1 by kernels in C."""

@@ -1,0 +1,302 @@
+"""Net1 by the kernels: the same pictures, within rounding, as `vsneuralstyle.networks.net1.Net1`,
+which has the weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cuda import net1 as gpu_net1
+from vsneuralstyle.networks.flow.litepwcnet import (
+    CHANNELS,
+    NORM_EPS,
+    RADII,
+    SURE,
+    LitePWCNet,
+    in_squares,
+    pixels,
+)
+from vsneuralstyle.networks.flow.network import CONTRAST, FLOW_SCALE
+from vsneuralstyle.networks.layers.norm import InstanceNorm
+from vsneuralstyle.networks.net1 import REPEATED, Net1
+from vsneuralstyle.networks.stylebank import Bank, parts
+from vsneuralstyle.networks.transform_net import (
+    STRIDE,
+    ConvBlock,
+    RearrangedConv,
+    ResidualBlock,
+    UpsampledConv,
+)
+
+
+def fastest(net1: Net1) -> "Networks":
+    """By the kernels where they can do it: on a CPU for which the library is there, 16 channels at
+    full resolution and multiples of that elsewhere; on a GPU in float16 (`gpu_net1.served`). For
+    weights that change no more.
+    """
+    if _served(net1):
+        return FusedNet1(net1)
+    if gpu_net1.served(net1):
+        return gpu_net1.GpuNet1(net1)
+    for module in net1.modules():
+        if isinstance(module, RearrangedConv):
+            module.fix()
+    return net1
+
+
+def _served(net1: Net1) -> bool:
+    weight = net1.mask[0].weight
+    norms = [module for module in net1.style.modules() if isinstance(module, InstanceNorm)]
+    channels = [len(norm.weight) for norm in norms] + [
+        layer[-1][0].out_channels for layer in getattr(net1.flow, "features", [])
+    ]
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and all(count % kernels.MULTIPLE == 0 for count in channels)
+        and channels[0] == kernels.MULTIPLE
+        and kernels.library() is not None
+    )
+
+
+def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
+    """Of an `InstanceNorm` what `kernels.Convolution` takes; of none, None."""
+    return (
+        (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
+        if isinstance(norm, InstanceNorm)
+        else None
+    )
+
+
+def _layer(
+    convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2
+) -> kernels.Convolution:
+    """A 3x3 convolution.
+
+    Args:
+        convolution: an `UpsampledConv`, or of stride 1 or 2, its border reflected or 0.
+        slope: what is negative is multiplied by it in the end.
+        norm: weight, bias and eps of the normalisation of what comes out.
+        halvings: what it takes is a frame's size so many times halved: where tiles are few, large
+            ones are slower than small ones.
+    """
+    weight, enlarges = convolution.weight, isinstance(convolution, UpsampledConv)
+    if enlarges:
+        reach = kernels.ENLARGING
+    elif convolution.stride[0] == 2:
+        reach = kernels.HALVING
+    else:
+        reach = (
+            6 if kernels.pairs(weight.dtype) or kernels.tiled(weight.dtype) or halvings > 3 else 8
+        )
+    reflects = enlarges or convolution.padding_mode == "reflect"
+    return kernels.Convolution(
+        weight, convolution.bias, reach, reflects=reflects, slope=slope, norm=norm
+    )
+
+
+def _leaky(
+    layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2
+) -> kernels.Convolution:
+    """A convolution and its leaky ReLU."""
+    return _layer(layer[0], layer[1].negative_slope, norm, halvings)
+
+
+def _block(block: ConvBlock) -> kernels.Convolution:
+    """A `ConvBlock` that halves or enlarges, whose ReLU, where it normalises, is left to who takes
+    the scale.
+    """
+    norm = _arguments(block[1])
+    return _layer(block[0], 1.0 if norm else 0.0, norm)
+
+
+class _Blocks:
+    """Residual blocks one after the other."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
+        layers = ((block.branch[0], (block.branch[1], block.branch[2])) for block in blocks)
+        pairs = [
+            (_layer(first[0], norm=_arguments(first[1])), _layer(second, norm=_arguments(norm)))
+            for first, (second, norm) in layers
+        ]
+        self.layers = kernels.Layers([layer for pair in pairs for layer in pair])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return kernels.blocks(x, self.layers) if self.layers.convolutions else x
+
+
+class _Bank:
+    """A `Bank`."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.convolution, self.blocks = (
+            _layer(bank[0], norm=_arguments(bank[1])),
+            _Blocks([bank[2]]),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.blocks(kernels.normalise(*kernels.convolve(x, self.convolution)))
+
+
+class FusedNet1:
+    """`Net1`'s methods, for one frame at a time and without gradients.
+
+    Args:
+        net1: on a CPU, in its precision.
+    """
+
+    motion = Net1.motion  # by this `look`, `change` and `moved`
+
+    @torch.inference_mode()
+    def __init__(self, net1: Net1) -> None:
+        style, flow = net1.style, net1.flow
+        self.net1, self.flow, self.still = net1, flow, net1.still
+        self.mask = kernels.Chain(
+            [_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)],
+            net1.mask[4].weight,
+            net1.mask[4].bias,
+        )
+        if isinstance(flow, LitePWCNet):
+            (colors, second), *levels = flow.features
+            # Of each level a convolution that halves, and one more; the first level's feature
+            # nobody looks at, and the first of all sees colors.
+            layers = [_leaky(second, halvings=1)]
+            for n, (halving, second) in enumerate(levels, 2):
+                layers += [_leaky(halving), _leaky(second, (None, None, NORM_EPS), n)]
+            self.pyramid = kernels.Pyramid(
+                (colors[0].weight, colors[0].bias, colors[1].negative_slope), layers, CONTRAST
+            )
+            estimators = [
+                (
+                    kernels.Chain(
+                        [_leaky(layer, halvings=len(CHANNELS) - n) for layer in estimator],
+                        predict.weight,
+                        predict.bias,
+                    ),
+                    layers[2 * (len(CHANNELS) - 1 - n)].outputs,
+                    radius,
+                    pixels(n),
+                )
+                for n, (estimator, predict, radius) in enumerate(
+                    zip(flow.estimators, flow.predicts, RADII)
+                )
+            ]
+            self.matcher = kernels.Motion(
+                flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE
+            )
+        self.dtype = net1.mask[0].weight.dtype
+        self.kept = kernels.kept(self.dtype)
+        first, *halving = style.down
+        self.first = (
+            kernels.nine_points(first[0].weight),
+            first[0].bias.detach().float(),
+            _arguments(first[1]),
+        )
+        self.down = [_block(block) for block in halving]
+        between = parts(style)
+        self.before, self.after, self.rest = (
+            _Blocks(blocks) for blocks in (between.before, between.after, between.rest)
+        )
+        self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
+        *ups, last = style.up
+        self.ups = [_block(block) for block in ups]
+        self.last = kernels.nine_points(last.weight), last.bias.detach().float()
+
+    def encode(self, frame: Tensor) -> Tensor:
+        """As `Net1.encode`."""
+        height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
+        x, scale = kernels.enter(frame, height, width, *self.first, self.dtype)
+        for block in self.down:
+            x, scale = kernels.convolve(x, block, scale=scale, relu=True)
+        x = self.before(kernels.normalise(x, scale, relu=True))
+        if len(self.banks) == 1:
+            x = self.banks[0][1](x)
+        elif self.banks:
+            x = sum(bank(x) * weight for weight, bank in self.banks)
+        return self.after(x)
+
+    def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        """As `Net1.decode`."""
+        x, scale = feature.contiguous(memory_format=torch.channels_last), None
+        if self.rest.layers.convolutions:
+            x = self.rest(x.to(self.dtype))
+        for block in self.ups:
+            x, scale = kernels.convolve(x, block, scale=scale, relu=True, dtype=self.dtype)
+        return kernels.draw(x, scale, height, width, *self.last)
+
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.look`."""
+        if not isinstance(self.flow, LitePWCNet):
+            return self.net1.look(frame)
+        height, width = (
+            -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
+        )
+        return kernels.look(frame.contiguous(), height, width, self.pyramid, self.dtype)
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return kernels.change(frame.contiguous(), previous.contiguous(), REPEATED)
+
+    def moved(
+        self,
+        first: tuple[Tensor, ...],
+        second: tuple[Tensor, ...],
+        height: int,
+        width: int,
+        change: Tensor | None,
+    ) -> Tensor:
+        """As `Net1.moved`."""
+        if not isinstance(self.flow, LitePWCNet):
+            return self.net1.moved(first, second, height, width, change)
+        change = change if change is None else change.contiguous()
+        return kernels.motion(
+            first, second, self.matcher, in_squares(first[-1]), change, self.still
+        )
+
+    def quarter(self, frame: Tensor) -> Tensor:
+        """As `Net1.quarter`."""
+        return kernels.quarter(frame)
+
+    def glimpse(self, quarter: Tensor) -> Tensor:
+        """As `Net1.glimpse`."""
+        return kernels.glimpse(quarter)
+
+    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.unexplained`."""
+        return kernels.unexplained(quarter, previous, flow.contiguous())
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1 = self.net1
+        feature, previous = (
+            x.to(dtype, memory_format=torch.channels_last)
+            for x, dtype in ((feature, self.dtype), (previous, self.kept))
+        )
+        return kernels.compose(
+            feature,
+            previous,
+            flow.contiguous(),
+            unexplained.contiguous(),
+            change.contiguous() if change is not None and net1.still > 0 else None,
+            self.mask,
+            cubic=net1.warp_mode == "bicubic",
+            still=net1.still,
+            hold=net1.hold,
+            coherence=coherence,
+            refresh=net1.refresh,
+            sharpen=net1.sharpen,
+        )
+
+
+Networks = Net1 | FusedNet1 | gpu_net1.GpuNet1
+"""The networks by one way or another."""

@@ -1,0 +1,317 @@
+"""Net1 on a GPU by the kernels of `gpu` and cuDNN's convolutions: the same pictures, within
+rounding, as `vsneuralstyle.networks.net1.Net1`, which has the weights.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+from vsneuralstyle.engines.cuda.kernels import Picture
+from vsneuralstyle.networks.flow.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
+from vsneuralstyle.networks.layers.norm import InstanceNorm
+from vsneuralstyle.networks.net1 import Net1, discounted
+from vsneuralstyle.networks.stylebank import Bank, parts
+from vsneuralstyle.networks.transform_net import STRIDE, ResidualBlock, UpsampledConv, in_squares
+
+
+def served(net1: Net1) -> bool:
+    """Whether this is for its networks, precision and device."""
+    weight, style, flow = net1.mask[0].weight, net1.style, net1.flow
+    if (
+        weight.device.type != "cuda"
+        or weight.dtype != torch.float16
+        or not isinstance(flow, LitePWCNet)
+    ):
+        return False
+    styles, chains = (
+        [
+            module
+            for part in networks
+            for module in part.modules()
+            if isinstance(module, nn.Conv2d) and module.out_channels > 3
+        ]
+        for networks in (
+            [style],
+            [*flow.estimators, *(level[1] for level in flow.features), net1.mask],
+        )
+    )
+    return (
+        all(module.out_channels % cuda_kernels.MULTIPLE == 0 for module in (*styles, *chains))
+        and max(module.out_channels for module in chains) <= cuda_kernels.MOST_OUTPUTS
+        and max(cuda_kernels.whole(module.in_channels) for module in chains)
+        <= cuda_kernels.MOST_INPUTS
+        and flow.features[0][0][0].out_channels == 16
+        and cuda_kernels.available(weight.device)
+    )
+
+
+def _norm(norm: InstanceNorm) -> tuple[Tensor, Tensor, float]:
+    """As `cuda_kernels.statistics` takes it."""
+    return norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
+
+
+class _Block:
+    """A `ConvBlock` up to its normalisation, whose ReLU is left to who takes the scale; or a
+    convolution and an `InstanceNorm`.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
+        self.enlarges = isinstance(convolution, UpsampledConv)
+        weight = convolution.rearranged()[0] if self.enlarges else convolution.weight
+        self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
+        self.stride = convolution.stride
+        self.norm = _norm(norm) if isinstance(norm, InstanceNorm) else None
+        # Normalisation takes a bias away again; without, it is the scale.
+        bias = convolution.bias.detach().float()
+        self.scale = torch.stack((torch.ones_like(bias), bias))
+
+    def __call__(self, x: Picture) -> tuple[Picture, Tensor]:
+        """Of a picture with the border that it wants: what comes out, and the scale that it is to
+        be normalised by.
+        """
+        out = F.conv2d(x.samples, self.weight, None, self.stride)
+        if self.enlarges:
+            y = Picture(out, out.shape[1] // 4, 2 * x.height, 2 * x.width, 2, 1)
+        else:
+            y = Picture.of(out)
+        return y, cuda_kernels.statistics(y, *self.norm) if self.norm else self.scale
+
+
+class _Residuals:
+    """Residual blocks one after the other, of pictures with a border of 1."""
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        self.blocks = [
+            (
+                _Block(block.branch[0][0], block.branch[0][1]),
+                _Block(block.branch[1], block.branch[2]),
+            )
+            for block in blocks
+        ]
+
+    def __call__(self, x: Picture, pad: int = 1) -> Picture:
+        """With that border behind the last."""
+        for n, (first, second) in enumerate(self.blocks, 1):
+            y = cuda_kernels.normalise(*first(x), relu=True, pad=1)
+            x = cuda_kernels.normalise(
+                *second(y), residual=x, pad=pad if n == len(self.blocks) else 1
+            )
+        return x
+
+
+class _Bank:
+    """A `Bank`."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.convolution, self.blocks = _Block(bank[0], bank[1]), _Residuals([bank[2]])
+
+    def __call__(self, x: Picture) -> Picture:
+        return self.blocks(cuda_kernels.normalise(*self.convolution(x), pad=1))
+
+
+Layer = tuple[Tensor, Tensor, float]
+"""Weight, bias and slope of what is negative, as `cuda_kernels.convolve` takes them."""
+
+
+def _layer(
+    convolution: nn.Conv2d,
+    slope: float,
+    arranged: Callable[[Tensor], Tensor] = cuda_kernels.convolution_weight,
+) -> Layer:
+    """arranged: what is made of the weight."""
+    return arranged(convolution.weight.detach()), convolution.bias.detach().float(), slope
+
+
+def _leaky(layer: nn.Sequential) -> tuple[nn.Conv2d, float]:
+    """A convolution, and the slope of the leaky ReLU behind it."""
+    return layer[0], layer[1].negative_slope
+
+
+class _Chain:
+    """Convolutions with 0 about the border, and a last one to a channel or two, as planes."""
+
+    def __init__(self, layers: Sequence[Layer], last: nn.Conv2d) -> None:
+        self.layers = layers
+        self.last = cuda_kernels.convolution_weight(last.weight), last.bias.detach().float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = cuda_kernels.convolve(x, *layer)
+        return cuda_kernels.convolve(x, *self.last, planes=True)
+
+
+class GpuNet1:
+    """`Net1`'s methods, for one frame at a time and without gradients.
+
+    Args:
+        net1: on a GPU, in float16.
+    """
+
+    kept = torch.float16
+    glimpse = Net1.glimpse
+    motion = Net1.motion  # by this `look`, `change` and `moved`
+    moved = Net1.moved  # by `matching`
+
+    @torch.inference_mode()
+    def __init__(self, net1: Net1) -> None:
+        style, flow = net1.style, net1.flow
+        self.net1, self.flow, self.still = net1, flow, net1.still
+        self.matching = {"found": self._found, "residual": self._residual}
+        first, *halving = style.down
+        self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
+        self.down = [_Block(block[0], block[1]) for block in halving]
+        between = parts(style)
+        self.before, self.after, self.rest = (
+            _Residuals(blocks) for blocks in (between.before, between.after, between.rest)
+        )
+        self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
+        *ups, last = style.up
+        self.ups = [_Block(block[0], block[1]) for block in ups]
+        self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
+        self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
+        (colors, *halvings), seconds = zip(*flow.features)
+        self.colors = _layer(*_leaky(colors), cuda_kernels.colors_weight)
+        self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
+        self.seconds = [_layer(*_leaky(second)) for second in seconds]
+        self.estimators = [
+            self._estimator(*level) for level in zip(flow.estimators, flow.predicts, RADII)
+        ]
+
+    @staticmethod
+    def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
+        """Its first layer takes its inputs as `cuda_kernels.match` lays them down: the feature before the
+        cost volume.
+        """
+        first, *others = map(_leaky, estimator)
+        volume, known = (2 * radius + 1) ** 2, first[0].in_channels
+        order = [*range(volume, known - 2), *range(volume), known - 2, known - 1]
+        return _Chain(
+            [
+                _layer(*first, lambda weight: cuda_kernels.convolution_weight(weight[:, order])),
+                *(_layer(*other) for other in others),
+            ],
+            predict,
+        )
+
+    def encode(self, frame: Tensor) -> Tensor:
+        """As `Net1.encode`."""
+        height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
+        out = F.conv2d(cuda_kernels.enter(frame.contiguous()), self.first)
+        x = Picture(out, out.shape[1] // cuda_kernels.SIDE**2, height, width, cuda_kernels.SIDE)
+        scale = cuda_kernels.statistics(x, *self.first_norm)
+        for block in self.down:
+            x, scale = block(cuda_kernels.normalise(x, scale, relu=True, pad=1))
+        x = self.before(
+            cuda_kernels.normalise(x, scale, relu=True, pad=1),
+            pad=1 if self.banks or self.after.blocks else 0,
+        )
+        if len(self.banks) == 1:
+            x = self.banks[0][1](x)
+        elif self.banks:
+            # The border of a sum is the sum of the borders.
+            samples = sum(bank(x).samples * weight for weight, bank in self.banks)
+            x = Picture(samples, x.channels, x.height, x.width, x.side, x.edge)
+        x = self.after(x, pad=0)
+        return cuda_kernels.normalise(x).samples if x.edge else x.samples
+
+    def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        """As `Net1.decode`."""
+        x, scale = Picture.of(feature.to(torch.float16, memory_format=torch.channels_last)), None
+        if self.rest.blocks:
+            x = self.rest(cuda_kernels.normalise(x, pad=1))
+        for block in self.ups:
+            x, scale = block(
+                cuda_kernels.normalise(x, scale, relu=scale is not None, pad=1, repeats=True)
+            )
+        squares = cuda_kernels.normalise(
+            x, scale, relu=True, pad=cuda_kernels.SIDE, side=cuda_kernels.SIDE
+        )
+        return cuda_kernels.leave(
+            F.conv2d(squares.samples, self.last), self.last_bias, height, width
+        )
+
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.look`."""
+        height, width = (
+            -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
+        )
+        frame = frame.contiguous()
+        x = cuda_kernels.colors(
+            frame, cuda_kernels.brightness(frame, height, width), height, width, *self.colors
+        )
+        x, found = cuda_kernels.convolve(x, *self.seconds[0]), []
+        for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
+            x = cuda_kernels.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
+            x = cuda_kernels.convolve(x, *second)
+            picture = Picture.of(x)
+            found.append(
+                cuda_kernels.normalise(
+                    picture, cuda_kernels.statistics(picture, None, None, NORM_EPS)
+                ).samples
+            )
+        return tuple(found)
+
+    def _found(self, here: Tensor, there: Tensor) -> Tensor:
+        """As `LitePWCNet.found`."""
+        # The products are PyTorch's operators', for whose sake a graph would copy what it is given
+        # (`graphs`): of a few places, but one more launch.
+        products = self.flow.products(
+            *(cuda_kernels.normalise(Picture.of(feature)).samples for feature in (here, there))
+        )
+        return cuda_kernels.global_match(cuda_kernels.supported(products), SURE)
+
+    def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+        """As `LitePWCNet.residual`."""
+        return self.estimators[n](
+            cuda_kernels.match(here, there, flow.contiguous(), pixels(n), RADII[n])
+        )
+
+    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.change`."""
+        return discounted(cuda_kernels.change(frame.contiguous(), previous.contiguous()))
+
+    def quarter(self, frame: Tensor) -> Tensor:
+        """As `Net1.quarter`."""
+        return cuda_kernels.quarter(frame.contiguous())
+
+    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.unexplained`."""
+        return cuda_kernels.unexplained(*(x.contiguous() for x in (quarter, previous, flow)))
+
+    def compose(
+        self,
+        feature: Tensor,
+        previous: Tensor,
+        flow: Tensor,
+        unexplained: Tensor,
+        change: Tensor | None = None,
+        coherence: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Net1.compose`."""
+        net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
+        feature = feature.contiguous(memory_format=torch.channels_last)
+        previous = previous.to(self.kept, memory_format=torch.channels_last)
+        flow = flow.contiguous()
+        warped, difference = cuda_kernels.follow(
+            previous, flow, feature, unexplained.contiguous(), cubic
+        )
+        mask = self.mask(difference)
+        change = change.contiguous() if change is not None and net1.still > 0 else None
+        composite, blended, most = cuda_kernels.blend(
+            feature,
+            warped,
+            mask,
+            flow,
+            change,
+            net1.still,
+            net1.hold,
+            coherence,
+            net1.refresh,
+            net1.sharpen,
+        )
+        if net1.sharpen:
+            composite = cuda_kernels.sharpened(composite, feature, most)
+        return composite, blended

@@ -1,0 +1,1 @@
+"""VapourSynth's and GStreamer's Python halves, and `neuralstyle render`."""

@@ -1,0 +1,206 @@
+"""A video file in, the stylized video file out, with its audio, subtitles, chapters and timestamps
+(PyAV).
+"""
+
+import collections
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from tqdm import tqdm
+
+from vsneuralstyle.core.stylizer import Stylizer
+from vsneuralstyle.core.teams import AHEAD
+from vsneuralstyle.errors import MediaError
+from vsneuralstyle.hosts.render.audio import AudioTranscoder, PacketCopy
+from vsneuralstyle.hosts.render.conversion import PALETTE, Converter
+from vsneuralstyle.hosts.render.damage import Damage, Repeat, time_of
+from vsneuralstyle.hosts.render.encoding import PaletteEncoder
+from vsneuralstyle.hosts.render.losses import Losses, warn_of_rotation
+from vsneuralstyle.hosts.render.sink import add_streams, open_destination, tag, write_header
+from vsneuralstyle.hosts.render.source import (
+    expected_frames,
+    open_source,
+    read,
+    until_frame,
+    video_stream,
+)
+from vsneuralstyle.hosts.render.timeline import Timeline
+
+
+def render(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    style: str,
+    overwrite: bool = False,
+    on_error: str = "repeat",
+    progress: bool | None = None,
+    audio: bool = True,
+    audio_codec: str | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    pix_fmt: str | None = None,
+    **stylizer_options,
+) -> int:
+    """Stylizes the first video stream of the file source into the file destination; returns the
+    number of frames.
+
+    Size, timestamps (of a variable frame rate as well), color tags, sample aspect ratio, rotation,
+    timecode, metadata and chapters are kept. Audio and subtitle packets are copied as they are;
+    audio that the container can't carry is encoded anew. What else the source has is left out,
+    each with a warning in the log: alpha, HDR metadata, closed captions, interlacing, further video
+    streams, data, subtitles and chapters that the container can't carry. Few frames are read before
+    the first of them is written, so memory does not grow with the length.
+
+    The destination appears, complete, at the very end. Until then the file lies beside it under a
+    hidden name ending in `.part` and the suffix (a long name is cut), and any exception
+    (KeyboardInterrupt and SystemExit too) removes it.
+
+    Args:
+        source: a video file.
+        destination: the file to write; its suffix chooses the container. `.gif` has 256 colors a
+            frame, each frame its own, and no sound.
+        style: see `Stylizer`.
+        overwrite: replace an existing destination.
+        on_error: what to do about a damaged frame: "repeat": show the one before it again; "skip":
+            leave it out, so that the one before it stays for longer; "stop": raise an error.
+        progress: show a bar on stderr; None: if stderr is a terminal.
+        audio: False leaves the audio out.
+        audio_codec: an FFmpeg encoder for the audio, or "copy"; None: "copy" where the container
+            can carry it, else what is usual there (libopus in .webm, mostly aac). Sound stays in
+            time with the picture; rate and channels stay where the encoder takes them.
+        codec: an FFmpeg encoder; None: libx264, libvpx-vp9 where the container can't carry H.264,
+            gif in .gif.
+        crf: constant quality on the encoder's own scale, from 0, the best; None: 18 for libx264, 24
+            for libvpx-vp9.
+        pix_fmt: an FFmpeg pixel format; None: yuv420p, so 8 bit whatever the source has, or yuv444p
+            if width or height is odd (H.264 has no odd 4:2:0).
+        stylizer_options: net, device, precision, strength, coherence, preserve_color, scene_cut and
+            model_dir of `Stylizer`.
+
+    Y'CbCr is converted with the stream's matrix and range. Without a matrix it is BT.709 from 720
+    lines up, else BT.601; without a range it is limited (gray: full). Interlaced video is treated
+    as progressive.
+
+    A frame is damaged if its decoder refuses its packet, or flags the frame as corrupt. A packet's
+    own flag (a gap in a transport stream's counters) doesn't count. Damage is counted and told in
+    the log. A damaged first frame has none before it and is left out, as are copied packets that
+    the container refuses. A file that is cut off is rendered as far as it goes, and a warning tells
+    how much is missing (on_error "stop": an error). A frame of another size is scaled to the first
+    one's. One of another matrix or range is converted.
+
+    Timestamps of a sender's clock (a transport stream's) start at 0, and go on where it jumps.
+    Those of other files stay, unless they start more than 10 s away from 0: then they start at 0.
+
+    Raises:
+        MediaError: the source can't be read, or all of its video is damaged (on_error "stop": some
+            of it); the destination can't be written or can't carry a stream.
+        ArgumentError, ModelError, DeviceError: as `Stylizer` does.
+    """
+    source, destination = Path(source).absolute(), Path(destination).absolute()
+    damage = Damage(source, on_error)
+    _check_paths(source, destination, overwrite)
+    with open_source(source) as reader, open_destination(destination) as writer:
+        video = video_stream(reader, source)
+        encoder, tracks = add_streams(
+            reader, writer, video, destination, audio, audio_codec, (codec, crf, pix_fmt)
+        )
+        timeline = Timeline(reader, [video, *(reader.streams[index] for index in tracks)])
+        writer.set_chapters(timeline.chapters(reader.chapters()))
+        items = Losses(video).watch(read(reader, video, tracks, timeline, damage))
+        head = list(until_frame(items))
+        if not head or isinstance(head[-1], av.Packet):
+            raise MediaError(
+                f"{source}: no picture of its video stream can be decoded; expected a video file"
+            )
+        converter = Converter(head[-1], encoder, source)
+        tag(encoder, video, head[-1], converter)
+        warn_of_rotation(head[-1], writer)
+        write_header(writer, encoder, destination)
+        encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
+        # None: tqdm looks whether stderr is a terminal.
+        hidden = None if progress is None else not progress
+        if sys.stderr is None:  # a process was started without one
+            hidden = True
+        with (
+            Stylizer(style, **stylizer_options) as stylizer,
+            stylizer.aside(),
+            tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar,
+        ):
+            for item in _stylized(itertools.chain(head, items), stylizer, converter):
+                if isinstance(item, av.Packet):
+                    _copy(item, tracks[item.stream.index], writer, damage)
+                else:
+                    writer.mux(encode(item))
+                    bar.update()
+            writer.mux(encode(None))
+            for track in tracks.values():
+                writer.mux(track.packets(None))
+    return converter.count
+
+
+def _copy(
+    packet: av.Packet, track: PacketCopy | AudioTranscoder, writer: OutputContainer, damage: Damage
+) -> None:
+    kind, at = packet.stream.type, time_of(packet)
+    for copied in track.packets(packet):
+        try:
+            writer.mux(copied)
+        # such as an AAC frame for .mp4 without its header
+        except av.error.InvalidDataError as error:
+            damage.packet(kind, at, f"it can't be copied ({error.strerror})")
+
+
+def _stylized(
+    items: Iterator[av.VideoFrame | Repeat | av.Packet], stylizer: Stylizer, converter: Converter
+) -> Iterator[av.VideoFrame | av.Packet]:
+    """Packets as they are and frames stylized; each frame once the next ones are under way, so that
+    there is work while it is encoded and those after them are decoded.
+    """
+    under_way = collections.deque()
+    for item in items:
+        if isinstance(item, av.Packet):
+            yield item
+            continue
+        stylized = None
+        if not isinstance(item, Repeat):
+            stylized = stylizer.begin(converter.to_rgb(item, stylizer.device))
+        under_way.append((stylized, item))
+        if len(under_way) > AHEAD:
+            yield converter.to_frame(*under_way.popleft())
+    while under_way:
+        yield converter.to_frame(*under_way.popleft())
+
+
+def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
+    for path in (source, destination):
+        try:
+            path.exists()
+        except (OSError, ValueError) as error:  # a name too long, a folder that may not be read
+            why = getattr(error, "strerror", None) or error
+            raise MediaError(
+                f"{path}: {why}; expected the name of a file that this user can reach"
+            ) from error
+    if not source.exists():
+        raise MediaError(f"{source}: no such file; expected a video file")
+    if source.is_dir():
+        raise MediaError(f"{source} is a folder; expected a video file")
+    if destination.is_dir():
+        raise MediaError(f"{destination} is a folder; expected the name of the file to write")
+    if destination.exists():
+        if source.samefile(destination):
+            raise MediaError(
+                f"{destination} is the source itself; name another file for the output"
+            )
+        if not overwrite:
+            raise MediaError(
+                f"{destination} exists; name another file, or ask for it to be replaced (--overwrite)"
+            )
+        if not destination.is_file():
+            raise MediaError(
+                f"{destination} is not a regular file and can't be replaced; name another file"
+            )

@@ -1,0 +1,1 @@
+"""Host samples to RGB tensors and back."""
