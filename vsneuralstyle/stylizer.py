@@ -427,8 +427,8 @@ class Stylizer:
 
     @property
     def _in_teams(self) -> bool:
-        # Not by PyTorch's own convolutions: their sums, and so the pixels, depend on the number of threads.
-        return isinstance(self._net1, FusedNet1) and teams.possible(self.threads)
+        # Where PyTorch's own convolutions do all, their sums, and so the pixels, depend on the number of threads.
+        return self.device.type == "cpu" and kernels.library() is not None and teams.possible(self.threads)
 
     @property
     def works_ahead(self) -> bool:
