@@ -67,7 +67,7 @@ def _operation(name: str, takes: str, integer: type = ctypes.c_long) -> Operatio
 
 
 _ENTER = """floats frame[1 3 H W], size H, size W, size H', size W', {weight}, floats bias[16],
-    floats norm weight[16], floats norm bias[16], float, floats scale[2 16],
+    floats norm weight[16]?, floats norm bias[16]?, float, floats scale[2 16],
     picture out[1 16 H' W'], precision"""
 _DRAW = """picture x[1 16 H' W'], size H', size W', floats scale[2 16]?, {weight}, floats bias[3],
     floats out[1 3 H W], size H, size W, precision"""
