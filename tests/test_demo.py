@@ -10,7 +10,7 @@ av = pytest.importorskip("av", reason="the demo needs PyAV")
 
 from vsneuralstyle.evaluation import metrics
 from vsneuralstyle.evaluation.dis import DisFlow
-from vsneuralstyle.evaluation.occlusion import traceable
+from vsneuralstyle.measurement.occlusion import traceable
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsneuralstyle import ArgumentError, Stylizer
+from vsneuralstyle.measurement.perceptual import gram, relative_error
+from vsneuralstyle.measurement.vgg import VGG19
 from vsneuralstyle.networks.checkpoint import FLOW
 from vsneuralstyle.networks.flow.network import FLOW_SCALE
 from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
-from vsneuralstyle.training.losses import (
-    LONGEST_SHIFT,
-    gram,
-    relative_error,
-    shift_error,
-    shift_steps,
-)
-from vsneuralstyle.training.vgg import VGG19
+from vsneuralstyle.training.losses import LONGEST_SHIFT, shift_error, shift_steps
 
 
 @pytest.fixture(scope="module")

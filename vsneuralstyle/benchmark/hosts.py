@@ -110,7 +110,9 @@ class GStreamer(Host, host_processes.GStreamer):
         ]
 
 
-def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
+def arrivals(
+    host: host_processes.Host, command: Sequence[str], size: tuple[int, int]
+) -> Iterator[float]:
     """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until
     this is closed.
 

@@ -28,8 +28,8 @@ from vsneuralstyle.evaluation.dis import DisFlow
 from vsneuralstyle.evaluation.measure import Track, measure
 from vsneuralstyle.evaluation.methods import Recorded
 from vsneuralstyle.evaluation.metrics import psnr
-from vsneuralstyle.evaluation.occlusion import traceable
 from vsneuralstyle.host_processes import run
+from vsneuralstyle.measurement.occlusion import traceable
 
 # stability is measured on at most so many, so that a long video needs no more memory than a short
 MEASURED_FRAMES = 72

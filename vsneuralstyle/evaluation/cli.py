@@ -203,11 +203,12 @@ def evaluate(
     from vsneuralstyle.core.stylizer import Stylizer
     from vsneuralstyle.engines.cpu.net1 import fastest
     from vsneuralstyle.errors import ArgumentError
-    from vsneuralstyle.evaluation import endpoint, methods, metrics, raft, report
+    from vsneuralstyle.evaluation import endpoint, methods, metrics, report
     from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
     from vsneuralstyle.evaluation.measure import measure
+    from vsneuralstyle.measurement import raft
+    from vsneuralstyle.measurement.images import read_image, to_tensor
     from vsneuralstyle.networks.checkpoint import BANK_SUFFIX, SUFFIX
-    from vsneuralstyle.training.run import read_image, to_tensor
 
     def stylizer(path: Path | None = None, **options) -> Stylizer:
         name, folder = style, args.model_dir

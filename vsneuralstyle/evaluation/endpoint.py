@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import MediaError
-from vsneuralstyle.evaluation import flowio
 from vsneuralstyle.evaluation.clips import frame_number, read_clip
+from vsneuralstyle.measurement import flow_files
 from vsneuralstyle.networks.flow.network import full_resolution
 
 CHAIRS = (("img1", "img2", "flow"), ("img0", "img1", "gt"))
@@ -68,7 +68,7 @@ def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
 
 
 def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
-    return FlowPair(name, read_clip(first)[0], read_clip(second)[0], flowio.read_flo(flow))
+    return FlowPair(name, read_clip(first)[0], read_clip(second)[0], flow_files.read_flo(flow))
 
 
 @torch.inference_mode()

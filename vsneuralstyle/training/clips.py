@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vsneuralstyle.core import scene_detection
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.evaluation import flowio, occlusion, raft
+from vsneuralstyle.measurement import flow_files, occlusion, raft
 
 FLAT = 5.0
 """Standard deviation, in code values, under which a sequence counts as flat."""
@@ -157,7 +157,7 @@ def prepare(
             )
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
-        flowio.write_arrays(
+        flow_files.write_arrays(
             path,
             frames=sequence,
             flows=torch.cat(flows).half().cpu().numpy(),

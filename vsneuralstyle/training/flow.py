@@ -25,20 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import FLOW, save_flow
 from vsneuralstyle.networks.flow.network import FLOW_SCALE, LEVELS, pooled
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     configuration,
     load_run,
     module_state,
-    photographs,
     setup,
-    to_picture,
-    to_tensor,
     train,
 )
 from vsneuralstyle.training.synthetic import SHIFTS, Pair, make_pair, make_translation, move_pair

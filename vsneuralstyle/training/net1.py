@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, to_picture
 from vsneuralstyle.networks.checkpoint import (
     BANK_SUFFIX,
     BASE,
@@ -44,13 +45,11 @@ from vsneuralstyle.training import clips
 from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     bank_names,
     configuration,
     load_run,
     module_state,
     setup,
-    to_picture,
     train,
 )
 

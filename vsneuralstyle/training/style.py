@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import check_style_name
 from vsneuralstyle.networks.transform_net import TransformNet
 from vsneuralstyle.training.losses import (
@@ -21,17 +22,7 @@ from vsneuralstyle.training.losses import (
     batches,
     crops,
 )
-from vsneuralstyle.training.run import (
-    add_run_arguments,
-    autocast,
-    load_run,
-    module_state,
-    photographs,
-    setup,
-    to_picture,
-    to_tensor,
-    train,
-)
+from vsneuralstyle.training.run import add_run_arguments, load_run, module_state, setup, train
 from vsneuralstyle.training.stylebank import train_bank
 
 DEFAULTS = {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import (
     BANK_SUFFIX,
     Model,
@@ -37,15 +38,11 @@ from vsneuralstyle.training.losses import (
 )
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     bank_names,
     configuration,
     load_run,
     module_state,
-    photographs,
     setup,
-    to_picture,
-    to_tensor,
     train,
 )
 
