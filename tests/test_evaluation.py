@@ -5,6 +5,7 @@ import csv
 import math
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -316,7 +317,7 @@ def test_figures_give_every_clip_the_same_weight():
 
 def test_measure_gives_vgg_the_source_once():
     class Counting:
-        frames = []
+        frames: ClassVar[list] = []
 
         def features(self, frame):
             self.frames.append(frame)
@@ -362,7 +363,7 @@ def long_takes(**options):
     base = long_take(
         "per frame",
         dict.fromkeys((*early, *late), 2.0),
-        {t: 4.0 for t in (*early, *late)},
+        dict.fromkeys((*early, *late), 4.0),
         dict.fromkeys((*pairs[0], *pairs[1]), 8.0),
         **options,
     )
@@ -421,7 +422,7 @@ def test_a_long_takes_plot_has_running_means(tmp_path, monkeypatch):
     tracks = long_takes()
     tracks[1].errors[1][70] = 1e-15  # frames that repeat
     report.write_plots(tmp_path, {"set": tracks})
-    upper, lower = plots["clip-time.png"].axes
+    upper, _ = plots["clip-time.png"].axes
     thin, mean = upper.get_lines()[2:4]
     assert thin.get_ydata()[70] == 1e-15 and mean.get_ydata()[70] == pytest.approx(96)
     assert upper.get_ylim()[0] == 1e-7
@@ -621,7 +622,8 @@ def test_another_run_fills_the_same_cache(tmp_path, monkeypatch):
     a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)
     other = (
         "import sys, torch\nfrom pathlib import Path\nfrom vsneuralstyle.evaluation import clips\n"
-        "a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)\n"
+        "a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, "
+        "dtype=torch.uint8)\n"
         "clips.flow_pair(lambda a, b: torch.ones(1, 2, 4, 6), a, b, Path(sys.argv[1]), 'key')"
     )
     save = np.savez_compressed

@@ -115,7 +115,7 @@ def test_batches_depend_on_the_step_alone(photographs):
     for step in (5, 6, 7):
         for a, b in zip(batches[step], taken_up(step)):
             assert torch.equal(a, b)
-    first, second, flow = batches[4]
+    first, _, flow = batches[4]
     mirrored = batches[5]
     assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(
         mirrored[2][:, 0], -flow.flip(-1)[:, 0]
@@ -431,9 +431,11 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     )
     assert sharing.returncode == 0, sharing.stderr
     with safe_open(tmp_path / "sharing.safetensors", framework="pt") as file:
-        assert {
-            name[: len("flow.predicts.3")] for name in file.keys() if name.startswith("flow.")
-        } <= {"flow.predicts.3", "flow.estimators"}
+        names = file.keys()
+    assert {name[: len("flow.predicts.3")] for name in names if name.startswith("flow.")} <= {
+        "flow.predicts.3",
+        "flow.estimators",
+    }
     after = run.module_state(run.load_run(tmp_path / "finest"), "flow")
     changed = {
         ".".join(name.split(".")[:2])

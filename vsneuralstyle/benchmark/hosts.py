@@ -82,7 +82,10 @@ class VapourSynth(Host, host_processes.VapourSynth):
 class GStreamer(Host, host_processes.GStreamer):
     """The element between a source of files and a sink."""
 
-    elements = {**host_processes.GStreamer.elements, "multifilesrc": "gstreamer1.0-plugins-good"}
+    elements: Mapping[str, str] = {
+        **host_processes.GStreamer.elements,
+        "multifilesrc": "gstreamer1.0-plugins-good",
+    }
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
         width, height = clip.size
@@ -137,8 +140,8 @@ def arrivals(
                 and marker.startswith(b"FRAME")
             ):
                 raise MediaError(
-                    f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
-                    "I420"
+                    f"{host.name} gave {head!r} and then {marker!r}; expected y4m, "
+                    f"{width}x{height} in I420"
                 )
             yield arrived
 

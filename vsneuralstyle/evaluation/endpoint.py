@@ -62,8 +62,8 @@ def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
                 yield _pair(stem.rstrip("-_"), *frames, file)
     if not found:
         raise MediaError(
-            f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "
-            "NNNNN_flow.flo"
+            f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm "
+            "and NNNNN_flow.flo"
         )
 
 

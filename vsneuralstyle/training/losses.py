@@ -57,7 +57,8 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 3, 5),
         default=1,
-        help="median filter of the painting at that size: 3 takes a canvas's weave away (default 1: none)",
+        help="median filter of the painting at that size: 3 takes a canvas's weave away (default "
+        "1: none)",
     )
     parser.add_argument(
         "--size", type=int, default=256, help="side of the training crops (default 256)"

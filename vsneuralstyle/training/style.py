@@ -41,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--net",
         choices=("stylebank", "johnson"),
         default="stylebank",
-        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a network of its own, of "
-        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or {_defaults('johnson')}",
+        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a "
+        "network of its own, of "
+        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or "
+        f"{_defaults('johnson')}",
     )
     add_style_arguments(parser)
     parser.add_argument(

@@ -142,7 +142,8 @@ def main(args: argparse.Namespace) -> None:
     for option, values in (("--names", names), ("--factors", factors)):
         if len(values) != len(args.paintings):
             raise ArgumentError(
-                f"{option}: {len(values)} for {len(args.paintings)} paintings; expected one for each painting"
+                f"{option}: {len(values)} for {len(args.paintings)} paintings; expected one for "
+                "each painting"
             )
     for name in names:
         check_style_name(name)
