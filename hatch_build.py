@@ -82,21 +82,24 @@ class Libraries(BuildHookInterface):
             list(compilers.map(compile_level, levels))
         if len(failed) == len(levels):
             self.app.display_warning(
-                f"This wheel is built WITHOUT the kernels that make it fast on a CPU: {next(iter(failed.values()))}. "
-                "It needs a C compiler (Debian, Ubuntu: apt install gcc), or its name in CC."
+                "This wheel is built WITHOUT the kernels that make it fast on a CPU: "
+                f"{next(iter(failed.values()))}. It needs a C compiler (Debian, Ubuntu: apt "
+                "install gcc), or its name in CC."
             )
         elif failed:  # GCC before 11 knows nothing of AMX
             self.app.display_warning(
-                f"This wheel is built without kernels{', kernels'.join(failed)}, which this C compiler doesn't know: CPUs that "
-                "could use them will use others, which are slower there. GCC 11 and newer build all of them."
+                f"This wheel is built without kernels{', kernels'.join(failed)}, which this C "
+                "compiler doesn't know: CPUs that could use them will use others, which are "
+                "slower there. GCC 11 and newer build all of them."
             )
 
     def add_plugin(self) -> None:
         if sys.version_info < (3, 12) or sys.platform != "linux":
             self.app.display_warning(
-                "This wheel is built WITHOUT the VapourSynth plugin: it is built on Linux by Python >= 3.12 only, "
-                f"and this is {sys.platform} with Python {sys.version_info[0]}.{sys.version_info[1]}. "
-                "GStreamer and the command line work without it."
+                "This wheel is built WITHOUT the VapourSynth plugin: it is built on Linux by "
+                f"Python >= 3.12 only, and this is {sys.platform} with Python "
+                f"{sys.version_info[0]}.{sys.version_info[1]}. GStreamer and the command line work "
+                "without it."
             )
             return
         source = Path(self.root, "vsneuralstyle", "hosts", "vapoursynth")
@@ -125,7 +128,8 @@ class Libraries(BuildHookInterface):
         vapoursynth = importlib.util.find_spec("vapoursynth")
         if vapoursynth is None:
             sys.exit(
-                "The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or build isolated."
+                "The VapourSynth plugin needs VapourSynth's headers: pip install vapoursynth, or "
+                "build isolated."
             )
         include = sysconfig.get_path("include")
         if not Path(include, "Python.h").exists():
@@ -154,5 +158,6 @@ class Libraries(BuildHookInterface):
             )
         except subprocess.CalledProcessError as error:
             sys.exit(
-                f"The VapourSynth plugin does not compile: {shlex.join(error.cmd)} gave {error.returncode}."
+                f"The VapourSynth plugin does not compile: {shlex.join(error.cmd)} gave "
+                f"{error.returncode}."
             )

@@ -23,7 +23,8 @@ def model_dir() -> Path:
     styles = available_styles()
     if "candy" not in styles:
         pytest.skip(
-            "no model candy.safetensors is installed; set NEURALSTYLE_MODEL_PATH to a folder that has it"
+            "no model candy.safetensors is installed; set NEURALSTYLE_MODEL_PATH to a folder that "
+            "has it"
         )
     return styles["candy"].parent
 

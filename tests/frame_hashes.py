@@ -55,11 +55,14 @@ SCRIPT = """
 import vapoursynth as vs
 from vapoursynth import core
 colors = ([200, 40, 90], [10, 90, 220], [60, 220, 30])
-parts = [core.std.BlankClip(width=w, height=48, format=vs.RGB24, length=9, color=c) for w, c in zip((20, 24, 20), colors)]
+blank = core.std.BlankClip(height=48, format=vs.RGB24, length=9)
+parts = [blank.std.BlankClip(width=w, color=c) for w, c in zip((20, 24, 20), colors)]
 clip = core.std.StackHorizontal(parts)
 tall = core.std.StackVertical([clip, clip.std.FlipHorizontal()])
-clip = core.std.Splice([tall.std.CropAbs(64, 48, 0, 3 * n)[n] for n in range(9)]).std.BoxBlur(hradius=2, vradius=1)
-clip = clip.resize.Bicubic(format=getattr(vs, FORMAT), **({} if FORMAT.startswith("RGB") else {"matrix": 1}))
+clip = core.std.Splice([tall.std.CropAbs(64, 48, 0, 3 * n)[n] for n in range(9)])
+clip = clip.std.BoxBlur(hradius=2, vradius=1)
+matrix = {} if FORMAT.startswith("RGB") else {"matrix": 1}
+clip = clip.resize.Bicubic(format=getattr(vs, FORMAT), **matrix)
 core.vsneuralstyle.Stylize(clip, style="candy", device="cpu").set_output()
 """
 
@@ -146,7 +149,8 @@ def hash_hosts(gst_python: Path, folder: Path) -> None:
     for name in GSTREAMER_FORMATS:
         out = folder / "out.raw"
         pipeline = (
-            f"videotestsrc num-buffers=9 pattern=ball ! video/x-raw,format={name},width=64,height=48,framerate=25/1 ! "
+            "videotestsrc num-buffers=9 pattern=ball ! "
+            f"video/x-raw,format={name},width=64,height=48,framerate=25/1 ! "
             f"neuralstyle device=cpu lookahead=2 ! filesink location={out}"
         )
         output_of(["gst-launch-1.0", "-q", *pipeline.split()], GST_PLUGIN_PATH=str(plugins))

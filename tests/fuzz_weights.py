@@ -69,9 +69,8 @@ networks = st.fixed_dictionaries(
         "channels": st.lists(numbers, min_size=2, max_size=4) | values,
         "flow_network": st.sampled_from(["litepwcnet", "flownets", "none"]) | values,
         "warp_mode": st.sampled_from(["bilinear", "bicubic", "nearest"]) | values,
-        **{
-            name: numbers | values
-            for name in (
+        **dict.fromkeys(
+            (
                 "residual_blocks",
                 "encoder_blocks",
                 "flow_width",
@@ -80,8 +79,9 @@ networks = st.fixed_dictionaries(
                 "hold",
                 "refresh",
                 "sharpen",
-            )
-        },
+            ),
+            numbers | values,
+        ),
         "self": values,
         "unknown": values,
     },
@@ -170,7 +170,7 @@ def hostile_networks(networks):
 
 
 @SETTINGS
-@given(values | st.fixed_dictionaries({}, optional={key: values for key in HEADER}))
+@given(values | st.fixed_dictionaries({}, optional=dict.fromkeys(HEADER, values)))
 def hostile_header(header):
     write(header)
     load()

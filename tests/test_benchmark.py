@@ -91,8 +91,7 @@ def measured(run, models, tmp_path_factory):
     return done.stdout, out
 
 
-# --- what it is compared with, and on what
-# ---------------------------------------------------------------------------
+# --- what it is compared with, and on what --------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [{}, {"channels": (4, 8, 16), "residual_blocks": 2}])
@@ -140,8 +139,7 @@ def test_clip_as_files(tmp_path):
     assert torch.equal(components_to_rgb(planes, CODING), clip.frames(CPU)[1])
 
 
-# --- timing and counting
-# ---------------------------------------------------------------------------------------------
+# --- timing and counting --------------------------------------------------------------------------
 
 
 def test_calls_take_turns_and_are_timed_after_the_warm_up():
@@ -257,7 +255,7 @@ def test_operations_of_tiles(monkeypatch):
                 torch.rand(32, 16, 3, 3).bfloat16(), torch.rand(32), reach
             )
             assert (
-                operations(lambda x: kernels.convolve(x, convolution)[0])
+                operations(lambda x: kernels.convolve(x, convolution)[0])  # noqa: B023  called at once
                 == 2 * places * each * 32 * 32
             )
         first, last = (
@@ -296,7 +294,7 @@ def test_stages_make_a_coherent_frame(models):
     with torch.inference_mode():
         stylized = stylizer.stylize(torch.cat(clip.frames(CPU)[:2]))[1:]
         stages = core.stages(stylizer, clip)
-        feature, before, flow, *_ = stages["compose (warp, mask)"].inputs
+        feature, _, flow, *_ = stages["compose (warp, mask)"].inputs
         assert torch.equal(stages["encode"](), feature) and torch.equal(stages["flow"](), flow)
         assert torch.equal(stages["compose (warp, mask)"](), stages["decode"].inputs[0])
         assert torch.equal(stages["decode"](), stylized)
@@ -312,8 +310,7 @@ def test_families_are_measured_alike(stylebank_dir):
     assert rows["operators"]
 
 
-# --- hosts
-# -----------------------------------------------------------------------------------------------------------
+# --- hosts ----------------------------------------------------------------------------------------
 
 
 class Pretender(hosts.Host):
@@ -323,7 +320,8 @@ class Pretender(hosts.Host):
 
     name = "pretender"
     START = (
-        "import sys, time\nout = sys.stdout.buffer\nhead = b'YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C420mpeg2\\n'\n"
+        "import sys, time\nout = sys.stdout.buffer\nhead = b'YUV4MPEG2 W64 H48 F25:1 Ip A1:1 "
+        "C420mpeg2\\n'\n"
         "frame = b'FRAME\\n' + bytes(64 * 48 * 3 // 2)\n"
     )
 
@@ -436,8 +434,7 @@ def test_intervals_of_frames_that_come_in_pairs():
     assert hosts.intervals([0, 1, 10, 11, 20, 21]) == (5, 5)
 
 
-# --- the command
-# -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_report_is_what_was_measured(measured):
@@ -504,7 +501,7 @@ def test_report_of_start_up_and_memory(measured):
         "all",
         "all but import torch",
     ]
-    assert all(0 < value for value in seconds.values())
+    assert all(value > 0 for value in seconds.values())
     assert max(seconds, key=seconds.get) == "all"
     assert [row["frames"] for row in found["memory"]] == [10, 12]
     assert all(row["resident"] > 2**24 and row["cuda"] is None for row in found["memory"])

@@ -52,8 +52,8 @@ def test_standard_output_that_is_closed(run, model_dir):
 def test_closed_standard_streams_are_no_other_files(run):
     """The descriptor of a closed standard error isn't given to a file that is opened later."""
     program = (
-        "import os, sys; from vsneuralstyle import cli; cli._run = lambda argv: open(os.devnull).fileno(); "
-        "sys.exit(cli.main([]))"
+        "import os, sys; from vsneuralstyle import cli; cli._run = lambda argv: "
+        "open(os.devnull).fileno(); sys.exit(cli.main([]))"
     )
     for closed in ("2>&-", "1>&-", "0>&-", "0>&- 1>&- 2>&-"):
         assert (
@@ -77,7 +77,10 @@ def test_an_ignored_signal_stays_ignored(run):
 
 
 def test_help_is_light_and_names_every_command(run):
-    program = "import sys\nfrom vsneuralstyle.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    program = (
+        "import sys\nfrom vsneuralstyle.cli import main\ntry: main(['--help'])\nfinally: "
+        "print(*sys.modules)"
+    )
     done = run(sys.executable, "-c", program)
     assert done.returncode == 0
     for command in ("render", "styles", "doctor", "train", "evaluate", "benchmark"):

@@ -23,7 +23,10 @@ def python(run):
     """Runs a script in a Python of its own, with `Stylizer`, random `frames` and two threads."""
 
     def python(script: str, height: int = 96, width: int = 160, env: dict | None = None):
-        head = f"import torch\nfrom vsneuralstyle import Stylizer\nframes = [torch.rand(1, 3, {height}, {width}) for _ in range(6)]\n"
+        head = (
+            f"import torch\nfrom vsneuralstyle import Stylizer\nframes = [torch.rand(1, 3, "
+            f"{height}, {width}) for _ in range(6)]\n"
+        )
         return run(
             sys.executable, "-P", "-c", head + script, timeout=PATIENCE, env=env or TWO_THREADS
         )

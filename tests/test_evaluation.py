@@ -5,6 +5,7 @@ import csv
 import math
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,18 +15,9 @@ cv2 = pytest.importorskip("cv2", reason="the evaluation's pictures need opencv-p
 
 from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import ArgumentError, MediaError, ModelError
-from vsneuralstyle.evaluation import (
-    clips,
-    endpoint,
-    flowio,
-    methods,
-    metrics,
-    occlusion,
-    raft,
-    report,
-    sharpness,
-)
+from vsneuralstyle.evaluation import clips, endpoint, methods, metrics, report, sharpness
 from vsneuralstyle.evaluation.measure import Track, measure
+from vsneuralstyle.measurement import flow_files, occlusion, raft
 from vsneuralstyle.networks.checkpoint import load_model, read_header, save_model
 from vsneuralstyle.networks.net1 import Net1
 
@@ -52,8 +44,8 @@ def textured(height, width, seed=0):
 def test_flo_round_trip_keeps_every_vector_and_marks_unknown_ones(tmp_path):
     flow = torch.randn(2, 5, 7)
     flow[:, 2, 3] = torch.nan
-    flowio.write_flo(tmp_path / "a.flo", flow)
-    read = flowio.read_flo(tmp_path / "a.flo")
+    flow_files.write_flo(tmp_path / "a.flo", flow)
+    read = flow_files.read_flo(tmp_path / "a.flo")
     assert torch.equal(read.isnan(), flow.isnan())
     assert torch.equal(read.nan_to_num(), flow.nan_to_num())
 
@@ -65,7 +57,7 @@ def test_flo_layout_is_middleburys(tmp_path):
         # (u,v) of pixel 0, then of pixel 1
         + np.array([1, 2, 3, 4], "<f4").tobytes()
     )
-    assert flowio.read_flo(tmp_path / "a.flo").tolist() == [[[1, 3]], [[2, 4]]]
+    assert flow_files.read_flo(tmp_path / "a.flo").tolist() == [[[1, 3]], [[2, 4]]]
 
 
 @pytest.mark.parametrize(
@@ -74,14 +66,14 @@ def test_flo_layout_is_middleburys(tmp_path):
 def test_flo_that_is_broken_is_named(tmp_path, content):
     (tmp_path / "broken.flo").write_bytes(content)
     with pytest.raises(MediaError, match="broken.flo"):
-        flowio.read_flo(tmp_path / "broken.flo")
+        flow_files.read_flo(tmp_path / "broken.flo")
 
 
 def test_sintel_mask(tmp_path):
     cv2.imwrite(str(tmp_path / "m.png"), np.array([[0, 255], [255, 0]], np.uint8))
-    assert flowio.read_mask(tmp_path / "m.png").tolist() == [[[False, True], [True, False]]]
+    assert flow_files.read_mask(tmp_path / "m.png").tolist() == [[[False, True], [True, False]]]
     with pytest.raises(MediaError, match="absent.png"):
-        flowio.read_mask(tmp_path / "absent.png")
+        flow_files.read_mask(tmp_path / "absent.png")
 
 
 # Occlusion
@@ -325,7 +317,7 @@ def test_figures_give_every_clip_the_same_weight():
 
 def test_measure_gives_vgg_the_source_once():
     class Counting:
-        frames = []
+        frames: ClassVar[list] = []
 
         def features(self, frame):
             self.frames.append(frame)
@@ -371,7 +363,7 @@ def long_takes(**options):
     base = long_take(
         "per frame",
         dict.fromkeys((*early, *late), 2.0),
-        {t: 4.0 for t in (*early, *late)},
+        dict.fromkeys((*early, *late), 4.0),
         dict.fromkeys((*pairs[0], *pairs[1]), 8.0),
         **options,
     )
@@ -430,7 +422,7 @@ def test_a_long_takes_plot_has_running_means(tmp_path, monkeypatch):
     tracks = long_takes()
     tracks[1].errors[1][70] = 1e-15  # frames that repeat
     report.write_plots(tmp_path, {"set": tracks})
-    upper, lower = plots["clip-time.png"].axes
+    upper, _ = plots["clip-time.png"].axes
     thin, mean = upper.get_lines()[2:4]
     assert thin.get_ydata()[70] == 1e-15 and mean.get_ydata()[70] == pytest.approx(96)
     assert upper.get_ylim()[0] == 1e-7
@@ -504,7 +496,9 @@ def write_sintel(folder, frames, flows):
     for number in flows:
         for part in ("flow/a_1", "occlusions/a_1", "invalid/a_1"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        flowio.write_flo(folder / "flow/a_1" / f"frame_{number:04d}.flo", constant_flow(2, 0)[0])
+        flow_files.write_flo(
+            folder / "flow/a_1" / f"frame_{number:04d}.flo", constant_flow(2, 0)[0]
+        )
         hidden = np.zeros((24, 32), np.uint8)
         hidden[:, 30:] = 255  # moves out of the frame
         cv2.imwrite(str(folder / "occlusions/a_1" / f"frame_{number:04d}.png"), hidden)
@@ -548,7 +542,7 @@ def test_pairs_with_known_flow_are_read_in_their_own_layouts(tmp_path):
     ):
         cv2.imwrite(str(tmp_path / f"{first}.ppm"), frame)
         cv2.imwrite(str(tmp_path / f"{second}.ppm"), frame[::-1])
-        flowio.write_flo(tmp_path / f"{flow}.flo", constant_flow(3, 4)[0])
+        flow_files.write_flo(tmp_path / f"{flow}.flo", constant_flow(3, 4)[0])
     first, second = endpoint.chairs_pairs(tmp_path)
     assert (first.name, first.length, second.name) == ("00007", 5.0, "a")
     assert torch.equal(first.first.flip(1), first.second)
@@ -628,7 +622,8 @@ def test_another_run_fills_the_same_cache(tmp_path, monkeypatch):
     a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)
     other = (
         "import sys, torch\nfrom pathlib import Path\nfrom vsneuralstyle.evaluation import clips\n"
-        "a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)\n"
+        "a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, "
+        "dtype=torch.uint8)\n"
         "clips.flow_pair(lambda a, b: torch.ones(1, 2, 4, 6), a, b, Path(sys.argv[1]), 'key')"
     )
     save = np.savez_compressed

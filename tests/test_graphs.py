@@ -23,8 +23,7 @@ from vsneuralstyle.engines.cuda.graphs import Graphed
 from vsneuralstyle.networks.checkpoint import NETS, available_styles
 from vsneuralstyle.networks.net1 import Net1
 
-# --- what can be captured
-# --------------------------------------------------------------------------------------------
+# --- what can be captured -------------------------------------------------------------------------
 
 
 class NothingFromTheHost(TorchFunctionMode):
@@ -44,11 +43,13 @@ class NothingToTheHost(TorchDispatchMode):
     than on the meta device.
     """
 
-    TAGS = {
-        torch.Tag.data_dependent_output,
-        torch.Tag.dynamic_output_shape,
-        torch.Tag.nondeterministic_seeded,
-    }
+    TAGS = frozenset(
+        {
+            torch.Tag.data_dependent_output,
+            torch.Tag.dynamic_output_shape,
+            torch.Tag.nondeterministic_seeded,
+        }
+    )
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         assert not self.TAGS & set(operator.tags) and "index_put" not in str(operator), (
@@ -129,8 +130,7 @@ def test_what_cannot_be_captured_is_seen(on_meta, monkeypatch, offence):
         steps(one, 48, 64)
 
 
-# --- what a replay gives
-# ---------------------------------------------------------------------------------------------
+# --- what a replay gives --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -278,8 +278,7 @@ def test_to_watch_a_function_loads_nothing(run):
     assert result.returncode == 0, result.stderr
 
 
-# --- on a GPU
-# --------------------------------------------------------------------------------------------------------
+# --- on a GPU -------------------------------------------------------------------------------------
 
 
 def test_a_graph_gives_the_eager_steps_bits(model_dir, cuda, frames):

@@ -92,8 +92,7 @@ def random_norm(channels: int) -> InstanceNorm:
     return norm
 
 
-# --- one by one
-# ------------------------------------------------------------------------------------------------------
+# --- one by one -----------------------------------------------------------------------------------
 
 
 @needs_library
@@ -511,8 +510,7 @@ def test_frames_at_quarter_resolution(height, width):
     )
 
 
-# --- Net1
-# ------------------------------------------------------------------------------------------------------------
+# --- Net1 -----------------------------------------------------------------------------------------
 
 
 def net1(precision: torch.dtype, **options: object) -> Net1:
@@ -779,8 +777,7 @@ def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
     assert (a - b).abs().max() < 0.01 and (a - b).square().mean() < 1e-7  # 70 dB
 
 
-# --- memory
-# ----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def test_kernels_stay_within_their_memory(tmp_path):
@@ -819,8 +816,7 @@ def test_kernels_stay_within_their_memory(tmp_path):
     assert done.stdout.split() == ["60", "rounds"]
 
 
-# --- a GPU's
-# ---------------------------------------------------------------------------------------------------------
+# --- a GPU's --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -871,9 +867,8 @@ def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
     def launched(kernel, grid, threads, shared, job, device):
         grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
         failed = getattr(library, kernel)(job, ctypes.c_long(len(job)), grid, threads, shared)
-        assert not failed, (
-            f"{kernel}: {'another size than the job has' if failed == -1 else 'more shared memory than it has'}"
-        )
+        why = "another size than the job has" if failed == -1 else "more shared memory than it has"
+        assert not failed, f"{kernel}: {why}"
 
     monkeypatch.setattr(cuda_kernels, "_launched", launched)
 
@@ -1426,9 +1421,12 @@ def test_a_gpu_refuses_chroma_of_another_size(converting):
             torch.zeros(1, 3, 8, 8, device=device), planes, coding
         ),
     ):
-        with pytest.raises(AssertionError), converting() as device:  # nothing is launched
-            with pytest.raises(ValueError, match="chroma of"):
-                convert(planes, Coding(matrix=1), device)
+        with (
+            pytest.raises(AssertionError),  # nothing is launched
+            converting() as device,
+            pytest.raises(ValueError, match="chroma of"),
+        ):
+            convert(planes, Coding(matrix=1), device)
 
 
 @needs_library
@@ -1521,7 +1519,7 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
     for of in (b"one", b"two", b"one", b"two"):
-        assert cache.kept("things", of, lambda: make(of)) == of * 3
+        assert cache.kept("things", of, lambda: make(of)) == of * 3  # noqa: B023  called at once
     assert made == [b"one", b"two"]
     files = list(cache.folder("things").iterdir())
     assert len(files) == 2

@@ -36,7 +36,7 @@ def test_planes_round_trip_exactly(dtype, bits):
     assert (
         rgb.shape == (1, 3, 5, 11)
         and rgb.dtype == torch.float32
-        and 0 <= rgb.min()
+        and rgb.min() >= 0
         and rgb.max() <= 1
     )
     back = [np.zeros((5, 16), dtype)[:, :11] for _ in range(3)]
@@ -156,8 +156,7 @@ def test_foreign_samples_are_refused_by_name():
         planes_to_rgb([np.zeros((4, 4), np.uint8)] * 3, bits=12)
 
 
-# --- on a GPU
-# --------------------------------------------------------------------------------------------------------
+# --- on a GPU -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

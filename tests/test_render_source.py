@@ -4,6 +4,7 @@ Clips are made here, small; damage is bytes of theirs that are overwritten.
 """
 
 import sys
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -191,10 +192,8 @@ def decode_what_goes(path):
     frames = []
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
-            try:
+            with suppress(av.error.InvalidDataError):
                 frames += packet.decode()
-            except av.error.InvalidDataError:
-                pass
     return frames
 
 
@@ -372,8 +371,8 @@ def test_joined_transport_streams(tmp_path, model_dir, caplog, order, on_error):
     assert render(source, output, on_error=on_error, **PLAIN) == 25 * len(parts)
     assert not caplog.messages
     at, sound = np.array(times(output)), [at for _, at in packets(output, "audio")]
-    assert 0.039 < np.diff(at).min() and np.diff(at).max() < 0.1
-    assert 0.02 < np.diff(sound).min() and np.diff(sound).max() < 0.1
+    assert np.diff(at).min() > 0.039 and np.diff(at).max() < 0.1
+    assert np.diff(sound).min() > 0.02 and np.diff(sound).max() < 0.1
     # Sound and pictures keep their distance.
     distances = at[::25] - np.array(sound[:: len(sound) // len(parts)])
     assert np.allclose(distances, 1024 / 48000, atol=1e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "test")] + [
+SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "lint", "test")] + [
     ROOT / ".ci" / "run"
 ]
 

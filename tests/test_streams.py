@@ -26,8 +26,7 @@ from vsneuralstyle.hosts.vapoursynth.session import Session
 from vsneuralstyle.video import pixels
 from vsneuralstyle.video.pixels import Coding
 
-# --- the order of what is launched
-# -----------------------------------------------------------------------------------
+# --- the order of what is launched ----------------------------------------------------------------
 
 
 class Event:
@@ -335,7 +334,7 @@ def test_a_session_waits_for_what_it_reads(watch, watched, session, frames):
     with watch:
         shown = play_filter(session, sources)
     plain, expected = Stylizer("candy", device="cpu", precision="float32"), []
-    for n, source in enumerate(sources):
+    for source in sources:
         output = plain.stylize(pixels.planes_to_rgb(source, 8, "cpu"))
         expected.append([np.zeros_like(plane) for plane in source])
         pixels.rgb_to_planes(output, expected[-1], 8)
@@ -374,8 +373,7 @@ def test_a_session_launches_frames_while_others_are_filled(watch, watched, sessi
     assert work not in flow.clock and down not in {*flow.clock, *work.clock}
 
 
-# --- on a GPU
-# --------------------------------------------------------------------------------------------------------
+# --- on a GPU -------------------------------------------------------------------------------------
 
 CODING = Coding(matrix=1, full_range=False, cosited=(False, True))
 
@@ -409,7 +407,7 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
 
             def slowed(step):
                 def call(*inputs):
-                    if torch.cuda.current_stream(cuda) == stream:
+                    if torch.cuda.current_stream(cuda) == stream:  # noqa: B023  called in this round
                         torch.cuda._sleep(5 * 10**6)
                     return step(*inputs)
 

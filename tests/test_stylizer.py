@@ -60,7 +60,7 @@ def test_grouping_changes_no_bit(stylizer, frames):
     assert (
         whole.shape == frames.shape
         and whole.dtype == torch.float32
-        and 0 <= whole.min()
+        and whole.min() >= 0
         and whole.max() <= 1
     )
     for sizes in ([1] * 8, [3, 5], [2, 2, 4]):
@@ -366,7 +366,9 @@ from vsneuralstyle import Stylizer
 def count():
     return len(os.listdir("/proc/self/task"))
 
-before, stylizer, until = count(), Stylizer("candy", device="cpu", model_dir=sys.argv[1]), time.monotonic() + 10
+before = count()
+stylizer = Stylizer("candy", device="cpu", model_dir=sys.argv[1])
+until = time.monotonic() + 10
 while count() > before and time.monotonic() < until:
     time.sleep(0.01)
 print(before, count())
@@ -400,7 +402,8 @@ def test_a_frames_memory_is_kept_for_the_next(model_dir):
         from vsneuralstyle import Stylizer
 
         def play():
-            stylizer, frames = Stylizer("candy", device="cpu", model_dir=sys.argv[1]), torch.rand(4, 1, 3, 360, 640)
+            stylizer = Stylizer("candy", device="cpu", model_dir=sys.argv[1])
+            frames = torch.rand(4, 1, 3, 360, 640)
             for n in range(16):
                 stylizer.stylize(frames[n % 4], [False])
                 if n == 9:

@@ -53,8 +53,10 @@ HELD = {
     "deterministic": "torch.use_deterministic_algorithms(True)",
     "autocast": "held.enter_context(torch.autocast('cpu', dtype=torch.bfloat16))",
     "inference mode": "held.enter_context(torch.inference_mode())",
-    "no gradients, no compilation, no denormals, no warnings": "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); "
-    "torch.set_flush_denormal(True); warnings.simplefilter('error')",
+    "no gradients, no compilation, no denormals, no warnings": (
+        "torch.set_grad_enabled(False); torch.compiler.set_stance('fail_on_recompile'); "
+        "torch.set_flush_denormal(True); warnings.simplefilter('error')"
+    ),
 }
 HELD_BY_KERNELS = {
     "matmul precision": "torch.set_float32_matmul_precision('medium')",

@@ -15,20 +15,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsneuralstyle import ArgumentError, Stylizer
+from vsneuralstyle.measurement.perceptual import gram, relative_error
+from vsneuralstyle.measurement.vgg import VGG19
 from vsneuralstyle.networks.checkpoint import FLOW
 from vsneuralstyle.networks.flow.network import FLOW_SCALE
 from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.training import clips, run, synthetic
 from vsneuralstyle.training import flow as flow_trainer
 from vsneuralstyle.training.flow import Pairs, robust_error
-from vsneuralstyle.training.losses import (
-    LONGEST_SHIFT,
-    gram,
-    relative_error,
-    shift_error,
-    shift_steps,
-)
-from vsneuralstyle.training.vgg import VGG19
+from vsneuralstyle.training.losses import LONGEST_SHIFT, shift_error, shift_steps
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +115,7 @@ def test_batches_depend_on_the_step_alone(photographs):
     for step in (5, 6, 7):
         for a, b in zip(batches[step], taken_up(step)):
             assert torch.equal(a, b)
-    first, second, flow = batches[4]
+    first, _, flow = batches[4]
     mirrored = batches[5]
     assert torch.equal(mirrored[0], first.flip(-1)) and torch.equal(
         mirrored[2][:, 0], -flow.flip(-1)[:, 0]
@@ -436,9 +431,11 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     )
     assert sharing.returncode == 0, sharing.stderr
     with safe_open(tmp_path / "sharing.safetensors", framework="pt") as file:
-        assert {
-            name[: len("flow.predicts.3")] for name in file.keys() if name.startswith("flow.")
-        } <= {"flow.predicts.3", "flow.estimators"}
+        names = file.keys()
+    assert {name[: len("flow.predicts.3")] for name in names if name.startswith("flow.")} <= {
+        "flow.predicts.3",
+        "flow.estimators",
+    }
     after = run.module_state(run.load_run(tmp_path / "finest"), "flow")
     changed = {
         ".".join(name.split(".")[:2])

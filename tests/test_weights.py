@@ -57,8 +57,9 @@ def test_loading_a_model_loads_no_compiler(run, tmp_path, network):
         training={},
     )
     program = (
-        "import sys, torch; before = set(sys.modules); from vsneuralstyle.networks.checkpoint import load_model; "
-        "load_model('plain', model_dir=sys.argv[1]); print(*sorted(set(sys.modules) - before))"
+        "import sys, torch; before = set(sys.modules); from vsneuralstyle.networks.checkpoint "
+        "import load_model; load_model('plain', model_dir=sys.argv[1]); "
+        "print(*sorted(set(sys.modules) - before))"
     )
     done = run(sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", program, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -103,9 +104,8 @@ def test_models_share_a_flow_network(folder, tmp_path, monkeypatch):
         flow=flow,
     )
     with safe_open(folder / "sharing.safetensors", framework="pt") as file:
-        assert [name for name in file.keys() if name.startswith("flow.")] == [
-            "flow.predicts.3.bias"
-        ]
+        names = file.keys()
+    assert [name for name in names if name.startswith("flow.")] == ["flow.predicts.3.bias"]
     expected = {name: value.half().float() for name, value in net1.state_dict().items()}
 
     def check():

@@ -7,7 +7,7 @@ it, when it is first used.
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Stylizer": "core.stylizer",

@@ -121,7 +121,7 @@ def _open_standard_streams() -> None:
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  as long as the process
 
 
 def _run(argv: list[str]) -> int | None:
@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     styles = commands.add_parser(
         "styles",
         help="list the styles that there are",
-        description="Lists the styles that there are: name, network family, its networks' parameters, and its file.",
+        description="Lists the styles that there are: name, network family, its networks' "
+        "parameters, and its file.",
     )
     _add_model_options(styles)
     styles.set_defaults(run=_styles)
@@ -156,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor",
         help="say what works here, and what to do where something doesn't",
-        description="Says what is installed, which device and precision will be used, which styles there are and which "
+        description="Says what is installed, which device and precision will be used, which styles "
+        "there are and which "
         "hosts work, and what to do where something doesn't. Exit code 1: the core doesn't work.",
     )
     doctor.set_defaults(run=_doctor)
@@ -187,9 +189,9 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "render",
         help="stylize a video file",
-        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the container can carry "
-        "them, subtitles are kept. The output appears when it is complete: Ctrl-C or an error leaves no file behind, "
-        "and an existing one as it was.",
+        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the "
+        "container can carry them, subtitles are kept. The output appears when it is complete: "
+        "Ctrl-C or an error leaves no file behind, and an existing one as it was.",
     )
     parser.add_argument("source", type=Path, help="a video file")
     parser.add_argument(
@@ -310,8 +312,8 @@ def _styles(args: argparse.Namespace) -> None:
     if not styles:
         folders = ", ".join(str(folder) for folder in checkpoint.search_path(model_dir))
         raise ModelError(
-            f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name the "
-            "folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)"
+            f"no styles found in {folders}; train one (`neuralstyle train style --help`) or name "
+            "the folder that has them (--model-dir, or NEURALSTYLE_MODEL_PATH in the environment)"
         )
     for name, path in styles:
         header = checkpoint.read_header(path)

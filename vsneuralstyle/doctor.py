@@ -32,7 +32,10 @@ import sys, vapoursynth as vs
 clip = vs.core.std.BlankClip(width=64, height=48, format=vs.RGB24, length=2)
 vs.core.vsneuralstyle.Stylize(clip, style=sys.argv[1]).get_frame(1)
 """
-GSTREAMER_FRAMES = "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=64,height=48 ! neuralstyle style={} ! fakesink"
+GSTREAMER_FRAMES = (
+    "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=64,height=48 ! "
+    "neuralstyle style={} ! fakesink"
+)
 
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
@@ -81,7 +84,8 @@ def installed() -> Iterator[Finding]:
             if name == "vsneuralstyle":
                 yield (
                     NOTE,
-                    f"vsneuralstyle in {Path(__file__).parent}, not installed: the hosts may not find it",
+                    f"vsneuralstyle in {Path(__file__).parent}, not installed: the hosts may not "
+                    "find it",
                 )
             elif name == "vapoursynth" and sys.version_info < (3, 12):
                 yield NOTE, "vapoursynth: none; it needs Python >= 3.12"
@@ -121,7 +125,8 @@ def core() -> Iterator[Finding]:
         + {
             "float16": "the device is a GPU",
             "bfloat16": "this CPU is faster in it (AMX, or AMD with AVX512-BF16)",
-            "float32": "this CPU is not faster in bfloat16 (that takes AMX, or AMD with AVX512-BF16)",
+            "float32": "this CPU is not faster in bfloat16 (that takes AMX, or AMD with "
+            "AVX512-BF16)",
         }[precision],
     )
     if device.type == "cpu":
@@ -131,7 +136,8 @@ def core() -> Iterator[Finding]:
             (
                 f"kernels {kernels.name()}"
                 if kernels.name()
-                else "no kernels for this CPU: a frame takes about three times as long. Wheels have them that are built on Linux with a "
+                else "no kernels for this CPU: a frame takes about three times as long. Wheels "
+                "have them that are built on Linux with a "
                 "C compiler: install gcc, or set CC, and build the wheel again"
             ),
         )
@@ -141,9 +147,12 @@ def core() -> Iterator[Finding]:
             (
                 f"kernels {cuda_kernels.name(device, torch.float16)}"
                 if cuda_kernels.name(device, torch.float16)
-                else f"no kernels for this GPU: a frame takes about five times as long. They need compute capability {cuda_kernels.CAPABILITY[0]}."
-                f"{cuda_kernels.CAPABILITY[1]} (this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which PyTorch "
-                f"has, and NVIDIA's Python bindings: pip install 'cuda-bindings=={(torch.version.cuda or '').split('.')[0]}.*'"
+                else f"no kernels for this GPU: a frame takes about five times as long. They need "
+                f"compute capability {cuda_kernels.CAPABILITY[0]}."
+                f"{cuda_kernels.CAPABILITY[1]} (this one has "
+                f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which "
+                "PyTorch has, and NVIDIA's Python bindings: pip install "
+                f"'cuda-bindings=={(torch.version.cuda or '').split('.')[0]}.*'"
             ),
         )
     styles = [(net, name, path) for net in NETS for name, path in available_styles(net).items()]
@@ -151,8 +160,9 @@ def core() -> Iterator[Finding]:
         yield (
             FAIL,
             (
-                f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has some, train "
-                "one (neuralstyle train), or set NEURALSTYLE_MODEL_PATH to a folder that has them"
+                f"no styles in {', '.join(map(str, search_path()))}: install the wheel, which has "
+                "some, train one (neuralstyle train), or set NEURALSTYLE_MODEL_PATH to a folder "
+                "that has them"
             ),
         )
     for net, name, path in styles:
@@ -161,7 +171,8 @@ def core() -> Iterator[Finding]:
             finite = bool(stylized.isfinite().all())
             yield (
                 OK if finite else FAIL,
-                f"style {name} ({net}), {path}{'' if finite else ': gives no finite pixels; train it again'}",
+                f"style {name} ({net}), "
+                f"{path}{'' if finite else ': gives no finite pixels; train it again'}",
             )
         except (NeuralStyleError, RuntimeError) as error:
             yield FAIL, f"style {name} ({net}), {path}: {error}"
@@ -191,7 +202,8 @@ def vapoursynth(style: str | None) -> Iterator[Finding]:
     if sys.version_info < (3, 12):
         yield (
             NOTE,
-            f"needs Python >= 3.12, this is {platform.python_version()}: install into a newer Python",
+            f"needs Python >= 3.12, this is {platform.python_version()}: install into a newer "
+            "Python",
         )
         return
     code, output = _run([sys.executable, "-c", VAPOURSYNTH_PLUGINS])
@@ -206,7 +218,8 @@ def vapoursynth(style: str | None) -> Iterator[Finding]:
     if "vsneuralstyle" not in namespaces:
         yield (
             FAIL,
-            "no core.vsneuralstyle: install the wheel (pip install vsneuralstyle), it brings the plugin",
+            "no core.vsneuralstyle: install the wheel (pip install vsneuralstyle), it brings the "
+            "plugin",
         )
     elif style:
         code, output = _run([sys.executable, "-c", VAPOURSYNTH_FRAME, style])
@@ -259,9 +272,9 @@ def gstreamer(style: str | None) -> Iterator[Finding]:
         yield (
             FAIL,
             (
-                "no loader of Python plugins: apt install gstreamer1.0-python3-plugin-loader python3-gst-1.0; if "
-                "it is installed, it failed once in an active environment of another Python: leave that, and "
-                "remove ~/.cache/gstreamer-1.0"
+                "no loader of Python plugins: apt install gstreamer1.0-python3-plugin-loader "
+                "python3-gst-1.0; if it is installed, it failed once in an active environment of "
+                "another Python: leave that, and remove ~/.cache/gstreamer-1.0"
             ),
         )
         return
@@ -293,8 +306,8 @@ def _without_element() -> str:
     if folder is None:
         return (
             "GStreamer runs the system's Python; run scripts/setup, or install there: "
-            "/usr/bin/python3 -m venv --system-site-packages VENV; VENV/bin/pip install vsneuralstyle; "
-            "export GST_PLUGIN_PATH=VENV/lib/gstreamer-1.0"
+            "/usr/bin/python3 -m venv --system-site-packages VENV; VENV/bin/pip install "
+            "vsneuralstyle; export GST_PLUGIN_PATH=VENV/lib/gstreamer-1.0"
         )
     return (
         f"though {folder} has it; remove ~/.cache/gstreamer-1.0 and see what "

@@ -51,16 +51,17 @@ class VapourSynth(Host):
         if sys.version_info < (3, 12):
             version = f"{sys.version_info[0]}.{sys.version_info[1]}"
             return (
-                f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its headers) and "
-                "run scripts/setup again"
+                f"VapourSynth needs Python >= 3.12, this is {version}: install one (with its "
+                "headers) and run scripts/setup again"
             )
         result = subprocess.run(
             [sys.executable, "-c", probe], env=self.environment(), capture_output=True, text=True
         )
         if result.returncode:
             return (
-                f"VapourSynth does not load what is needed ({result.stderr.strip().splitlines()[-1]}): "
-                "run scripts/setup, or pip install 'vsneuralstyle[demo]'"
+                "VapourSynth does not load what is needed "
+                f"({result.stderr.strip().splitlines()[-1]}): run scripts/setup, or pip install "
+                "'vsneuralstyle[demo]'"
             )
         return None
 
@@ -91,9 +92,9 @@ class GStreamer(Host):
     def missing(self) -> str | None:
         if shutil.which("gst-inspect-1.0") is None or shutil.which("gst-launch-1.0") is None:
             return (
-                "GStreamer's tools are not there: apt install gstreamer1.0-tools gstreamer1.0-plugins-bad "
-                "gstreamer1.0-plugins-good gstreamer1.0-libav gstreamer1.0-python3-plugin-loader python3-gst-1.0, "
-                "and run scripts/setup again"
+                "GStreamer's tools are not there: apt install gstreamer1.0-tools "
+                "gstreamer1.0-plugins-bad gstreamer1.0-plugins-good gstreamer1.0-libav "
+                "gstreamer1.0-python3-plugin-loader python3-gst-1.0, and run scripts/setup again"
             )
         if not (self.prefix / "lib/gstreamer-1.0/python/gstneuralstyle.py").exists():
             return f"the element is not installed in {self.prefix}: run scripts/setup"
@@ -103,7 +104,10 @@ class GStreamer(Host):
                 env=self.environment(),
                 capture_output=True,
             ).returncode:
-                return f"GStreamer has no element {element}: apt install {package}, and run scripts/setup again"
+                return (
+                    f"GStreamer has no element {element}: apt install {package}, and run "
+                    "scripts/setup again"
+                )
         return None
 
     def environment(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Job(Future):
         self._function, self._arguments = function, arguments
         self._done = threading.Lock()  # free once the job is done
         self._done.acquire()
-        self.dependents: "list[Key] | None" = []  # what waits for this one; None: it is done
+        self.dependents: list[Key] | None = []  # what waits for this one; None: it is done
         self.blockers = 0  # jobs that this one waits for
 
     def result(self, timeout: float | None = None) -> object:

@@ -20,10 +20,10 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
-import gstneuralstyle_cuda as cuda  # noqa: E402  (these lie beside this file)
-from gi.repository import GObject, Gst, GstVideo  # noqa: E402  (the versions come first)
-from gstneuralstyle_interval import STALL, FrameInterval  # noqa: E402
-from gstneuralstyle_packages import import_core  # noqa: E402
+import gstneuralstyle_cuda as cuda  # these lie beside this file
+from gi.repository import GObject, Gst, GstVideo  # the versions come first
+from gstneuralstyle_interval import STALL, FrameInterval
+from gstneuralstyle_packages import import_core
 
 Gst.init_python()
 
@@ -143,7 +143,8 @@ SETTINGS = {
         int,
         "Look-ahead",
         "Frames held back while those after them are begun, so that a CPU works at two at a time, "
-        "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the latency",
+        "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the "
+        "latency",
         0,
         64,
         0,
@@ -155,7 +156,8 @@ STATS = {
         Gst.Structure,
         "Statistics",
         "Since the start: frames stylized, scene cuts found among them, the mean "
-        "time in ms that a frame took here, and frames dropped here because they were late (with qos on)",
+        "time in ms that a frame took here, and frames dropped here because they were late (with "
+        "qos on)",
         GObject.ParamFlags.READABLE,
     )
 }

@@ -198,8 +198,8 @@ def mapped(buffer: Gst.Buffer, flags: Gst.MapFlags, context: int, device):
     handle = cuda.gst_cuda_context_get_handle
     if handle(CudaMemory.from_address(memory).context) != handle(context):
         raise MediaError(
-            "a frame in CUDA memory of another context than PyTorch's; set the elements before this one "
-            "to the same device, or put a cudadownload before it"
+            "a frame in CUDA memory of another context than PyTorch's; set the elements before "
+            "this one to the same device, or put a cudadownload before it"
         )
     cuda.gst_cuda_memory_sync(memory)
     if not gst.gst_buffer_map(buffer, ctypes.byref(info), int(flags) | MAP_CUDA):

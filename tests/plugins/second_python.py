@@ -75,7 +75,7 @@ class Receiver:
 
     def start(self):
         reading, writing = os.pipe()
-        self.output = tempfile.TemporaryFile("w+")
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115  read when the process ends
         self.process = subprocess.Popen(
             [
                 self.python,

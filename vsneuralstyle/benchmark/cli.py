@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_size(text: str, least: int) -> tuple[int, int]:
-    """ "640x360" -> (640, 360).
+    """Width and height in pixels of a size as in "640x360".
 
     Args:
         text: the size, as given.
@@ -201,7 +201,8 @@ def measure(args: argparse.Namespace) -> dict:
                 **core.measure(make, clip, peak, args.frames, args.warm_up),
             }
             _say(
-                f"{width}x{height}: {' and '.join(['core', *(host.name for host in found)])} in turn"
+                f"{width}x{height}: {' and '.join(['core', *(host.name for host in found)])} in "
+                "turn"
             )
             of_size["hosts"], failed = hosts.measure(
                 found, make, options, clip, Path(scratch), args.frames, args.warm_up

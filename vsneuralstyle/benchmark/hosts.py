@@ -82,7 +82,10 @@ class VapourSynth(Host, host_processes.VapourSynth):
 class GStreamer(Host, host_processes.GStreamer):
     """The element between a source of files and a sink."""
 
-    elements = {**host_processes.GStreamer.elements, "multifilesrc": "gstreamer1.0-plugins-good"}
+    elements: Mapping[str, str] = {
+        **host_processes.GStreamer.elements,
+        "multifilesrc": "gstreamer1.0-plugins-good",
+    }
 
     def command(self, folder: Path, clip: Clip, options: Mapping[str, str]) -> list[str]:
         width, height = clip.size
@@ -110,7 +113,9 @@ class GStreamer(Host, host_processes.GStreamer):
         ]
 
 
-def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
+def arrivals(
+    host: host_processes.Host, command: Sequence[str], size: tuple[int, int]
+) -> Iterator[float]:
     """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until
     this is closed.
 
@@ -135,8 +140,8 @@ def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int,
                 and marker.startswith(b"FRAME")
             ):
                 raise MediaError(
-                    f"{host.name} gave {head!r} and then {marker!r}; expected y4m, {width}x{height} in "
-                    "I420"
+                    f"{host.name} gave {head!r} and then {marker!r}; expected y4m, "
+                    f"{width}x{height} in I420"
                 )
             yield arrived
 

@@ -6,29 +6,43 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 FRAMES = """\
-One frame a call, all rows (and all stages) in turn. ms: the median; spread: the quartiles. Ratio: the median over
-that of the first row of the same size. "Usual eager float32" is a network of the same layers out of plain `torch.nn`
-modules, contiguous (NCHW), with random weights: it is there for its time alone. "I420 in and out" starts and ends
+One frame a call, all rows (and all stages) in turn. ms: the median; spread: the quartiles. Ratio: \
+the median over
+that of the first row of the same size. "Usual eager float32" is a network of the same layers out \
+of plain `torch.nn`
+modules, contiguous (NCHW), with random weights: it is there for its time alone. "I420 in and out" \
+starts and ends
 with 8-bit samples in host memory; the other rows' frames are float RGB on the device."""
 STAGES = """\
-Each by itself, on tensors of the clip's second frame, on a GPU as a CUDA graph. Share: of a coherent frame's time (the first
+Each by itself, on tensors of the clip's second frame, on a GPU as a CUDA graph. Share: of a \
+coherent frame's time (the first
 four and the detector make one; what hosts convert comes on top)."""
 ARITHMETIC = """\
-Operations: multiplications and additions of the convolutions and matrix products that were executed, rearranged ones
-as they are, by the kernels in float32 or in bfloat16, of tiles with the zeros that fill them; normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
-Floor: the longer of operations over the peak and these bytes over the bandwidth, with all between in caches. Layers'
-floor: the same layer by layer, each of which reads its input from memory and writes its output there (where caches
+Operations: multiplications and additions of the convolutions and matrix products that were \
+executed, rearranged ones
+as they are, by the kernels in float32 or in bfloat16, of tiles with the zeros that fill them; \
+normalisation, activation and warp are not counted. In, out, weights: the bytes of the stage's own.
+Floor: the longer of operations over the peak and these bytes over the bandwidth, with all between \
+in caches. Layers'
+floor: the same layer by layer, each of which reads its input from memory and writes its output \
+there (where caches
 hold them it can be beaten). Reached: the floor over the measured time."""
 OPERATORS = """\
-Those of a coherent frame that take longest, without what they call in turn; on a GPU its kernels. Share: of all of their time."""
+Those of a coherent frame that take longest, without what they call in turn; on a GPU its kernels. \
+Share: of all of their time."""
 HOSTS = """\
-The core and the hosts in turn, with as many torch threads. A host's time is that from one frame's arrival to the next's,
-I420 in and out, its start left out; so is that of "two at a time" (on a CPU) and "ahead" (on a GPU), where the core works
-ahead. Of such times the mean of four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: over the core's first row."""
+The core and the hosts in turn, with as many torch threads. A host's time is that from one frame's \
+arrival to the next's,
+I420 in and out, its start left out; so is that of "two at a time" (on a CPU) and "ahead" (on a \
+GPU), where the core works
+ahead. Of such times the mean of four in a row counts. gst-launch-1.0 has `lookahead=3`. Ratio: \
+over the core's first row."""
 START = """\
-A fresh process, the median of its starts, on the first size. "All" is from the command to the first frame."""
+A fresh process, the median of its starts, on the first size. "All" is from the command to the \
+first frame."""
 MEMORY = """\
-A fresh process stylizes a small clip. Resident: all of the process's memory then; CUDA: the most that tensors took
+A fresh process stylizes a small clip. Resident: all of the process's memory then; CUDA: the most \
+that tensors took
 since the row above."""
 
 
@@ -56,8 +70,9 @@ def text(report: dict) -> str:
     ]
     peak = report["peak"]
     measured = (
-        f"Measured peaks: {peak['operations'] / 1e9:.1f} G operations a second (a large matrix product in "
-        f"{about['precision']}; in float32 {peak['float32'] / 1e9:.1f}), {peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written)."
+        f"Measured peaks: {peak['operations'] / 1e9:.1f} G operations a second (a large matrix "
+        f"product in {about['precision']}; in float32 {peak['float32'] / 1e9:.1f}), "
+        f"{peak['bytes'] / 1e9:.1f} GB a second (a large copy, read and written)."
     )
     parts += [
         "## Operations and bytes",
@@ -147,9 +162,9 @@ def text(report: dict) -> str:
 def _about(about: dict) -> str:
     device = f"{about['gpu']}, beside {about['cpu']}" if about["gpu"] else about["cpu"]
     return (
-        f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision {about['precision']}, "
-        f"{about['kernels'] or 'no kernels'}, "
-        f"torch {about['torch']}, vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
+        f"{device}, cores: {about['cores']}, torch threads: {about['threads']}, precision "
+        f"{about['precision']}, {about['kernels'] or 'no kernels'}, torch {about['torch']}, "
+        f"vsneuralstyle {about['version']}, {about['date']}; {about['frames']} frames of "
         f"each after {about['warm_up']} to warm up."
     )
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -28,8 +29,8 @@ from vsneuralstyle.evaluation.dis import DisFlow
 from vsneuralstyle.evaluation.measure import Track, measure
 from vsneuralstyle.evaluation.methods import Recorded
 from vsneuralstyle.evaluation.metrics import psnr
-from vsneuralstyle.evaluation.occlusion import traceable
 from vsneuralstyle.host_processes import run
+from vsneuralstyle.measurement.occlusion import traceable
 
 # stability is measured on at most so many, so that a long video needs no more memory than a short
 MEASURED_FRAMES = 72
@@ -108,14 +109,14 @@ def read_source(path: Path, frames: int | None) -> Source:
     pairs = [
         flow_pair(dis, previous, current)
         for previous, current in tqdm(
-            list(zip(pixels, pixels[1:])), desc="  measuring its motion", unit="pair", disable=None
+            list(pairwise(pixels)), desc="  measuring its motion", unit="pair", disable=None
         )
     ]
     starts = [
         True,
         *(
             scene_detection.change(a[None], b[None]) > scene_detection.DEFAULT_THRESHOLD
-            for a, b in zip(source, source[1:])
+            for a, b in pairwise(source)
         ),
     ]
     return Source(
@@ -155,8 +156,8 @@ def stylize(
             f"{source.path}"
         )
     say(
-        f"  {host.name}, {kind}: {frames_of_host.frames} frames at {frames_of_host.fps:.2f} fps, after "
-        f"{frames_of_host.startup:.1f} s to start -> {path}"
+        f"  {host.name}, {kind}: {frames_of_host.frames} frames at {frames_of_host.fps:.2f} fps, "
+        f"after {frames_of_host.startup:.1f} s to start -> {path}"
     )
     return torch.stack(measured), frames_of_host.fps, frames_of_host.startup
 
@@ -208,8 +209,8 @@ def measure_host(result: Result, source: Source) -> list[Track]:
 def table(results: list[tuple[Result, list[Track]]]) -> str:
     """The figures, a line a host."""
     lines = [
-        f"{'host':<16}{'fps per frame':>14}{'fps coherent':>14}{'e_stab per frame':>18}{'e_stab coherent':>17}"
-        f"{'ratio':>8}{'better pairs':>14}{'gradient':>10}"
+        f"{'host':<16}{'fps per frame':>14}{'fps coherent':>14}{'e_stab per frame':>18}"
+        f"{'e_stab coherent':>17}{'ratio':>8}{'better pairs':>14}{'gradient':>10}"
     ]
     for result, tracks in results:
         per_frame, coherent = report.figures(tracks)
@@ -273,7 +274,8 @@ def main(args: argparse.Namespace) -> int:
         )
         measured, _, height, width = source.frames.shape
         say(
-            f"  {source.path}; measured on {measured} frames at {width}x{height}; its flow is {source.flow_source}"
+            f"  {source.path}; measured on {measured} frames at {width}x{height}; its flow is "
+            f"{source.flow_source}"
         )
 
         results = []
@@ -296,14 +298,17 @@ def main(args: argparse.Namespace) -> int:
     say(f"{len(hosts) + 2}. Measured")
     say(table(results))
     say(
-        "e_stab: mean squared change of traceable pixels besides their motion (O in 0..1); gradient: sharpness of the\n"
-        "last frame, coherent / per frame. fps: after the first frame, with the encoding that runs beside it."
+        "e_stab: mean squared change of traceable pixels besides their motion (O in 0..1); "
+        "gradient: sharpness of the\n"
+        "last frame, coherent / per frame. fps: after the first frame, with the encoding that runs "
+        "beside it."
     )
     if len(results) == 2:
         agreement = psnr(results[0][0].coherent.float() / 255, results[1][0].coherent.float() / 255)
         say(f"The two hosts' pictures agree to {agreement.min():.1f} dB (PSNR of the worst frame).")
     say(
-        f"Written: {out}/sheet.png (source | per frame | coherent), {out}/side-by-side.mp4, and each host's videos: "
+        f"Written: {out}/sheet.png (source | per frame | coherent), {out}/side-by-side.mp4, and "
+        "each host's videos: "
         + ", ".join(str(path) for result, _ in results for path in result.files)
     )
     return 0

@@ -6,6 +6,7 @@ and what is measured has not gone through a codec.
 
 import shlex
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from vsneuralstyle import host_processes
@@ -47,7 +48,7 @@ class VapourSynth(host_processes.VapourSynth, Host):
 class GStreamer(host_processes.GStreamer, Host):
     """A pipeline with decodebin."""
 
-    elements = {
+    elements: Mapping[str, str] = {
         **host_processes.GStreamer.elements,
         "decodebin": "gstreamer1.0-plugins-base",
         "avdec_h264": "gstreamer1.0-libav",

@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=FILE",
         help="other model files to measure "
-        "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with the "
-        "flow and mask networks of the second; of StyleBank the banks' files. {style} in FILE stands "
-        "for the style's name",
+        "beside it, each under a name of yours; NAME=FILE+FILE: the first one's style network with "
+        "the flow and mask networks of the second; of StyleBank the banks' files. {style} in FILE "
+        "stands for the style's name",
     )
     parser.add_argument(
         "--coherence",
@@ -144,13 +144,14 @@ def main(args: argparse.Namespace) -> int:
         )
     if args.painting and len(args.painting) != len(args.style):
         raise ArgumentError(
-            f"--painting: {len(args.painting)} given for {len(args.style)} of --style; expected a file "
-            "for each, in the same order"
+            f"--painting: {len(args.painting)} given for {len(args.style)} of --style; expected a "
+            "file for each, in the same order"
         )
     if args.layers and args.net != "johnson":
         raise ArgumentError(
-            f"--layers with --net {args.net}: a bank in the middle makes its styles, and the features "
-            "before it have none to be composed; leave --layers out, or measure --net johnson"
+            f"--layers with --net {args.net}: a bank in the middle makes its styles, and the "
+            "features before it have none to be composed; leave --layers out, or measure --net "
+            "johnson"
         )
     if args.frames < 2 or args.start < 0:
         raise ArgumentError(
@@ -203,11 +204,12 @@ def evaluate(
     from vsneuralstyle.core.stylizer import Stylizer
     from vsneuralstyle.engines.cpu.net1 import fastest
     from vsneuralstyle.errors import ArgumentError
-    from vsneuralstyle.evaluation import endpoint, methods, metrics, raft, report
+    from vsneuralstyle.evaluation import endpoint, methods, metrics, report
     from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
     from vsneuralstyle.evaluation.measure import measure
+    from vsneuralstyle.measurement import raft
+    from vsneuralstyle.measurement.images import read_image, to_tensor
     from vsneuralstyle.networks.checkpoint import BANK_SUFFIX, SUFFIX
-    from vsneuralstyle.training.run import read_image, to_tensor
 
     def stylizer(path: Path | None = None, **options) -> Stylizer:
         name, folder = style, args.model_dir
@@ -238,7 +240,8 @@ def evaluate(
         name, _, file = variant.partition("=")
         if not (name and file):
             raise ArgumentError(
-                f"--variant {variant}: expected NAME=FILE, as in bilinear=runs/bilinear/candy.safetensors"
+                f"--variant {variant}: expected NAME=FILE, as in "
+                "bilinear=runs/bilinear/candy.safetensors"
             )
         compared.append(methods.Stylized(name, variant_of(file.replace("{style}", style))))
     compared += [
@@ -273,7 +276,8 @@ def evaluate(
             frames = read_clip(path, args.frames, args.start, args.width, args.height)
             if len(frames) < 2:
                 raise ArgumentError(
-                    f"{path}: one frame from number {args.start} on; two are needed to measure stability"
+                    f"{path}: one frame from number {args.start} on; two are needed to measure "
+                    "stability"
                 )
             yield MeasuredClip(
                 path.stem,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle.errors import ArgumentError, MediaError
-from vsneuralstyle.evaluation import INTERVALS, flowio
-from vsneuralstyle.evaluation.occlusion import traceable
+from vsneuralstyle.evaluation import INTERVALS
+from vsneuralstyle.measurement import flow_files
+from vsneuralstyle.measurement.occlusion import traceable
 
 # a, b (1,3,H,W) in 0..1 -> (1,2,H,W), a(p) is seen at b(p + flow(p))
 FlowFunction = Callable[[Tensor, Tensor], Tensor]
@@ -96,8 +97,10 @@ class SintelClip(Clip):
         if t == 0 or not all(path.is_file() for path in self.files[t - 1]):
             return []
         flow_file, *mask_files = self.files[t - 1]
-        flow = flowio.read_flo(flow_file)[None]
-        hidden = torch.stack([flowio.read_mask(path) for path in mask_files]).any(0, keepdim=True)
+        flow = flow_files.read_flo(flow_file)[None]
+        hidden = torch.stack([flow_files.read_mask(path) for path in mask_files]).any(
+            0, keepdim=True
+        )
         return [Pair(1, t - 1, t, flow.nan_to_num(), (~hidden).float())]
 
 
@@ -223,5 +226,5 @@ def flow_pair(
     backward, forward = function(b, a).cpu().half(), function(a, b).cpu().half()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flowio.write_arrays(path, backward=backward.numpy(), forward=forward.numpy())
+        flow_files.write_arrays(path, backward=backward.numpy(), forward=forward.numpy())
     return backward.float(), forward.float()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import MediaError
-from vsneuralstyle.evaluation import flowio
 from vsneuralstyle.evaluation.clips import frame_number, read_clip
+from vsneuralstyle.measurement import flow_files
 from vsneuralstyle.networks.flow.network import full_resolution
 
 CHAIRS = (("img1", "img2", "flow"), ("img0", "img1", "gt"))
@@ -62,13 +62,13 @@ def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
                 yield _pair(stem.rstrip("-_"), *frames, file)
     if not found:
         raise MediaError(
-            f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "
-            "NNNNN_flow.flo"
+            f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm "
+            "and NNNNN_flow.flo"
         )
 
 
 def _pair(name: str, first: Path, second: Path, flow: Path) -> FlowPair:
-    return FlowPair(name, read_clip(first)[0], read_clip(second)[0], flowio.read_flo(flow))
+    return FlowPair(name, read_clip(first)[0], read_clip(second)[0], flow_files.read_flo(flow))
 
 
 @torch.inference_mode()

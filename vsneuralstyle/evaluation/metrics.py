@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsneuralstyle.measurement.images import autocast
+from vsneuralstyle.measurement.perceptual import CONTENT_LAYERS, STYLE_LAYERS, gram, relative_error
+from vsneuralstyle.measurement.vgg import VGG19
 from vsneuralstyle.networks.layers.warp import warp
 
 
@@ -45,7 +48,7 @@ def rms_difference(a: Tensor, b: Tensor) -> float:
 
 class Perception:
     """Distances in VGG-19's features, as style networks are trained by
-    (`vsneuralstyle.training.losses`).
+    (`vsneuralstyle.measurement.perceptual`).
 
     Args:
         weights: VGG-19 as safetensors; None: torchvision's.
@@ -56,45 +59,40 @@ class Perception:
     """
 
     def __init__(self, weights: Path | None, painting: Tensor | None, device: torch.device) -> None:
-        from vsneuralstyle.training import losses
-        from vsneuralstyle.training.run import autocast
-        from vsneuralstyle.training.vgg import VGG19
-
-        self._losses = losses
         self._device = device
         self._precision = autocast(device)
         self._vgg = VGG19(weights).to(device)
         self._targets = None
         if painting is not None:
             features = self.features(painting)
-            self._targets = {name: losses.gram(features[name]) for name in losses.STYLE_LAYERS}
+            self._targets = {name: gram(features[name]) for name in STYLE_LAYERS}
 
     @torch.no_grad()
     def features(self, frame: Tensor) -> dict[str, Tensor]:
         """What `distance`, `content_loss` and `style_loss` take, of a frame (1,3,H,W)."""
-        layers = sorted({*self._losses.STYLE_LAYERS, *self._losses.CONTENT_LAYERS})
+        layers = sorted({*STYLE_LAYERS, *CONTENT_LAYERS})
         with self._precision:
             return self._vgg(frame.to(self._device), layers)
 
     def _error(
         self, features: dict[str, Tensor], targets: dict[str, Tensor], layers: tuple[str, ...]
     ) -> float:
-        return sum(self._losses.relative_error(features[n], targets[n]).item() for n in layers)
+        return sum(relative_error(features[n], targets[n]).item() for n in layers)
 
     def distance(self, features: dict[str, Tensor], others: dict[str, Tensor]) -> float:
         """VGG-19 distance: squared differences over the others' squared norm, mean over the style
         layers.
         """
-        layers = self._losses.STYLE_LAYERS
+        layers = STYLE_LAYERS
         return self._error(features, others, layers) / len(layers)
 
     def content_loss(self, features: dict[str, Tensor], source: dict[str, Tensor]) -> float:
         """The trained content loss, before its weight."""
-        return self._error(features, source, self._losses.CONTENT_LAYERS)
+        return self._error(features, source, CONTENT_LAYERS)
 
     def style_loss(self, features: dict[str, Tensor]) -> float:
         """The trained style loss, before its weight; NaN without a painting."""
         if self._targets is None:
             return float("nan")
-        grams = {name: self._losses.gram(features[name]) for name in self._targets}
+        grams = {name: gram(features[name]) for name in self._targets}
         return self._error(grams, self._targets, tuple(self._targets))

@@ -14,19 +14,28 @@ from vsneuralstyle.evaluation import INTERVALS
 from vsneuralstyle.evaluation.measure import Track
 
 DEFINITION = """\
-e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − W(O_s))², O in 0..1, s = t − 1
-(or t − 10), then over a clip's pairs, then over clips; of a clip, pairs across what the method took for a cut are left out,
-of a scene of Sintel none. Ratio: over the first row's. Better: pairs whose error is lower than the first row's. RMSE: the
-root of a pair's error, averaged alike. Gradient: RMS of neighbouring pixels' luma (BT.709) differences in a clip's last
-frame, over the first row's. PSI: Feichtenhofer et al. 2013, and its ratio. VGG-19 distance: relative squared difference of
-features from the first row's frame, mean of four layers, every eighth frame. Style and content, of the same frames: the
+e_stab (Eq. 8 of Chen et al. 2017): mean over traceable pixels and the three channels of (O_t − \
+W(O_s))², O in 0..1, s = t − 1
+(or t − 10), then over a clip's pairs, then over clips; of a clip, pairs across what the method \
+took for a cut are left out,
+of a scene of Sintel none. Ratio: over the first row's. Better: pairs whose error is lower than \
+the first row's. RMSE: the
+root of a pair's error, averaged alike. Gradient: RMS of neighbouring pixels' luma (BT.709) \
+differences in a clip's last
+frame, over the first row's. PSI: Feichtenhofer et al. 2013, and its ratio. VGG-19 distance: \
+relative squared difference of
+features from the first row's frame, mean of four layers, every eighth frame. Style and content, \
+of the same frames: the
 trained losses before their weights. fps: of the core alone, one frame after the other.
 Rows in brackets are the paper's Table 1, on its own test set and by its own nets."""
 DEFINITION_OF_LAYERS = """
-r1(E) and so on: features composed at that layer, of so many times the frame's resolution, in the encoder or the
-decoder, by the flow and the mask of "coherent", resized. Table 3 of the paper is of muse, and in brackets beside muse's."""
+r1(E) and so on: features composed at that layer, of so many times the frame's resolution, in the \
+encoder or the
+decoder, by the flow and the mask of "coherent", resized. Table 3 of the paper is of muse, and in \
+brackets beside muse's."""
 DEFINITION_OF_LONG = """\
-Long takes, a scene's frame 24 and its last, each figure over that of the first row: the gradient's and PSI's mean over the five
+Long takes, a scene's frame 24 and its last, each figure over that of the first row: the \
+gradient's and PSI's mean over the five
 frames about that frame (at the end the last five), e_stab's over the pairs before it."""
 
 PAPER = {
@@ -132,7 +141,7 @@ def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figure
     def each(value: Callable[[Track], Sequence[float]], of: Sequence[Track] = tracks) -> float:
         return mean([mean(value(track)) for track in of])
 
-    errors = {i: each(lambda track: track.errors[i]) for i in INTERVALS}
+    errors = {i: each(lambda track: track.errors[i]) for i in INTERVALS}  # noqa: B023  called at once
     pairs = [
         (ours, theirs)
         for track, other in zip(tracks, base)
@@ -143,7 +152,10 @@ def _over(method: str, tracks: Sequence[Track], base: Sequence[Track]) -> Figure
     return Figures(
         method=method,
         errors=errors,
-        ratios={i: _ratio(errors[i], each(lambda track: track.errors[i], base)) for i in INTERVALS},
+        ratios={
+            i: _ratio(errors[i], each(lambda track: track.errors[i], base))  # noqa: B023  at once
+            for i in INTERVALS
+        },
         rmse=each(lambda track: [math.sqrt(value) for value in track.errors[1]]),
         better=(sum(ours < theirs for ours, theirs in pairs), len(pairs)),
         gradient=mean(
@@ -312,7 +324,9 @@ def summary_row(
             "coherent": coherent.errors[1],
             "ratio": coherent.ratios[1],
         }
-        row |= {"the paper's": f.ratios[1] for f in paper(style, net) if f.method == "[its Net1]"}
+        for figure in paper(style, net):
+            if figure.method == "[its Net1]":
+                row["the paper's"] = figure.ratios[1]
         better, pairs = coherent.better
         row |= {
             "better": f"{better}/{pairs}" if pairs else "",

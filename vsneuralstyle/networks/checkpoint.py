@@ -144,7 +144,8 @@ def read_header(path: Path) -> dict:
     for name, value in networks.items():
         if name not in allowed or not allowed[name](value):
             raise ModelError(
-                f"{path}: its header has {_shown({name: value})}, which no network takes; copy or train the model again"
+                f"{path}: its header has {_shown({name: value})}, which no network takes; copy or "
+                "train the model again"
             )
     own = header.get("net1", {})
     if own and not (
@@ -153,8 +154,8 @@ def read_header(path: Path) -> dict:
         and all(k in _OF_STYLE and _OF_NET1[k](v) for k, v in own.items())
     ):
         raise ModelError(
-            f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} of a bank, 0 to 1; "
-            "copy or train the model again"
+            f"{path}: its header has {_shown({'net1': own})}; expected {' and '.join(_OF_STYLE)} "
+            "of a bank, 0 to 1; copy or train the model again"
         )
     return header
 
@@ -221,7 +222,7 @@ def check_style_name(name: str) -> None:
 
 
 def parse_mix(style: str) -> dict[str, float]:
-    """ "candy:0.6+muse:0.4" -> {"candy": 0.6, "muse": 0.4}; a style without a weight has 1.
+    """Styles and their weights: "candy:0.6+muse" gives {"candy": 0.6, "muse": 1.0}.
 
     Raises:
         ArgumentError: an empty part, a style given twice, a weight that isn't a number >= 0, or no
@@ -268,7 +269,8 @@ def load_model(
         raise ModelError(f"unknown net {net!r}; expected one of: {', '.join(NETS)}")
     if model_dir and not os.path.isdir(model_dir):
         raise ModelError(
-            f"model folder {str(model_dir)!r} does not exist; give a folder with {SUFFIX} models, or leave it out"
+            f"model folder {str(model_dir)!r} does not exist; give a folder with {SUFFIX} models, "
+            "or leave it out"
         )
     if net == "stylebank":
         return _load_mix(style, model_dir)
@@ -313,8 +315,8 @@ def load_bank(
     header = read_header(path)
     if header.get("base") != base.header["base"] or not _is_bank(header):
         raise ModelError(
-            f"{path}: a bank of another base than {base.path}; train it again, or put its own {BASE}{SUFFIX} first on "
-            "the search path"
+            f"{path}: a bank of another base than {base.path}; train it again, or put its own "
+            f"{BASE}{SUFFIX} first on the search path"
         )
     return _read_state(lambda: Bank(**header["networks"]), path), header
 
@@ -333,7 +335,8 @@ def _base_path(model_dir: str | os.PathLike | None) -> Path:
     if path is None:
         looked = ", ".join(str(folder) for folder in search_path(model_dir))
         raise ModelError(
-            f"net 'stylebank' needs its base, {BASE}{SUFFIX}, and there is none (looked in {looked})"
+            f"net 'stylebank' needs its base, {BASE}{SUFFIX}, and there is none (looked in "
+            f"{looked})"
         )
     return path
 
@@ -385,8 +388,8 @@ def _shared_flow(digest: str, path: Path, model_dir: str | os.PathLike | None) -
         if os.path.isfile(file) and _digest(tensors := _tensors(file)) == digest:
             return tensors
     raise ModelError(
-        f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and that isn't there (looked in "
-        f"{', '.join(map(str, folders))}); copy it to the same folder"
+        f"{path}: its flow network isn't in it, but in the {FLOW} with which it was trained, and "
+        f"that isn't there (looked in {', '.join(map(str, folders))}); copy it to the same folder"
     )
 
 
@@ -396,7 +399,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no dictionary
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ModelError(
             f"{path}: its tensors can't be read ({error}); copy or train the model again"
@@ -416,8 +419,9 @@ def _read_state(
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ModelError(
-                f"{path}: its tensors don't fit its header ({name} is {found.get(name, 'not there')}, "
-                f"expected {expected.get(name, 'none')}); copy or train the model again"
+                f"{path}: its tensors don't fit its header ({name} is "
+                f"{found.get(name, 'not there')}, expected {expected.get(name, 'none')}); copy or "
+                "train the model again"
             )
     state = {name: value.to(torch.float32) for name, value in state.items()}
     for name, value in state.items():
@@ -512,7 +516,8 @@ def load_flow(path: Path) -> dict:
         name.startswith("flow.") for name in tensors
     ):
         raise ModelError(
-            f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` wrote"
+            f"{path}: not a flow network; expected a file that `neuralstyle train flow --output` "
+            "wrote"
         )
     return {"modules": tensors, "configuration": header["training"]}
 

@@ -6,6 +6,7 @@ The paper took DeepFlow2; here RAFT-small measures the flow, once, into a cache 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from vsneuralstyle.core import scene_detection
 from vsneuralstyle.errors import ArgumentError
-from vsneuralstyle.evaluation import flowio, occlusion, raft
+from vsneuralstyle.measurement import flow_files, occlusion, raft
 
 FLAT = 5.0
 """Standard deviation, in code values, under which a sequence counts as flat."""
@@ -72,7 +73,8 @@ def find_clips(folder: Path, without: Sequence[str] = ()) -> list[Path]:
     unknown = set(without) - {p.stem for p in paths}
     if unknown:
         raise ArgumentError(
-            f"--without {' '.join(sorted(unknown))}: no such clip in {folder}; give file names without suffix"
+            f"--without {' '.join(sorted(unknown))}: no such clip in {folder}; give file names "
+            "without suffix"
         )
     paths = [p for p in paths if p.stem not in without]
     if not paths:
@@ -101,7 +103,7 @@ def _is_one_scene(frames: np.ndarray) -> bool:
     tensors = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames]
     return all(
         scene_detection.change(a, b) < scene_detection.DEFAULT_THRESHOLD
-        for a, b in zip(tensors, tensors[1:])
+        for a, b in pairwise(tensors)
     )
 
 
@@ -157,7 +159,7 @@ def prepare(
             )
             flows.append(backward)
             masks.append(occlusion.traceable(backward, forward))
-        flowio.write_arrays(
+        flow_files.write_arrays(
             path,
             frames=sequence,
             flows=torch.cat(flows).half().cpu().numpy(),
@@ -179,7 +181,8 @@ def load_all(paths: Sequence[Path]) -> list[Shot]:
     shots = [shot for shot in map(load, paths) if shot.frames.std() > FLAT]
     if not shots:
         raise ArgumentError(
-            "no measured sequences to train on; measure some with `neuralstyle train net1 --prepare`"
+            "no measured sequences to train on; measure some with `neuralstyle train net1 "
+            "--prepare`"
         )
     return shots
 

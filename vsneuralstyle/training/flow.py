@@ -25,20 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import FLOW, save_flow
 from vsneuralstyle.networks.flow.network import FLOW_SCALE, LEVELS, pooled
 from vsneuralstyle.networks.net1 import FLOW_NETWORKS
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     configuration,
     load_run,
     module_state,
-    photographs,
     setup,
-    to_picture,
-    to_tensor,
     train,
 )
 from vsneuralstyle.training.synthetic import SHIFTS, Pair, make_pair, make_translation, move_pair
@@ -76,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=range(1, LEVELS + 1),
         default=LEVELS,
-        help=f"train this many of the {LEVELS} levels, from the coarsest: without the last, steps take a third, and large"
+        help=f"train this many of the {LEVELS} levels, from the coarsest: without the last, steps "
+        "take a third, and large"
         " motions are the coarse levels' work",
     )
     parser.add_argument(
@@ -97,13 +95,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=SHIFTS,
         metavar="PIXELS",
-        help=f"mean lengths of the motions, each as often (default {' '.join(f'{s:g}' for s in SHIFTS)})",
+        help=f"mean lengths of the motions, each as often (default "
+        f"{' '.join(f'{s:g}' for s in SHIFTS)})",
     )
     parser.add_argument(
         "--exponent",
         type=float,
         default=1.0,
-        help="of the endpoint error in the loss: below 1 (0.4, PWC-Net's), small errors count more (default 1)",
+        help="of the endpoint error in the loss: below 1 (0.4, PWC-Net's), small errors count more "
+        "(default 1)",
     )
     parser.add_argument(
         "--real",
@@ -116,7 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="LEVELS",
-        help="of litepwcnet: the features of this many levels, from 1/2 down, stay as they are. With --levels for the coarse levels"
+        help="of litepwcnet: the features of this many levels, from 1/2 down, stay as they are. "
+        "With --levels for the coarse levels"
         " alone: steps take a quarter",
     )
     parser.add_argument(
@@ -265,7 +266,8 @@ def main(args: argparse.Namespace) -> None:
     network.to(device, memory_format=torch.channels_last)
     if args.fixed_features and args.network != "litepwcnet":
         raise ArgumentError(
-            f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of {args.network}, whose features have no levels"
+            f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of "
+            f"{args.network}, whose features have no levels"
         )
     for layer in getattr(network, "features", ())[: args.fixed_features]:
         layer.requires_grad_(False)

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, read_image, to_tensor
+from vsneuralstyle.measurement.perceptual import CONTENT_LAYERS, STYLE_LAYERS, gram, relative_error
+from vsneuralstyle.measurement.vgg import VGG19
 from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.networks.transform_net import STRIDE, TransformNet
-from vsneuralstyle.training.run import autocast, read_image, to_tensor
-from vsneuralstyle.training.vgg import VGG19
 
-CONTENT_LAYERS = ("relu2_2", "relu3_3")
-STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 LONGEST_SHIFT = 12
 """Pixels, each way, that a feature is moved in all."""
 SHIFT_BORDER = 4
@@ -58,7 +57,8 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 3, 5),
         default=1,
-        help="median filter of the painting at that size: 3 takes a canvas's weave away (default 1: none)",
+        help="median filter of the painting at that size: 3 takes a canvas's weave away (default "
+        "1: none)",
     )
     parser.add_argument(
         "--size", type=int, default=256, help="side of the training crops (default 256)"
@@ -72,18 +72,6 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         default=600.0,
         help="of drawing a moved feature as the moved picture",
     )
-
-
-def gram(feature: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, C), divided by C H W."""
-    flat = feature.flatten(2).float()
-    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
-
-
-def relative_error(value: Tensor, target: Tensor) -> Tensor:
-    """Squared distance over the target's squared norm."""
-    value, target = value.float(), target.float()
-    return (value - target).square().mean() / target.square().mean()
 
 
 def crops(images: list[np.ndarray], size: int, batch: int, seed: int) -> np.ndarray:

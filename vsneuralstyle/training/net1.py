@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, to_picture
 from vsneuralstyle.networks.checkpoint import (
     BANK_SUFFIX,
     BASE,
@@ -44,13 +45,11 @@ from vsneuralstyle.training import clips
 from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     bank_names,
     configuration,
     load_run,
     module_state,
     setup,
-    to_picture,
     train,
 )
 
@@ -63,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flow-run",
         type=Path,
         metavar="FOLDER",
-        help=f"of `train flow`; or its --output, {FLOW}, which has to lie beside the model then, too",
+        help=f"of `train flow`; or its --output, {FLOW}, which has to lie beside the model then, "
+        "too",
     )
     parser.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="video clips")
     parser.add_argument(
@@ -107,7 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flow-levels",
         type=int,
         metavar="N",
-        help="of litepwcnet: of it, the estimators of the N finest levels alone are trained, so that styles can share the rest (default: all"
+        help="of litepwcnet: of it, the estimators of the N finest levels alone are trained, so "
+        "that styles can share the rest (default: all"
         " of the flow network)",
     )
     parser.add_argument(
@@ -148,7 +149,8 @@ def assemble(style_run: dict, flow_run: dict, **networks) -> tuple[Net1, dict]:
         networks["net"] = "stylebank"
         if networks.pop("encoder_blocks", RESIDUAL_BLOCKS) != RESIDUAL_BLOCKS:
             raise ArgumentError(
-                "--encoder-blocks: StyleBank's feature stands after all blocks; leave the option out"
+                "--encoder-blocks: StyleBank's feature stands after all blocks; leave the option "
+                "out"
             )
     net1 = Net1(**networks)
     net1.style.load_state_dict(module_state(style_run, "style"))
@@ -193,7 +195,8 @@ def main(args: argparse.Namespace) -> None:
     if args.flow_levels is not None:
         if not isinstance(net1.flow, LitePWCNet) or args.flow_levels < 1:
             raise ArgumentError(
-                f"--flow-levels {args.flow_levels}: expected 1 or more, of a litepwcnet; leave it out to train all of the flow network"
+                f"--flow-levels {args.flow_levels}: expected 1 or more, of a litepwcnet; leave it "
+                "out to train all of the flow network"
             )
         trained = [
             *net1.flow.estimators[-args.flow_levels :],

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import check_style_name
 from vsneuralstyle.networks.transform_net import TransformNet
 from vsneuralstyle.training.losses import (
@@ -21,17 +22,7 @@ from vsneuralstyle.training.losses import (
     batches,
     crops,
 )
-from vsneuralstyle.training.run import (
-    add_run_arguments,
-    autocast,
-    load_run,
-    module_state,
-    photographs,
-    setup,
-    to_picture,
-    to_tensor,
-    train,
-)
+from vsneuralstyle.training.run import add_run_arguments, load_run, module_state, setup, train
 from vsneuralstyle.training.stylebank import train_bank
 
 DEFAULTS = {
@@ -50,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--net",
         choices=("stylebank", "johnson"),
         default="stylebank",
-        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a network of its own, of "
-        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or {_defaults('johnson')}",
+        help="stylebank (default): a bank for the base that is there, ready for use; johnson: a "
+        "network of its own, of "
+        f"which `train net1` makes a model. What isn't given is {_defaults('stylebank')}; or "
+        f"{_defaults('johnson')}",
     )
     add_style_arguments(parser)
     parser.add_argument(

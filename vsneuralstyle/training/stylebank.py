@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vsneuralstyle.errors import ArgumentError
+from vsneuralstyle.measurement.images import autocast, photographs, to_picture, to_tensor
 from vsneuralstyle.networks.checkpoint import (
     BANK_SUFFIX,
     Model,
@@ -37,15 +38,11 @@ from vsneuralstyle.training.losses import (
 )
 from vsneuralstyle.training.run import (
     add_run_arguments,
-    autocast,
     bank_names,
     configuration,
     load_run,
     module_state,
-    photographs,
     setup,
-    to_picture,
-    to_tensor,
     train,
 )
 
@@ -145,7 +142,8 @@ def main(args: argparse.Namespace) -> None:
     for option, values in (("--names", names), ("--factors", factors)):
         if len(values) != len(args.paintings):
             raise ArgumentError(
-                f"{option}: {len(values)} for {len(args.paintings)} paintings; expected one for each painting"
+                f"{option}: {len(values)} for {len(args.paintings)} paintings; expected one for "
+                "each painting"
             )
     for name in names:
         check_style_name(name)

@@ -42,7 +42,10 @@ def _why_not() -> str | None:
     if subprocess.run(
         ["gst-inspect-1.0", "--plugin", "python"], capture_output=True, timeout=60
     ).returncode:
-        return "GStreamer has no loader for Python plugins (Debian: gstreamer1.0-python3-plugin-loader)"
+        return (
+            "GStreamer has no loader for Python plugins (Debian: "
+            "gstreamer1.0-python3-plugin-loader)"
+        )
     return None
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 gi.require_version("GstApp", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import Gst, GstApp, GstVideo  # noqa: E402, F401
+from gi.repository import Gst, GstVideo
 
 FORMATS = (
     "GBR",
@@ -104,7 +104,7 @@ class Player:
 
 def named(error):
     """An error's text, that an exception which nobody thought of would begin with its type."""
-    source, text = error
+    _source, text = error
     assert text and not re.match(r"\w+(Error|Exception)\b", text), text
     return text
 
@@ -201,7 +201,7 @@ def caps(form, width, height, rate, colorimetry, site, more, surplus, timed):
     elif error[0] == player.style:
         text = named(error)
         assert f"{width}x{height}" in text and (
-            "16x16" in text or f"{given} bytes" in text and given < size
+            "16x16" in text or (f"{given} bytes" in text and given < size)
         ), text
 
 

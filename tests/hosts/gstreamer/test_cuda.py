@@ -31,12 +31,14 @@ sys.path.insert(0, sys.argv[1] + "/python")
 import gstneuralstyle_cuda as cuda
 from vsneuralstyle.video import pixels
 
-pixels._near = lambda dtype, device: False  # what lies in host memory by PyTorch's operators, too: the kernels' last digits are others
+# What lies in host memory by PyTorch's operators, too: the kernels' last digits are others.
+pixels._near = lambda dtype, device: False
 video = ctypes.CDLL("libgstvideo-1.0.so.0")
 video.gst_video_buffer_pool_new.restype = ctypes.c_void_p
 memory, asked, context = None, [], cuda.context
 cuda.available, cuda.libraries = lambda: True, lambda: (SimpleNamespace(
-    gst_cuda_buffer_pool_new=lambda context: asked.append("pool") or video.gst_video_buffer_pool_new(),
+    gst_cuda_buffer_pool_new=lambda context: (
+        asked.append("pool") or video.gst_video_buffer_pool_new()),
     gst_cuda_context_get_handle=lambda context: context if memory == "another context" else 1,
     gst_cuda_handle_context_query=lambda element, query, context: asked.append("context") or 0,
     gst_cuda_memory_sync=lambda memory: asked.append("sync"),
@@ -48,8 +50,9 @@ Gst.Element.register(None, "standin", 0, gstneuralstyle.GstNeuralStyle)
 
 def play(form, width, height, strides, offsets, frames):
     feature = "" if memory == "host" else "(memory:CUDAMemory)"
-    pipeline = Gst.parse_launch("appsrc name=source format=time ! standin name=style precision=float32 scene-cut=0 ! "
-                                "appsink name=sink sync=false")
+    pipeline = Gst.parse_launch(
+        "appsrc name=source format=time ! standin name=style precision=float32 scene-cut=0 ! "
+        "appsink name=sink sync=false")
     source, style, sink = map(pipeline.get_by_name, ("source", "style", "sink"))
     if memory == "networks on a CPU":
         style.set_property("device", "cpu")
@@ -62,8 +65,8 @@ def play(form, width, height, strides, offsets, frames):
         buffer.pts = n * Gst.SECOND // 25
         none = [0] * (4 - len(strides))
         GstVideo.buffer_add_video_meta_full(
-            buffer, GstVideo.VideoFrameFlags.NONE, GstVideo.VideoFormat.from_string(form), width, height,
-            len(strides), offsets + none, strides + none)
+            buffer, GstVideo.VideoFrameFlags.NONE, GstVideo.VideoFormat.from_string(form),
+            width, height, len(strides), offsets + none, strides + none)
         source.push_buffer(buffer)
     source.end_of_stream()
     out = []

@@ -53,14 +53,17 @@ def folder(run, environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for name in ("clips", "frames", "styled"):
         (folder / name).mkdir()
-    picture = f"videotestsrc pattern=ball num-buffers={FRAMES} ! video/x-raw,width=64,height=48,framerate=25/1"
+    picture = (
+        f"videotestsrc pattern=ball num-buffers={FRAMES} ! "
+        "video/x-raw,width=64,height=48,framerate=25/1"
+    )
     encoded = "videoconvert ! x264enc ! h264parse ! mp4mux name=mux ! filesink location="
     made = run(
         "gst-launch-1.0",
         *f"{picture} ! {encoded}in.mp4 audiotestsrc num-buffers=12 ! avenc_aac ! mux.".split(),
         *f"{picture} ! {encoded.replace('=mux', '=second')}clips/b.mp4".split(),
         *f"{picture} ! x264enc ! matroskamux name=third ! filesink location=opus.mkv".split(),
-        *"audiotestsrc num-buffers=12 ! opusenc ! third.".split(),
+        *["audiotestsrc", "num-buffers=12", "!", "opusenc", "!", "third."],
         *f"{picture},format=RGBA ! pngenc ! multifilesink location=frames/%04d.png".split(),
         cwd=folder,
         env=environment,
@@ -188,10 +191,12 @@ from gi.repository import GLib, Gst, GstRtspServer
 Gst.init([])
 server = GstRtspServer.RTSPServer(service="0", address="127.0.0.1")
 camera, sink = GstRtspServer.RTSPMediaFactory(), GstRtspServer.RTSPMediaFactory()
-camera.set_launch("( videotestsrc is-live=true pattern=ball ! video/x-raw,width=64,height=48,framerate=10/1 "
-                  "! x264enc tune=zerolatency key-int-max=5 ! rtph264pay name=pay0 )")
+camera.set_launch("( videotestsrc is-live=true pattern=ball ! "
+                  "video/x-raw,width=64,height=48,framerate=10/1 ! x264enc "
+                  "tune=zerolatency key-int-max=5 ! rtph264pay name=pay0 )")
 sink.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
-sink.set_launch(f"( rtph264depay name=depay0 ! h264parse ! mpegtsmux ! filesink location={sys.argv[1]} sync=false )")
+sink.set_launch("( rtph264depay name=depay0 ! h264parse ! mpegtsmux ! "
+                f"filesink location={sys.argv[1]} sync=false )")
 server.get_mount_points().add_factory("/stream", camera)
 server.get_mount_points().add_factory("/styled", sink)
 server.attach(None)
@@ -210,7 +215,8 @@ def test_rtsp(Gst, environment, tmp_path):
         words[words.index("rtspclientsink") :] = ["fakesink"]
         assert Gst.parse_launch(" ".join(words[1:])) is not None
         pytest.skip(
-            "rtspclientsink is not installed (Debian: gstreamer1.0-rtsp): the pipeline was only parsed"
+            "rtspclientsink is not installed (Debian: gstreamer1.0-rtsp): the pipeline was only "
+            "parsed"
         )
     recorded, options = tmp_path / "styled.ts", {"env": {**os.environ, **environment}, "text": True}
     with subprocess.Popen(

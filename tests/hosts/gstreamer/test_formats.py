@@ -329,7 +329,8 @@ def test_yuv_to_rgb_and_back_is_videoconverts(Gst, send, tags, meaning, change):
     (direct,) = send(f"{ELEMENT} strength=0", caps, [frame])
     (exact,) = send(f"{IN_16_BITS}, {caps}", caps, [frame])
     (around,) = send(
-        f"videoconvert ! video/x-raw,format=RGB ! {ELEMENT} strength=0 ! videoconvert ! video/x-raw, {caps}",
+        f"videoconvert ! video/x-raw,format=RGB ! {ELEMENT} strength=0 ! videoconvert ! "
+        f"video/x-raw, {caps}",
         caps,
         [frame],
     )
@@ -373,8 +374,8 @@ def test_what_videoconvert_before_the_element_makes(play, finish, source, expect
     and depth.
     """
     pipeline = play(
-        f"videotestsrc num-buffers=1 ! video/x-raw,format={source},width=64,height=48 ! videoconvert ! "
-        f"{ELEMENT} ! fakesink"
+        f"videotestsrc num-buffers=1 ! video/x-raw,format={source},width=64,height=48 ! "
+        f"videoconvert ! {ELEMENT} ! fakesink"
     )
     finish(pipeline)
     from gi.repository import GstVideo

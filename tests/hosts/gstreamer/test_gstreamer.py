@@ -47,8 +47,8 @@ def default_stride(layout, width):
 
 def raw(path, layout, width, height, more=""):
     return (
-        f"filesrc location={path} ! rawvideoparse format={layout.lower()} width={width} height={height} "
-        f"framerate=25/1 {more}"
+        f"filesrc location={path} ! rawvideoparse format={layout.lower()} width={width} "
+        f"height={height} framerate=25/1 {more}"
     )
 
 
@@ -80,9 +80,9 @@ def test_inspect_shows_the_element(run, environment):
 def test_a_plain_pipeline(launch, stylize, tmp_path):
     done = launch(
         f"videotestsrc num-buffers=4 pattern=ball motion=sweep ! video/x-raw,width=64,height=48 ! "
-        f"videoconvert ! video/x-raw,format=RGB ! tee name=t ! queue ! filesink location={tmp_path}/in "
-        f"t. ! queue ! videoconvert ! {ELEMENT} style=candy ! videoconvert ! video/x-raw,format=RGB ! "
-        f"filesink location={tmp_path}/out"
+        "videoconvert ! video/x-raw,format=RGB ! tee name=t ! queue ! filesink "
+        f"location={tmp_path}/in t. ! queue ! videoconvert ! {ELEMENT} style=candy ! videoconvert "
+        f"! video/x-raw,format=RGB ! filesink location={tmp_path}/out"
     )
     assert done.returncode == 0, done.stderr
     frames, stylized = (
@@ -101,7 +101,8 @@ def test_odd_width_and_padded_rows(launch, stylize, clip, tmp_path, layout):
     )
     padded = f"plane-strides=<{stride}> plane-offsets=<{offset}> frame-size={offset + 47 * stride}"
     done = launch(
-        f"{raw(tmp_path / 'in', layout, 61, 47, padded)} ! {ELEMENT} ! filesink location={tmp_path}/out"
+        f"{raw(tmp_path / 'in', layout, 61, 47, padded)} ! {ELEMENT} ! filesink "
+        f"location={tmp_path}/out"
     )
     assert done.returncode == 0, done.stderr
     stylized = unpack((tmp_path / "out").read_bytes(), layout, 61, 47)
@@ -132,13 +133,15 @@ def test_a_source_of_files_has_no_times_in_its_segment(launch, clip, stylize, tm
         (tmp_path / f"{n}.rgb").write_bytes(frame.tobytes())
     done = launch(
         f"multifilesrc location={tmp_path}/%d.rgb stop-index=3 "
-        f'caps="video/x-raw,format=RGB,width=64,height=48,framerate=25/1" ! {ELEMENT} ! filesink location={tmp_path}/out'
+        f'caps="video/x-raw,format=RGB,width=64,height=48,framerate=25/1" ! {ELEMENT} ! filesink '
+        f"location={tmp_path}/out"
     )
     assert done.returncode == 0 and "gst_segment" not in done.stderr, done.stderr
     out = np.frombuffer((tmp_path / "out").read_bytes(), np.uint8).reshape(-1, 48, 64, 3)
     np.testing.assert_array_equal(out, np.concatenate([stylize(frames[:2]), stylize(frames[2:])]))
     assert re.search(
-        r"neuralstyle-scene-cut, timestamp=\(guint64\)\d+, stream-time=\(guint64\)18446744073709551615, ",
+        r"neuralstyle-scene-cut, timestamp=\(guint64\)\d+, "
+        r"stream-time=\(guint64\)18446744073709551615, ",
         done.stdout,
     )
 
@@ -146,8 +149,8 @@ def test_a_source_of_files_has_no_times_in_its_segment(launch, clip, stylize, tm
 def test_properties_reach_the_stylizer(launch, stylize, clip, tmp_path):
     (tmp_path / "in").write_bytes(clip.tobytes())
     done = launch(
-        f"{raw(tmp_path / 'in', 'RGB', 64, 48)} ! {ELEMENT} strength=0.5 coherence=0.25 preserve-color=true "
-        f"scene-cut=0 ! filesink location={tmp_path}/out"
+        f"{raw(tmp_path / 'in', 'RGB', 64, 48)} ! {ELEMENT} strength=0.5 coherence=0.25 "
+        f"preserve-color=true scene-cut=0 ! filesink location={tmp_path}/out"
     )
     assert done.returncode == 0, done.stderr
     stylized = unpack((tmp_path / "out").read_bytes(), "RGB", 64, 48)

@@ -386,7 +386,7 @@ def test_lookahead_ends_with_what_the_frames_have_in_common(pipeline, stylize, c
     for number, frame in enumerate(clip[:2]):
         one.send(frame, number)
     assert none_comes(one)
-    after, size, begin, options = clip[2:6], slice(None), 2, {}
+    after, begin, options = clip[2:6], 2, {}
     if what == "caps":
         after = after[:, :40, :56]
     elif what == "jump":
@@ -419,8 +419,10 @@ def test_lookahead_ends_with_what_the_frames_have_in_common(pipeline, stylize, c
 def test_lookahead_keeps_alpha_and_tells_cuts(play, finish, Gst):
     """A picture that changes at frame 6, with alpha."""
     description = (
-        "videotestsrc num-buffers=6 pattern=ball foreground-color=0x80ff8040 ! video/x-raw,format=RGBA,width=64,"
-        "height=48,framerate=25/1 ! c.  videotestsrc num-buffers=6 pattern=checkers-8 ! video/x-raw,format=RGBA,"
+        "videotestsrc num-buffers=6 pattern=ball foreground-color=0x80ff8040 ! "
+        "video/x-raw,format=RGBA,width=64,"
+        "height=48,framerate=25/1 ! c.  videotestsrc num-buffers=6 pattern=checkers-8 ! "
+        "video/x-raw,format=RGBA,"
         f"width=64,height=48,framerate=25/1 ! c.  concat name=c ! {ELEMENT} lookahead={{}} "
         "! appsink name=sink sync=false"
     )
@@ -532,8 +534,8 @@ def test_backwards(play, Gst, stylize, ball):
 
 def test_two_in_one_pipeline(play, Gst, stylize, ball):
     pipeline = play(
-        f"{BALL} ! {ELEMENT} scene-cut=0 ! queue ! {ELEMENT.replace('=style', '=second')} style=other "
-        "scene-cut=0 ! appsink name=sink sync=false max-buffers=1"
+        f"{BALL} ! {ELEMENT} scene-cut=0 ! queue ! {ELEMENT.replace('=style', '=second')} "
+        "style=other scene-cut=0 ! appsink name=sink sync=false max-buffers=1"
     )
     sink = pipeline.get_by_name("sink")
     stylized = [picture(sink.try_pull_sample(60 * Gst.SECOND)) for _ in range(4)]
@@ -551,8 +553,8 @@ def test_two_pipelines_in_one_process(pipeline, stylize, clip, ball):
 
 def test_live_holds_its_frame_rate(play, finish):
     pipeline = play(
-        f"videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=10/1 ! "
-        f"{ELEMENT} qos=true ! fakesink name=sink sync=true qos=true max-lateness=20000000"
+        "videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=10/1 "
+        f"! {ELEMENT} qos=true ! fakesink name=sink sync=true qos=true max-lateness=20000000"
     )
     finish(pipeline)
     stats, shown = (pipeline.get_by_name(name).get_property("stats") for name in ("style", "sink"))
@@ -562,8 +564,9 @@ def test_live_holds_its_frame_rate(play, finish):
 
 def test_live_says_when_it_is_too_slow(play, finish):
     pipeline = play(
-        f"videotestsrc is-live=true num-buffers=1000 ! video/x-raw,width=64,height=48,framerate=2000/1 ! "
-        f"{ELEMENT} qos=true ! fakesink sync=true qos=true"
+        "videotestsrc is-live=true num-buffers=1000 ! "
+        f"video/x-raw,width=64,height=48,framerate=2000/1 ! {ELEMENT} qos=true ! fakesink "
+        "sync=true qos=true"
     )
     finish(pipeline)
     stats = pipeline.get_by_name("style").get_property("stats")
@@ -584,7 +587,8 @@ def resident():
 Gst.init([])
 frames = int(sys.argv[1])
 pipeline = Gst.parse_launch(
-    f"videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format=I420,width=16,height=16 ! "
+    f"videotestsrc pattern=ball num-buffers={frames} ! "
+    "video/x-raw,format=I420,width=16,height=16 ! "
     "neuralstyle name=style device=cpu precision=float32 ! fakesink")
 pipeline.set_state(Gst.State.PLAYING)
 sizes, bus = {}, pipeline.get_bus()

@@ -26,7 +26,8 @@ def fill(n, f):
         np.asarray(f[plane])[:] = frames[n, :, :, plane]
     return f
 
-source = core.std.BlankClip(format=vs.RGB24, width=frames.shape[2], height=frames.shape[1], length=len(frames))
+length, height, width, _ = frames.shape
+source = core.std.BlankClip(format=vs.RGB24, width=width, height=height, length=length)
 source = source.std.RemoveFrameProps().std.ModifyFrame(source, fill)
 """
 

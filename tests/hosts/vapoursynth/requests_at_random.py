@@ -126,7 +126,7 @@ expected = [
 ]
 assert len(set(expected[0])) > LENGTH // 3
 blocks = []
-for i in range(int(sys.argv[1])):
+for _ in range(int(sys.argv[1])):
     which = rng.randrange(2)
     once(clips[which], expected[which])
     wrong()

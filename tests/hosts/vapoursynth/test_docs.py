@@ -85,7 +85,8 @@ def test_figures_of_a_states_memory():
         re.search(r"(\d+) bytes a pixel in float32, and (\d+) to (\d+) in bfloat16", text).groups(),
     )
     sizes = re.search(
-        r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) or (\d+) of them",
+        r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) "
+        r"or (\d+) of them",
         text,
     ).groups()
     for precision, (low, high) in {
@@ -112,10 +113,13 @@ import vapoursynth as vs
 from vapoursynth import core
 import vsneuralstyle.core.stylizer
 def used():
-    return next(int(line.split()[1]) // 1000 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("VmRSS"))
 imported = used()
-halves = [core.std.BlankClip(width=320, height=360, format=vs.YUV420P8, length=40, color=color) for color in ([100, 90, 80], [10, 190, 180])]
-clip = core.vsneuralstyle.Stylize(core.std.StackHorizontal(halves), device="cpu", precision="float32", checkpoint_mb=0)
+half = core.std.BlankClip(width=320, height=360, format=vs.YUV420P8, length=40)
+halves = [half.std.BlankClip(color=color) for color in ([100, 90, 80], [10, 190, 180])]
+clip = core.std.StackHorizontal(halves)
+clip = core.vsneuralstyle.Stylize(clip, device="cpu", precision="float32", checkpoint_mb=0)
 for frame in clip.frames():
     frame.close()
 playing = used()

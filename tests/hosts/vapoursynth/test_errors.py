@@ -112,7 +112,8 @@ def test_clips(clip, message, model_dir):
         (dict(_ChromaLocation=2**40), "frame 0 has _ChromaLocation 1099511627776; expected 0 to 5"),
         (
             dict(_FieldBased=1),
-            "frame 0 of 38 lines is interlaced, by its _FieldBased; expected .* a height that 4 divides",
+            "frame 0 of 38 lines is interlaced, by its _FieldBased; expected .* a height that 4 "
+            "divides",
         ),
     ],
     ids=str,

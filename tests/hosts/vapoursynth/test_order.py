@@ -78,16 +78,19 @@ import hashlib, json, random, sys
 
 model_dir, cuts = sys.argv[1], json.loads(sys.argv[2])
 if cuts is not None:
-    source = core.std.Splice([source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts)) for n in range(len(source))])
+    source = core.std.Splice([
+        source[n].std.SetFrameProps(_SceneChangePrev=int(n in cuts)) for n in range(len(source))])
 
 def stylize(clip=source, **arguments):
     return core.vsneuralstyle.Stylize(clip, model_dir=model_dir, **arguments)
 
 def digest(frame):
-    return hashlib.sha256(b"".join(np.ascontiguousarray(frame[p]).tobytes() for p in range(3))).hexdigest()[:16]
+    planes = b"".join(np.ascontiguousarray(frame[p]).tobytes() for p in range(3))
+    return hashlib.sha256(planes).hexdigest()[:16]
 
 def report(mode, pairs, chain=False):
-    print(json.dumps([f"{mode}, {core.num_threads} threads", chain, [[n, digest(f)] for n, f in pairs]]))
+    digests = [[n, digest(f)] for n, f in pairs]
+    print(json.dumps([f"{mode}, {core.num_threads} threads", chain, digests]))
 
 def at_once(clip, numbers):
     futures = [(n, clip.get_frame_async(n)) for n in numbers]
@@ -106,14 +109,17 @@ for threads in (1, 2, 8, 32):
     report("shuffled again", [(n, clip.get_frame(n)) for n in shuffled[::-1]])
     clip = stylize()
     report("reversed", [(n, clip.get_frame(n)) for n in reversed(range(count))])
-    report("at once, shuffled, and again", at_once(stylize(), [*shuffled, *shuffled[::-1], 7, 7, 7]))
+    numbers = [*shuffled, *shuffled[::-1], 7, 7, 7]
+    report("at once, shuffled, and again", at_once(stylize(), numbers))
     for checkpoint_mb in (0, 1):
         clip = stylize(checkpoint_mb=checkpoint_mb)
-        report(f"two positions, {checkpoint_mb} MB", [((i // 2) + half * (i % 2), f) for i, f in enumerate(
-            core.std.Interleave([clip[:half], clip[half:]]).frames(prefetch=8))])
+        frames = core.std.Interleave([clip[:half], clip[half:]]).frames(prefetch=8)
+        numbered = [((i // 2) + half * (i % 2), f) for i, f in enumerate(frames)]
+        report(f"two positions, {checkpoint_mb} MB", numbered)
     clip = stylize()
     report("std.Reverse", [(count - 1 - i, f) for i, f in enumerate(clip.std.Reverse().frames())])
-    report("std.Interleave", [(i // 2, f) for i, f in enumerate(core.std.Interleave([clip, clip]).frames())])
+    twice = core.std.Interleave([clip, clip])
+    report("std.Interleave", [(i // 2, f) for i, f in enumerate(twice.frames())])
     report("std.Trim", [(half + i, f) for i, f in enumerate(stylize().std.Trim(half).frames())])
     clips = [stylize(), stylize()]
     futures = [(n, clip.get_frame_async(n)) for n in ahead[::3] for clip in clips]

@@ -198,7 +198,8 @@ def _check_paths(source: Path, destination: Path, overwrite: bool) -> None:
             )
         if not overwrite:
             raise MediaError(
-                f"{destination} exists; name another file, or ask for it to be replaced (--overwrite)"
+                f"{destination} exists; name another file, or ask for it to be replaced "
+                "(--overwrite)"
             )
         if not destination.is_file():
             raise MediaError(

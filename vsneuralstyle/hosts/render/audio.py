@@ -153,7 +153,10 @@ def add_audio(
     check_encoder(chosen, "audio", "--audio-codec", f"{EXAMPLES}, or {COPY}")
     for rate in (source.rate, USUAL_RATE):
         settings = _encoder_settings(source, chosen, rate, destination)
-        if can_carry(writer.format.name, lambda trial: trial.add_stream(chosen, **settings)):
+        if can_carry(
+            writer.format.name,
+            lambda trial: trial.add_stream(chosen, **settings),  # noqa: B023  called at once
+        ):
             break
     else:
         raise MediaError(

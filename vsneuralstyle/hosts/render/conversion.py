@@ -157,8 +157,8 @@ class Converter:
             and tag not in (IDENTITY, yuv.UNSPECIFIED, yuv.RESERVED)
         ):
             raise MediaError(
-                f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); convert the "
-                "source to BT.709 first"
+                f"{self.source}: unsupported color matrix (MatrixCoefficients {tag} of H.273); "
+                "convert the source to BT.709 first"
             )
         # A decoder keeps yuvj420p where the range changes half-way: what the frame says is right.
         unsaid = frame.color_range == 0

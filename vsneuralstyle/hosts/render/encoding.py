@@ -77,7 +77,8 @@ def _usual_encoder(writer: OutputContainer, destination: Path) -> str:
         return own
     for name in ENCODERS:
         if can_carry(
-            writer.format.name, lambda trial: trial.add_stream(name, rate=25, width=64, height=64)
+            writer.format.name,
+            lambda trial: trial.add_stream(name, rate=25, width=64, height=64),  # noqa: B023  at once
         ):
             return name
     raise MediaError(

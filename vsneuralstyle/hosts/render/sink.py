@@ -168,10 +168,8 @@ def tag(
         encoder.chroma_sample_location = converter.chroma_location
     if video.sample_aspect_ratio:
         encoder.sample_aspect_ratio = video.sample_aspect_ratio
-    try:
+    with suppress(KeyError):
         encoder.set_display_matrix(np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32))
-    except KeyError:
-        pass
 
 
 def write_header(writer: OutputContainer, encoder: VideoStream, destination: Path) -> None:

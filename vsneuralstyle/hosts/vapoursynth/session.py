@@ -92,12 +92,14 @@ class Session:
     ) -> None:
         if min(width, height) < MIN_SIZE:
             raise ArgumentError(
-                f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
+                f"frames of {width}x{height} are too small to stylize; expected at least "
+                f"{MIN_SIZE}x{MIN_SIZE}"
             )
         if device_index is not None:
             if "device" in arguments:
                 raise ArgumentError(
-                    f"device is {arguments['device']!r} and device_index is {device_index}; expected one of the two"
+                    f"device is {arguments['device']!r} and device_index is {device_index}; "
+                    "expected one of the two"
                 )
             if device_index < 0:
                 raise ArgumentError(f"device_index is {device_index}; expected 0 or more")
@@ -105,7 +107,8 @@ class Session:
         if fp16 is not None:
             if "precision" in arguments:
                 raise ArgumentError(
-                    f"precision is {arguments['precision']!r} and fp16 is {int(fp16)}; expected one of the two"
+                    f"precision is {arguments['precision']!r} and fp16 is {int(fp16)}; expected "
+                    "one of the two"
                 )
             arguments["precision"] = "float16" if fp16 else "float32"
         self._bits = bits

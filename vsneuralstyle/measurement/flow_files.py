@@ -29,8 +29,8 @@ def read_flo(path: str | PathLike) -> Tensor:
     width, height = (int(size) for size in np.frombuffer(data, "<i4", 2, 4))
     if width < 1 or height < 1 or len(data) != 12 + width * height * 8:
         raise MediaError(
-            f"{path}: {width}x{height} flow vectors take {12 + width * height * 8} bytes, the file has "
-            f"{len(data)}; fetch it again"
+            f"{path}: {width}x{height} flow vectors take {12 + width * height * 8} bytes, the file "
+            f"has {len(data)}; fetch it again"
         )
     vectors = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     vectors[(np.abs(vectors) > UNKNOWN).any(-1)] = np.nan

@@ -46,7 +46,8 @@ class VGG19(nn.Module):
         if weights is not None:
             if not Path(weights).is_file():
                 raise ArgumentError(
-                    f"--vgg {weights}: no such file; expected VGG-19 as safetensors, or leave it out for torchvision's"
+                    f"--vgg {weights}: no such file; expected VGG-19 as safetensors, or leave it "
+                    "out for torchvision's"
                 )
             return load_file(weights)
         from torchvision.models import VGG19_Weights  # an extra: only training needs it

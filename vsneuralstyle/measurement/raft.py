@@ -23,8 +23,8 @@ def load(weights: str | PathLike | None = None, device: torch.device | str = "cp
         from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
     except ImportError as error:
         raise ModelError(
-            f"RAFT needs torchvision, which can't be imported ({error}); pip install torchvision, in the "
-            "build that matches torch"
+            f"RAFT needs torchvision, which can't be imported ({error}); pip install torchvision, "
+            "in the build that matches torch"
         ) from error
     try:
         if weights is None:
@@ -37,8 +37,8 @@ def load(weights: str | PathLike | None = None, device: torch.device | str = "cp
     # file, network and key-name trouble arrive as a dozen different types
     except Exception as error:
         raise ModelError(
-            f"RAFT-small weights can't be had from {weights or 'torchvision (a download)'}: {error}; give "
-            "a safetensors file with torchvision's key names of raft_small"
+            f"RAFT-small weights can't be had from {weights or 'torchvision (a download)'}: "
+            f"{error}; give a safetensors file with torchvision's key names of raft_small"
         ) from error
     return model.eval().requires_grad_(False).to(device)
 
