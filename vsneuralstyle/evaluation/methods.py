@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,16 +127,11 @@ class _ComposedNet1:
         return self._motion.encode(frame)
 
     def compose(
-        self,
-        feature: Tensor,
-        previous: Tensor,
-        flow: Tensor,
-        unexplained: Tensor,
-        change: Tensor | None = None,
-        coherence: float = 1.0,
+        self, feature: Tensor, previous: Tensor, flow: Tensor, *others: Any
     ) -> tuple[Tensor, Tensor]:
+        # The others are passed on as they are.
         assert self._previous is not None and self._composite is not None  # both were encoded
-        result = self._motion.compose(feature, previous, flow, unexplained, change, coherence)
+        result = self._motion.compose(feature, previous, flow, *others)
         flow, mask = (
             F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1])
         )
