@@ -565,6 +565,13 @@ def test_dnxhr_needs_no_further_option(tmp_path, clip, model_dir, pix_fmt):
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # dB
 
 
+@pytest.mark.parametrize("codec", [pytest.param("amv", marks=needs_encoder("amv"))])
+def test_an_encoder_of_old_full_range_formats_alone(tmp_path, clip, model_dir, codec):
+    source = write_clip(tmp_path / "in.mp4", clip[:2])
+    assert render(source, tmp_path / "out.avi", style="candy", strength=0, codec=codec) == 2
+    assert [frame.format.name for frame in decode(tmp_path / "out.avi")] == ["yuvj420p"] * 2
+
+
 # Names and standard streams
 
 

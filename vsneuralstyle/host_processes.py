@@ -3,6 +3,7 @@
 What they run is for subclasses to say: those of the demo and of the benchmark.
 """
 
+import io
 import os
 import shutil
 import subprocess
@@ -180,6 +181,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=stderr,
         )
+        assert isinstance(self._process.stdout, io.BufferedReader)  # as Popen makes it of a pipe
         self.stdout = self._process.stdout
 
     def wait(self) -> int:
@@ -219,7 +221,7 @@ def run(host: Host, command: Sequence[str], limit: int | None = None) -> Iterato
     """
     with start(host, command) as process:
         try:
-            container = av.open(process.stdout, format="yuv4mpegpipe")
+            container = av.open(process.stdout, "r", format="yuv4mpegpipe")
         except (av.FFmpegError, EOFError) as error:
             raise process.failure() from error
         with container:

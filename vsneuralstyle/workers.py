@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from itertools import count
 from queue import SimpleQueue
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from vsneuralstyle.errors import ProcessError
@@ -28,26 +29,31 @@ FORKED = (
     "a fork; start processes by multiprocessing's 'spawn' or 'forkserver', or fork earlier"
 )
 
+R = TypeVar("R")
+
 _pools: WeakSet["Workers"] = WeakSet()
 
 
-class Job(Future):
+class Job(Future[R]):
     """A call that a worker makes.
 
     Its waiting does not use the lock of `Future`: a signal's exception (KeyboardInterrupt) that
     strikes a thread in there can leave it locked, and the worker would wait for it for ever.
     """
 
-    def __init__(self, workers: "Workers", function: Callable, arguments: tuple) -> None:
+    def __init__(
+        self, workers: "Workers", function: Callable[..., R], arguments: tuple[object, ...]
+    ) -> None:
         super().__init__()
         self._workers = workers
-        self._function, self._arguments = function, arguments
+        self._function: Callable[..., R] | None = function  # None: the job is done
+        self._arguments = arguments
         self._done = threading.Lock()  # free once the job is done
         self._done.acquire()
         self.dependents: list[Key] | None = []  # what waits for this one; None: it is done
         self.blockers = 0  # jobs that this one waits for
 
-    def result(self, timeout: float | None = None) -> object:
+    def result(self, timeout: float | None = None) -> R:
         """As `Future` has it; and raises ProcessError where the interpreter's end cancelled it."""
         self._await(timeout)
         try:
@@ -70,12 +76,13 @@ class Job(Future):
         """Makes the call, in the calling thread, unless the job is cancelled."""
         if not self.set_running_or_notify_cancel():
             return
+        assert self._function is not None  # what is done doesn't begin again
         try:
             result = self._function(*self._arguments)
         except BaseException as error:  # whoever waits for the job is told, whatever it is
             self.set_exception(error)
             self._settle()
-            self = None  # the error's traceback keeps this frame, and that would keep the job
+            del self  # the error's traceback keeps this frame, and that would keep the job
         else:
             self.set_result(result)
             self._settle()
@@ -91,12 +98,12 @@ class Job(Future):
                 self._done.release()
 
     def _settle(self) -> None:
-        self._function = self._arguments = None  # a host may keep the job for its result
+        self._function, self._arguments = None, ()  # a host may keep the job for its result
         if self._workers.unblock(self):
             self._done.release()
 
 
-Key = tuple[bool, int, Job]
+Key = tuple[bool, int, Job[Any]]
 """A job behind what it is sorted by: whether others come first, and its number."""
 
 
@@ -120,8 +127,12 @@ class Workers:
         _pools.add(self)
 
     def submit(
-        self, function: Callable, *arguments: object, first: bool = False, after: Iterable[Job] = ()
-    ) -> Job:
+        self,
+        function: Callable[..., R],
+        *arguments: object,
+        first: bool = False,
+        after: Iterable[Job[Any]] = (),
+    ) -> Job[R]:
         """Has one of the threads make a call.
 
         Args:
@@ -147,7 +158,7 @@ class Workers:
         self._wake.put(None)
         return job
 
-    def unblock(self, done: Job) -> bool:
+    def unblock(self, done: Job[Any]) -> bool:
         """Lets the jobs that waited for one begin; whether it was not done before."""
         with self._lock:
             dependents, done.dependents = done.dependents, None

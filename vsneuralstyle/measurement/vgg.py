@@ -20,6 +20,8 @@ _MEAN = (123.68, 116.779, 103.939)
 class VGG19(nn.Module):
     """Returns named activations of RGB pictures in 0..1; frozen."""
 
+    mean: Tensor
+
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
         self.convs = nn.ModuleDict()
@@ -27,6 +29,7 @@ class VGG19(nn.Module):
         for block, widths in enumerate(_PLAN, 1):
             for number, width in enumerate(widths, 1):
                 conv = nn.Conv2d(inputs, width, 3, padding=1)
+                assert conv.bias is not None
                 try:
                     conv.weight.data = state[f"features.{index}.weight"].float()
                     conv.bias.data = state[f"features.{index}.bias"].float()

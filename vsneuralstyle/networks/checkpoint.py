@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,18 +40,20 @@ FLOW = "flow.safetensors"
 """The file of a flow network that models share."""
 _KEY = "vsneuralstyle"
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def _is_count(value: object, least: int = 1, most: int = 4096) -> bool:
     return type(value) is int and least <= value <= most
 
 
 def _is_number(value: object, least: float, most: float) -> bool:
-    return type(value) in (int, float) and least <= value <= most
+    return (type(value) is int or type(value) is float) and least <= value <= most
 
 
 # What a header may say of networks. A file is anybody's: from what is not here nothing is built,
 # let alone allocated.
-_OF_NET1 = {
+_OF_NET1: dict[str, Callable[[object], bool]] = {
     "channels": lambda value: (
         isinstance(value, list) and len(value) == 3 and all(map(_is_count, value))
     ),
@@ -65,7 +68,7 @@ _OF_NET1 = {
     "refresh": lambda value: _is_number(value, 0, 1),
     "sharpen": lambda value: _is_number(value, 0, 1),
 }
-_OF_BANK = {"channels": _is_count}
+_OF_BANK: dict[str, Callable[[object], bool]] = {"channels": _is_count}
 _OF_STYLE = ("refresh", "sharpen")
 """Options of Net1 of which a bank's header may have its own, as "net1", in place of the base's."""
 
@@ -94,7 +97,7 @@ def search_path(model_dir: str | os.PathLike | None = None) -> list[Path]:
         if entry
     ]
     folders.append(user_folder())
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     # An installed wheel carries the models inside the package; in a checkout they lie beside it.
     folders.append(
         package / "models" if (package / "models").is_dir() else package.parent / "models"
@@ -160,8 +163,8 @@ def read_header(path: Path) -> dict:
     return header
 
 
-def _metadata(path: Path) -> object:
-    """The JSON that a file has of ours, unchecked; None where it has none."""
+def _metadata(path: Path) -> Any:
+    """The JSON that a file has of ours, unchecked, so of any type; None where it has none."""
     if not os.path.isfile(path):
         raise ModelError(
             f"{path}: no such model file; expected a {SUFFIX} file that `neuralstyle train` wrote"
@@ -407,8 +410,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_state(
-    make: Callable[[], nn.Module], path: Path, shared: Mapping[str, Tensor] = {}
-) -> nn.Module:
+    make: Callable[[], Network], path: Path, shared: Mapping[str, Tensor] = {}
+) -> Network:
     """A network with a file's tensors in it, and with the shared ones that it leaves out."""
     # shapes without memory: what is allocated below is what the file holds
     with torch.device("meta"):
@@ -542,7 +545,7 @@ def save_bank(
         net1: options of Net1 in place of the base's, "refresh" and "sharpen"; a mix has the mean of
             its banks'.
     """
-    networks = {"channels": len(bank[1].weight)}
+    networks = {"channels": len(bank.norm.weight)}
     header = {
         "net": "stylebank",
         "style": style,

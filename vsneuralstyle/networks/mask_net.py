@@ -1,5 +1,6 @@
 """The mask sub-network: where the feature of the frame before may be reused."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,7 +25,16 @@ class MaskNet(nn.Sequential):
         )
         # Start from reuse, M = 0.98: where nothing speaks against it there is hardly a gradient
         # that would lead there.
-        nn.init.constant_(self[-1].bias, 4.0)
+        last = self[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias, 4.0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        first = self[0]
+        assert isinstance(first, nn.Conv2d)
+        return first.weight.dtype
 
     def forward(self, difference: Tensor) -> Tensor:
         return super().forward(difference).float().sigmoid()

@@ -105,7 +105,7 @@ class Net1(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.mask[0].weight.dtype
+        return self.mask.dtype
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before

@@ -7,8 +7,8 @@ without instance normalisation, which would bring every style to the same statis
 normalisation gives each style its own, and the decoder passes them on.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,24 @@ class Bank(nn.Sequential):
     """
 
     def __init__(self, channels: int = 64) -> None:
-        super().__init__(
-            conv(channels, channels, 3), InstanceNorm(channels), ResidualBlock(channels)
+        convolution, norm, block = (
+            conv(channels, channels, 3),
+            InstanceNorm(channels),
+            ResidualBlock(channels),
         )
-        nn.init.dirac_(self[0].weight)
-        nn.init.zeros_(self[0].bias)
-        nn.init.zeros_(self[2].branch[-1].weight)
+        super().__init__(convolution, norm, block)
+        last = block.branch[-1]
+        assert convolution.bias is not None and isinstance(last, InstanceNorm)
+        nn.init.dirac_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+        nn.init.zeros_(last.weight)
+
+    @property
+    def norm(self) -> InstanceNorm:
+        """What gives the style its statistics."""
+        norm = self[1]
+        assert isinstance(norm, InstanceNorm)
+        return norm
 
     @torch.no_grad()
     def match(self, content: Tensor) -> None:
@@ -39,8 +51,8 @@ class Bank(nn.Sequential):
         nearly the identity.
         """
         variance, mean = torch.var_mean(content.float(), dim=(0, 2, 3), correction=0)
-        self[1].weight.copy_((variance + self[1].eps).sqrt())
-        self[1].bias.copy_(mean)
+        self.norm.weight.copy_((variance + self.norm.eps).sqrt())
+        self.norm.bias.copy_(mean)
 
 
 class Mixture(nn.Module):
@@ -57,7 +69,8 @@ class Mixture(nn.Module):
         self.weights = [weight / sum(weights) for weight in weights]
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(bank(x) * weight for bank, weight in zip(self.banks, self.weights))
+        styled = (bank(x) * weight for bank, weight in zip(self.banks, self.weights))
+        return cast("Tensor", sum(styled))  # of at least one, so not the 0 that `sum` starts with
 
 
 def each_its_own(banks: Sequence[Bank]) -> Callable[[Tensor], Tensor]:
@@ -112,11 +125,9 @@ def parts(style: TransformNet) -> Parts:
         cut = style.encoder_blocks
         return Parts(style.residual[:cut], [], style.residual[cut:cut], style.residual[cut:])
     cut, bank = BLOCKS_BEFORE_BANK, style.bank
-    banks = (
-        [(1.0, bank)]
-        if isinstance(bank, Bank)
-        else list(zip(bank.weights, bank.banks))
-        if isinstance(bank, Mixture)
-        else []
-    )
+    banks: list[tuple[float, Bank]] = []
+    if isinstance(bank, Bank):
+        banks = [(1.0, bank)]
+    elif isinstance(bank, Mixture):
+        banks = list(zip(bank.weights, cast("Iterable[Bank]", bank.banks)))  # as it was made
     return Parts(style.residual[:cut], banks, style.residual[cut:], style.residual[:0])

@@ -28,6 +28,7 @@ class RearrangedConv(nn.Conv2d):
     call, so that gradients flow to these, until `fix`.
     """
 
+    bias: Tensor  # it always has one
     _fixed: tuple[Tensor, Tensor] | None = None
 
     def rearranged(self) -> tuple[Tensor, Tensor]:

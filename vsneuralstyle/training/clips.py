@@ -131,7 +131,8 @@ def prepare(
         seed: of where sequences start.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    files, todo = [], []
+    files: list[tuple[Path, int, Path]] = []
+    todo: list[tuple[Path, int, Path]] = []
     for clip in clips:
         for index in range(per_clip):
             path = cache / f"{clip.stem}-{size}-{length}-{per_clip}-{seed}-{index}.npz"
@@ -220,10 +221,10 @@ def crop_batch(
         for _ in chosen[1:]:
             step = random.normal(0, travel, 2).round().astype(int)
             corners.append(np.clip(corners[-1] + step, 0, room))
-        picture, flow, mask = [], [], []
+        pictures, measured_flows, traceables = [], [], []
         for index, (t, (left, top)) in enumerate(zip(chosen, corners)):
             window = np.s_[..., top : top + height, left : left + width]
-            picture.append(sequence.frames[t].transpose(2, 0, 1)[window])
+            pictures.append(sequence.frames[t].transpose(2, 0, 1)[window])
             if index:
                 measured, traceable = (part[window] for part in sequence.back(t, chosen[index - 1]))
                 measured = (
@@ -232,11 +233,15 @@ def crop_batch(
                 )
                 to_x, to_y = x + measured[0], y + measured[1]
                 inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
-                flow.append(measured), mask.append(traceable & inside)
-        picture = torch.from_numpy(np.stack(picture)).float() / 255
-        flow, mask = torch.from_numpy(np.stack(flow)), torch.from_numpy(np.stack(mask)).float()
+                measured_flows.append(measured)
+                traceables.append(traceable & inside)
+        picture = torch.from_numpy(np.stack(pictures)).float() / 255
+        flow = torch.from_numpy(np.stack(measured_flows))
+        mask = torch.from_numpy(np.stack(traceables)).float()
         if random.random() < 0.5:
             picture, flow, mask = picture.flip(-1), flow.flip(-1), mask.flip(-1)
             flow = flow * flow.new_tensor([-1, 1]).view(1, 2, 1, 1)
-        frames.append(picture), flows.append(flow), masks.append(mask)
+        frames.append(picture)
+        flows.append(flow)
+        masks.append(mask)
     return torch.stack(frames), torch.stack(flows), torch.stack(masks)

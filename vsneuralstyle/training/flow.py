@@ -15,7 +15,7 @@ moved further at random.
 
 import argparse
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -183,7 +183,7 @@ def real_pair(
     shifts: Sequence[float] = SHIFTS,
 ) -> Pair:
     """A view of two frames of a clip, from the later to the earlier, with measured flow."""
-    shot = shots[random.integers(len(shots))]
+    shot = shots[int(random.integers(len(shots)))]
     s, t = sorted(random.choice(len(shot.frames), 2, replace=False))
     flow, traceable = shot.back(t, s)
     # what several steps made of the rest is no flow at all
@@ -222,9 +222,9 @@ class Pairs:
         self.shifts = shifts
         self.makers = 1 if device.type == "cpu" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.makers)
-        self.ahead: dict[int, object] = {}
+        self.ahead: dict[int, Future[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
 
-    def _make(self, index: int):
+    def _make(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         random, step = np.random.default_rng((self.seed, index)), 2 * index
         if step < self.translations:
             count = max(1, self.batch * self.size[0] * self.size[1] // TRANSLATION_SIZE**2)
@@ -240,7 +240,11 @@ class Pairs:
                 for _ in range(self.batch - real)
             ]
             pairs += [real_pair(self.shots, *self.size, random, self.shifts) for _ in range(real)]
-        return tuple(np.stack(part) for part in zip(*((p.first, p.second, p.flow) for p in pairs)))
+        return (
+            np.stack([pair.first for pair in pairs]),
+            np.stack([pair.second for pair in pairs]),
+            np.stack([pair.flow for pair in pairs]),
+        )
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         index, mirrored = divmod(step, 2)
@@ -248,9 +252,9 @@ class Pairs:
             if n not in self.ahead:
                 self.ahead[n] = self.pool.submit(self._make, n)
         self.ahead.pop(index - 1, None)
-        first, second, flow = self.ahead[index].result()
-        flow = torch.from_numpy(flow).to(self.device).permute(0, 3, 1, 2)
-        batch = to_tensor(first, self.device), to_tensor(second, self.device), flow
+        earlier, later, moved = self.ahead[index].result()
+        flow = torch.from_numpy(moved).to(self.device).permute(0, 3, 1, 2)
+        batch = to_tensor(earlier, self.device), to_tensor(later, self.device), flow
         if not mirrored:
             return batch
         first, second, flow = (part.flip(-1) for part in batch)
@@ -263,7 +267,7 @@ def main(args: argparse.Namespace) -> None:
     network = FLOW_NETWORKS[args.network](args.width)
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "flow"))
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     if args.fixed_features and args.network != "litepwcnet":
         raise ArgumentError(
             f"--fixed-features {args.fixed_features}: expected of litepwcnet alone, not of "

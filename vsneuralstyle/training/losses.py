@@ -153,10 +153,11 @@ class StyleLoss:
 
     @torch.no_grad()
     def _grams(self, painting: np.ndarray) -> dict[str, Tensor]:
-        painting = to_tensor(cv2.medianBlur(painting, self.args.style_median)[None], self.device)
+        blurred = cv2.medianBlur(painting, self.args.style_median)
+        picture = to_tensor(blurred[None], self.device)
         with autocast(self.device):
             return {
-                name: gram(feature) for name, feature in self.vgg(painting, STYLE_LAYERS).items()
+                name: gram(feature) for name, feature in self.vgg(picture, STYLE_LAYERS).items()
             }
 
     def __call__(

@@ -40,7 +40,7 @@ from vsneuralstyle.networks.flow.litepwcnet import LitePWCNet
 from vsneuralstyle.networks.flow.network import FLOW_SCALE
 from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.networks.net1 import Net1
-from vsneuralstyle.networks.stylebank import Bank, each_its_own
+from vsneuralstyle.networks.stylebank import Bank, StyleBankNet, each_its_own
 from vsneuralstyle.training import clips
 from vsneuralstyle.training.losses import CHANNELS, RESIDUAL_BLOCKS
 from vsneuralstyle.training.run import (
@@ -186,7 +186,7 @@ def main(args: argparse.Namespace) -> None:
     net1, networks = assemble(
         style_run, flow_run, encoder_blocks=args.encoder_blocks, warp_mode=args.warp_mode
     )
-    net1.to(device, memory_format=torch.channels_last)
+    net1.to(device).to(memory_format=torch.channels_last)
     # at run time alone: a mask that was trained with refreshing reuses less everywhere
     net1.refresh = net1.sharpen = 0.0
     net1.style.requires_grad_(False)
@@ -204,22 +204,24 @@ def main(args: argparse.Namespace) -> None:
         ]
     for part in trained:
         part.requires_grad_(args.flow_rate > 0)
-    banks = {}
+    banks: dict[str, Bank] = {}
     for name in bank_names(style_run):
         banks[name] = Bank(net1.style.feature_channels).requires_grad_(False)
         banks[name].load_state_dict(module_state(style_run, f"banks.{name}"))
-        banks[name].to(device, memory_format=torch.channels_last)
+        banks[name].to(device).to(memory_format=torch.channels_last)
 
     def sample(step: int) -> tuple[tuple[Tensor, Tensor, Tensor], list[Bank]]:
         random = np.random.default_rng((args.seed, step))
         chosen = [shots[i] for i in random.integers(len(shots), size=args.batch)]
-        parts = clips.crop_batch(chosen, *args.crop, args.unroll + 1, random)
+        width, height = args.crop
+        parts = clips.crop_batch(chosen, width, height, args.unroll + 1, random)
+        frames, flows, masks = (part.to(device) for part in parts)
         of_samples = (
             [list(banks.values())[i] for i in random.integers(len(banks), size=args.batch)]
             if banks
             else []
         )
-        return tuple(part.to(device) for part in parts), of_samples
+        return (frames, flows, masks), of_samples
 
     def encode(frames: Tensor, of_samples: list[Bank]) -> list[Tensor]:
         """The features of frames (B, T, 3, H, W)."""
@@ -235,7 +237,7 @@ def main(args: argparse.Namespace) -> None:
             features = encode(frames, of_samples)
             per_frame = [net1.style.decode(f) for f in features]
         composite, output = features[0].float(), per_frame[0]
-        terms = {
+        sums: dict[str, Tensor | float] = {
             "cohe": 0.0,
             "occ": 0.0,
             "flow": 0.0,
@@ -254,17 +256,18 @@ def main(args: argparse.Namespace) -> None:
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
             target = warp(output.detach(), true_flow, "bicubic")  # bilinear would teach blur
-            terms["cohe"] += (traceable * (stylized - target).square()).mean()
-            terms["occ"] += ((1 - traceable) * (stylized - per_frame[t]).square()).mean()
+            sums["cohe"] += (traceable * (stylized - target).square()).mean()
+            sums["occ"] += ((1 - traceable) * (stylized - per_frame[t]).square()).mean()
             true_quarter = F.avg_pool2d(true_flow, 4)
-            terms["flow"] += (flow - true_quarter).square().sum(1).add(1e-6).sqrt().mean()
-            terms["matching"] += matching
-            terms["mask"] += mask.mean().detach()
-            terms["per_frame_cohe"] += (
+            sums["flow"] += (flow - true_quarter).square().sum(1).add(1e-6).sqrt().mean()
+            sums["matching"] += matching
+            sums["mask"] += mask.mean().detach()
+            sums["per_frame_cohe"] += (
                 traceable * (per_frame[t] - warp(per_frame[t - 1], true_flow)).square()
             ).mean()
             output = stylized
-        terms = {name: value / (frames.shape[1] - 1) for name, value in terms.items()}
+        steps = frames.shape[1] - 1
+        terms = {name: torch.as_tensor(value) / steps for name, value in sums.items()}
         # so that it doesn't forget either
         flow_loss = args.flow_weight * (terms["flow"] + terms["matching"])
         total = args.alpha * terms["cohe"] + args.beta * terms["occ"] + flow_loss
@@ -308,6 +311,7 @@ def main(args: argparse.Namespace) -> None:
         shared = args.flow_run if args.flow_run.is_file() else None
         save_model(net1, output, style=style, networks=networks, training=training, flow=shared)
         for name, bank in banks.items():
+            assert isinstance(net1.style, StyleBankNet)  # no other has banks
             save_bank(
                 bank,
                 output.with_name(name + BANK_SUFFIX),

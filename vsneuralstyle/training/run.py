@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from vsneuralstyle.core.stylizer import resolve_device
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.checkpoint import load_flow
+
+Batch = TypeVar("Batch")
 
 
 def add_run_arguments(
@@ -83,8 +86,8 @@ def one_cycle(step: int, iterations: int, warm: float = 0.05) -> float:
 def train(
     args: argparse.Namespace,
     modules: nn.ModuleDict,
-    sample: Callable[[int], object],
-    loss: Callable[[object], dict[str, Tensor]],
+    sample: Callable[[int], Batch],
+    loss: Callable[[Batch], dict[str, Tensor]],
     picture: Callable[[], np.ndarray] | None = None,
     every: int = 100,
     rates: Mapping[str, float] | None = None,

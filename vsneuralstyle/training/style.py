@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     network = TransformNet(CHANNELS, RESIDUAL_BLOCKS)
     if args.start_from:
         network.load_state_dict(module_state(load_run(args.start_from), "style"))
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
 
     def loss(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         content, steps = batch

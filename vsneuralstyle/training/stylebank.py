@@ -8,6 +8,7 @@ own.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from vsneuralstyle.networks.checkpoint import (
     save_bank,
     user_folder,
 )
+from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.stylebank import Bank, StyleBankNet, each_its_own
-from vsneuralstyle.networks.transform_net import ConvBlock, TransformNet
+from vsneuralstyle.networks.transform_net import ConvBlock, RearrangedConv, TransformNet
 from vsneuralstyle.training.losses import (
     CHANNELS,
     RESIDUAL_BLOCKS,
@@ -123,6 +125,7 @@ def start_from_transform_net(
         y = layer(x)
         if isinstance(layer, ConvBlock):
             convolution, norm, _ = layer
+            assert isinstance(convolution, RearrangedConv) and isinstance(norm, InstanceNorm)
             variance, mean = torch.var_mean(convolution(x), dim=(0, 2, 3), correction=0)
             scale = norm.weight * torch.rsqrt(variance + norm.eps)
             convolution.weight.mul_(scale.view(-1, 1, 1, 1))
@@ -154,15 +157,16 @@ def main(args: argparse.Namespace) -> None:
     images = photographs(args.photos)
     style_loss = StyleLoss(args, args.paintings, device)
     network = StyleBankNet(CHANNELS, RESIDUAL_BLOCKS)
-    banks = nn.ModuleDict({name: Bank(network.feature_channels) for name in names})
-    modules = nn.ModuleDict({"style": network, "banks": banks})
+    banks = {name: Bank(network.feature_channels) for name in names}
+    modules = nn.ModuleDict({"style": network, "banks": nn.ModuleDict(banks)})
     if args.start_from:
         load_start(
-            modules,
+            network,
+            banks,
             load_run(args.start_from),
             to_tensor(crops(images, 256, 8, 1), torch.device("cpu")),
         )
-    modules.to(device, memory_format=torch.channels_last)
+    modules.to(device).to(memory_format=torch.channels_last)
     weights = torch.tensor(factors, device=device)
     draw = batches(args, images, device)
 
@@ -217,11 +221,12 @@ def main(args: argparse.Namespace) -> None:
     train(args, modules, sample, loss, picture, rates={"banks": args.bank_rate})
 
 
-def load_start(modules: nn.ModuleDict, saved: dict, photos: Tensor) -> None:
+def load_start(
+    network: StyleBankNet, banks: Mapping[str, Bank], saved: dict, photos: Tensor
+) -> None:
     """Weights of another run: of this trainer, with the banks of the same names; or of a Johnson
     net, for all banks.
     """
-    network, banks = modules["style"], modules["banks"]
     state = module_state(saved, "style")
     if bank_names(saved):
         network.load_state_dict(state)
@@ -247,13 +252,12 @@ def train_bank(args: argparse.Namespace) -> None:
     base = load_base(args.model_dir)
     images = photographs(args.photos)
     style_loss = StyleLoss(args, [args.painting], device)
-    network = base.net1.style.to(device, memory_format=torch.channels_last)
+    network = _network(base).to(device).to(memory_format=torch.channels_last)
     samples = to_tensor(crops(images, 256, 4, 12345), device).contiguous(
         memory_format=torch.channels_last
     )
-    bank = first_bank(base, args.model_dir, style_loss, samples).to(
-        device, memory_format=torch.channels_last
-    )
+    bank = first_bank(base, args.model_dir, style_loss, samples)
+    bank.to(device).to(memory_format=torch.channels_last)
 
     def loss(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         content, steps = batch
@@ -281,12 +285,18 @@ def train_bank(args: argparse.Namespace) -> None:
     print(f"wrote {output}: style={args.name!r}, net='stylebank'")
 
 
+def _network(base: Model) -> StyleBankNet:
+    """The encoder and decoder that a base's banks share."""
+    assert isinstance(base.net1.style, StyleBankNet)  # `load_base` has looked
+    return base.net1.style
+
+
 @torch.no_grad()
 def first_bank(base: Model, model_dir: Path | None, style_loss: StyleLoss, samples: Tensor) -> Bank:
     """To start from: of the banks that are there the one whose pictures are nearest to the
     painting.
     """
-    network = base.net1.style
+    network = _network(base)
     new = Bank(network.feature_channels).to(samples.device)
     new.match(network.content(samples))
     names = available_styles("stylebank", model_dir)

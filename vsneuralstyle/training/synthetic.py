@@ -149,10 +149,10 @@ def make_translation(
         random.uniform(-longest, longest, 2),
     )
     moved = pose + np.array([[0, 0, shift[0]], [0, 0, shift[1]]])
-    frames = [
+    first, second = (
         cv2.warpAffine(image, m, (size, size), borderMode=cv2.BORDER_REFLECT) for m in (pose, moved)
-    ]
-    return Pair(*frames, np.broadcast_to(shift.astype(np.float32), (size, size, 2)))
+    )
+    return Pair(first, second, np.broadcast_to(shift.astype(np.float32), (size, size, 2)))
 
 
 def make_pair(
@@ -184,7 +184,7 @@ def make_pair(
         if still
         else _affine(random, center, 0.02 * pace, 0.02 * pace, pace * random.choice(shifts))
     )
-    for layer in range(1 + random.integers(1, 5)):
+    for layer in range(1 + int(random.integers(1, 5))):
         image = images[random.integers(len(images))]
         if layer == 0:
             pose, motion, mask = _pose(random, image, width, height, 1.35), camera, None
@@ -218,7 +218,8 @@ def make_pair(
             flow[:] = moved
         else:
             flow[covered] = moved[covered]
-    return Pair(*_photometric(random, frames), flow)
+    first, second = _photometric(random, frames)
+    return Pair(first, second, flow)
 
 
 def move_pair(
@@ -268,7 +269,6 @@ def move_pair(
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     target = grid @ first[:2, :2].T + first[:2, 2] + flow
     back = np.linalg.inv(second)
-    return Pair(
-        *_photometric(random, frames),
-        (target @ back[:2, :2].T + back[:2, 2] - grid).astype(np.float32),
-    )
+    lit_first, lit_second = _photometric(random, frames)
+    moved = target @ back[:2, :2].T + back[:2, 2] - grid
+    return Pair(lit_first, lit_second, moved.astype(np.float32))

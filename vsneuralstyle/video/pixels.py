@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from typing import TypeAlias, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.video import yuv
 from vsneuralstyle.workers import Workers
+
+Planes: TypeAlias = Sequence[np.ndarray] | Sequence[Tensor]
+"""Of one picture: all in host memory, or all tensors."""
 
 LARGE = 4 << 20
 """Bytes from which on the planes of a picture are copied by the caller and `COPIERS` threads."""
@@ -129,7 +133,7 @@ def limited(frame: Tensor) -> Tensor:
 
 @without_autocast
 def components_to_rgb(
-    components: Sequence[np.ndarray | Tensor], coding: Coding, device: torch.device | str = "cpu"
+    components: Planes, coding: Coding, device: torch.device | str = "cpu"
 ) -> Tensor:
     """A picture's components -> (1, 3, H, W) float32, RGB limited to 0..1, on `device`.
 
@@ -139,7 +143,7 @@ def components_to_rgb(
         coding: what the samples mean.
         device: samples are taken there as they are, and converted there.
     """
-    if _served(components[0].dtype, device):
+    if _are_arrays(components) and _served(components[0].dtype, device):
         shape, samples, rows = (
             components[0].shape,
             _upload(components, device),
@@ -152,7 +156,7 @@ def components_to_rgb(
         return cuda_kernels.from_components(
             samples, shape, components[1].shape, rows, coding.cosited
         )
-    if _near(components[0].dtype, device):
+    if _are_arrays(components) and _near(components[0].dtype, device):
         is_rgb = coding.matrix == yuv.IDENTITY
         return kernels.from_components(
             components,
@@ -182,9 +186,8 @@ def _shares(coding: Coding, device: torch.device) -> tuple[float, Tensor, Tensor
     (3, 1), float32.
     """
     rows = torch.tensor(_rows_to_rgb(coding), dtype=torch.float64, device="cpu")
-    return float(rows[0, 0]), *(
-        part.to(device, torch.float32) for part in (rows[:, 1:3], rows[:, 3:])
-    )
+    linear, offset = (part.to(device, torch.float32) for part in (rows[:, 1:3], rows[:, 3:]))
+    return float(rows[0, 0]), linear, offset
 
 
 @cache
@@ -198,14 +201,12 @@ def _rows_to_rgb(coding: Coding) -> list[list[float]]:
     ).tolist()
 
 
-def rgb_to_components(
-    rgb: Tensor, components: Sequence[np.ndarray | Tensor], coding: Coding
-) -> None:
+def rgb_to_components(rgb: Tensor, components: Planes, coding: Coding) -> None:
     """(1, 3, H, W), RGB 0..1 -> writable components, rounded and limited; the inverse of
     `components_to_rgb`.
     """
     levels, unit = (1 << coding.bits) - 1, 1 << coding.shift
-    if _served(components[0].dtype, rgb.device):
+    if _are_arrays(components) and _served(components[0].dtype, rgb.device):
         rgb, dtype, rows = (
             rgb.float().contiguous(),
             _TORCH_TYPES[components[0].dtype],
@@ -220,7 +221,7 @@ def rgb_to_components(
         _deliver(samples, components)
         return
     rows_of_map = _rows_of_map(coding)
-    if _near(components[0].dtype, rgb.device):
+    if _are_arrays(components) and _near(components[0].dtype, rgb.device):
         cosited = None if coding.matrix == yuv.IDENTITY else coding.cosited
         kernels.to_components(
             rgb.float().contiguous(), components, levels, unit, rows_of_map, cosited
@@ -247,11 +248,11 @@ def rgb_to_components(
         )
 
     codes = [component(0, picture)[None]]
-    rows, columns = chroma[0].shape
+    height, width = chroma[0].shape
     # By linearity, the mean of two rows may be taken before the matrix: for half of the work.
-    picture = yuv.downsample(picture, (rows, picture.shape[2]), coding.cosited)
+    picture = yuv.downsample(picture, (height, picture.shape[2]), coding.cosited)
     samples = torch.stack([component(1, picture), component(2, picture)])
-    codes.append(yuv.downsample(samples, (rows, columns), coding.cosited))
+    codes.append(yuv.downsample(samples, (height, width), coding.cosited))
     _store(codes, [luma, chroma], levels, unit)
 
 
@@ -283,11 +284,11 @@ def planes_to_rgb(
     """
     planes = [np.asarray(plane) for plane in planes]
     levels = _levels(planes[0].dtype, bits)
-    if _served(planes[0].dtype, device):
+    if levels is not None and _served(planes[0].dtype, device):
         return cuda_kernels.from_samples(
             _upload(planes, device).view(1, 3, *planes[0].shape), levels
         )
-    if _near(planes[0].dtype, device):
+    if levels is not None and _near(planes[0].dtype, device):
         return components_to_rgb(planes, Coding(levels.bit_length()), device)
     (rgb,) = _load([planes], device)
     # By a number on the device: by one of Python's, a GPU would multiply with what is nearly its
@@ -309,11 +310,11 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
     W) samples of that type, on the same device. Floating point may be the memory of `rgb`.
     """
     levels = _levels(dtype, bits)
-    if _served(dtype, rgb.device):
+    if levels is not None and _served(dtype, rgb.device):
         return cuda_kernels.to_samples(
             rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels
         ).view(rgb.shape[1:])
-    if _near(dtype, rgb.device):
+    if levels is not None and _near(dtype, rgb.device):
         samples = torch.empty(rgb.shape[1:], dtype=_TORCH_TYPES[dtype], device="cpu")
         rgb_to_components(rgb, list(samples.numpy()), Coding(levels.bit_length()))
         return samples
@@ -341,26 +342,22 @@ def _levels(dtype: np.dtype, bits: int | None) -> int | None:
     return (1 << bits) - 1
 
 
-def _served(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
-    """Whether `gpu` converts between samples of that type in host memory, and not of a tensor, and
-    a picture on a device.
+def _are_arrays(planes: Planes) -> TypeGuard[Sequence[np.ndarray]]:
+    return not isinstance(planes[0], Tensor)
+
+
+def _served(dtype: np.dtype, device: torch.device | str) -> bool:
+    """Whether `gpu` converts between samples of that type in host memory and a picture on a
+    device.
     """
     device = torch.device(device)
-    return (
-        device.type == "cuda"
-        and isinstance(dtype, np.dtype)
-        and dtype in _INTEGERS
-        and cuda_kernels.available(device)
-    )
+    return device.type == "cuda" and dtype in _INTEGERS and cuda_kernels.available(device)
 
 
-def _near(dtype: np.dtype | torch.dtype, device: torch.device | str) -> bool:
+def _near(dtype: np.dtype, device: torch.device | str) -> bool:
     """Whether `kernels` converts between samples of that type and a picture on that device."""
     return (
-        torch.device(device).type == "cpu"
-        and isinstance(dtype, np.dtype)
-        and dtype in _INTEGERS
-        and kernels.library() is not None
+        torch.device(device).type == "cpu" and dtype in _INTEGERS and kernels.library() is not None
     )
 
 
@@ -377,34 +374,28 @@ def _deliver(samples: Tensor, planes: Sequence[np.ndarray]) -> None:
     _copy(planes, _divided(download(samples).numpy(), planes))
 
 
-def _load(
-    groups: Sequence[Sequence[np.ndarray | Tensor]], device: torch.device | str
-) -> list[Tensor]:
+def _load(groups: Sequence[Planes], device: torch.device | str) -> list[Tensor]:
     """Groups of planes, of one size in each -> of each group (N, H, W) float32, the samples as they
     are.
     """
     if torch.device(device).type != "cuda" or isinstance(groups[0][0], Tensor):
-        return [
-            upload(
-                torch.stack(planes)
-                if isinstance(planes[0], Tensor)
-                else torch.from_numpy(np.stack(planes)),
-                device,
-            ).float()
-            for planes in groups
-        ]
-    samples = _upload([plane for group in groups for plane in group], device).float()
-    sizes = [sum(plane.size for plane in group) for group in groups]
+        return [upload(_stacked(planes), device).float() for planes in groups]
+    arrays = cast("Sequence[Sequence[np.ndarray]]", groups)  # not tensors, as was asked just now
+    samples = _upload([plane for group in arrays for plane in group], device).float()
+    sizes = [sum(plane.size for plane in group) for group in arrays]
     return [
-        part.view(len(group), *group[0].shape) for part, group in zip(samples.split(sizes), groups)
+        part.view(len(group), *group[0].shape) for part, group in zip(samples.split(sizes), arrays)
     ]
 
 
+def _stacked(planes: Planes) -> Tensor:
+    if _are_arrays(planes):
+        return torch.from_numpy(np.stack(planes))
+    return torch.stack(cast("list[Tensor]", list(planes)))
+
+
 def _store(
-    groups: Sequence[Tensor],
-    targets: Sequence[Sequence[np.ndarray | Tensor]],
-    levels: int | None,
-    unit: int = 1,
+    groups: Sequence[Tensor], targets: Sequence[Planes], levels: int | None, unit: int = 1
 ) -> None:
     """Groups of code values, (N, H, W) each -> the N targets of each: rounded to nearest, limited
     to 0..levels, times unit; levels
@@ -416,18 +407,21 @@ def _store(
     if groups[0].device.type != "cuda" or isinstance(first, Tensor):
         for codes, planes in zip(groups, targets):
             codes = _coded(codes, first.dtype, levels, unit)
-            for channel, target in zip(
-                codes if isinstance(first, Tensor) else codes.cpu().numpy(), planes
-            ):
-                target[...] = channel
+            if _are_arrays(planes):
+                for array, samples in zip(planes, codes.cpu().numpy()):
+                    array[...] = samples
+            else:
+                for tensor, channel in zip(cast("Sequence[Tensor]", planes), codes):
+                    tensor[...] = channel
         return
     codes = (
         groups[0].flatten()
         if len(groups) == 1
         else torch.cat([codes.flatten() for codes in groups])
     )
+    arrays = cast("Sequence[Sequence[np.ndarray]]", targets)  # not tensors, as was asked just now
     _deliver(
-        _coded(codes, first.dtype, levels, unit), [plane for group in targets for plane in group]
+        _coded(codes, first.dtype, levels, unit), [plane for group in arrays for plane in group]
     )
 
 
@@ -476,7 +470,7 @@ def _copy(targets: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> None:
         helper.result()
 
 
-_TORCH_TYPES = {
+_TORCH_TYPES: dict[np.dtype | torch.dtype, torch.dtype] = {
     np.dtype(name): getattr(torch, name)
     for name in ("uint8", "uint16", "float16", "float32", "float64")
 }

@@ -6,10 +6,12 @@ import collections
 import itertools
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import av
 from av.container import OutputContainer
+from torch import Tensor
 from tqdm import tqdm
 
 from vsneuralstyle.core.stylizer import Stylizer
@@ -113,13 +115,14 @@ def render(
         writer.set_chapters(timeline.chapters(reader.chapters()))
         items = Losses(video).watch(read(reader, video, tracks, timeline, damage))
         head = list(until_frame(items))
-        if not head or isinstance(head[-1], av.Packet):
+        first = head[-1] if head else None
+        if not isinstance(first, av.VideoFrame):
             raise MediaError(
                 f"{source}: no picture of its video stream can be decoded; expected a video file"
             )
-        converter = Converter(head[-1], encoder, source)
-        tag(encoder, video, head[-1], converter)
-        warn_of_rotation(head[-1], writer)
+        converter = Converter(first, encoder, source)
+        tag(encoder, video, first, converter)
+        warn_of_rotation(first, writer)
         write_header(writer, encoder, destination)
         encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
         # None: tqdm looks whether stderr is a terminal.
@@ -139,7 +142,8 @@ def render(
                     bar.update()
             writer.mux(encode(None))
             for track in tracks.values():
-                writer.mux(track.packets(None))
+                for packet in track.packets(None):
+                    writer.mux(packet)
     return converter.count
 
 
@@ -161,7 +165,9 @@ def _stylized(
     """Packets as they are and frames stylized; each frame once the next ones are under way, so that
     there is work while it is encoded and those after them are decoded.
     """
-    under_way = collections.deque()
+    under_way: collections.deque[
+        tuple[Future[tuple[Tensor, bool]] | None, av.VideoFrame | Repeat]
+    ] = collections.deque()
     for item in items:
         if isinstance(item, av.Packet):
             yield item

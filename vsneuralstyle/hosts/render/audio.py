@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import av
 from av.audio.stream import AudioStream
@@ -40,6 +41,15 @@ USUAL_RATE = 48000  # Hz; the only one of MXF
 RESAMPLER_OPTIONS = {"async": "1"}
 
 
+class AudioSettings(TypedDict):
+    """What an encoder's stream is made with; the rate in Hz, the bit rate in bits a second."""
+
+    rate: int
+    format: str
+    layout: str
+    bit_rate: int
+
+
 class PacketCopy:
     """A stream whose packets are copied."""
 
@@ -64,7 +74,8 @@ class AudioTranscoder:
         """stream: the encoder's."""
         self.stream, self._source = stream, source
         self._damaged = False
-        self._input = None  # format, layout and rate of the decoded frames
+        # Format, layout and rate of the decoded frames.
+        self._input: tuple[str, str, int] | None = None
         stream.codec_context.open()  # which tells its frame size
         if stream.channels < source.channels:
             log.warning(
@@ -174,7 +185,9 @@ def add_audio(
             name,
             chosen,
         )
-    return AudioTranscoder(source, writer.add_stream(chosen, **settings))
+    stream = writer.add_stream(chosen, **settings)
+    assert isinstance(stream, AudioStream)  # `check_encoder` has looked
+    return AudioTranscoder(source, stream)
 
 
 def _can_copy(container: str, source: AudioStream) -> bool:
@@ -185,7 +198,7 @@ def _can_copy(container: str, source: AudioStream) -> bool:
 
 def _encoder_settings(
     source: AudioStream, encoder: str, wanted_rate: int, destination: Path
-) -> dict[str, object]:
+) -> AudioSettings:
     """What an encoder's stream is made with: the nearest to the source's that the encoder takes."""
     codec = av.Codec(encoder, "w")
     rates = codec.audio_rates or [wanted_rate]

@@ -78,14 +78,17 @@ class Converter:
         self.source = source
         self.size = (frame.width, frame.height)
         encoded = encoder.pix_fmt
+        assert encoded is not None  # `add_encoder` has chosen it
         self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
         self.count = 0  # frames made
         # nominal, in ticks
         self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))
         self._last: av.VideoFrame | None = None
-        self._last_pts, self._last_duration = None, self._interval
+        self._last_pts: int | None = None
+        self._last_duration = self._interval
         self._reader, self._writer = VideoReformatter(), VideoReformatter()
-        self._look, self._told = _look(frame), set()
+        self._look = _look(frame)
+        self._told: set[str] = set()
         self.matrix, self.full, tagged = self._colors(frame)
         if is_rgb(self.pixels):
             self.matrix_tag, self.range_tag = IDENTITY, 0
@@ -132,6 +135,7 @@ class Converter:
             if self.chroma_location:
                 planar.chroma_location = self.chroma_location  # the scaler puts the samples there
             self._last = self._reformat(self._writer, planar, self.pixels.name, self.full)
+        assert self._last is not None  # no `Repeat` comes before the first frame
         self._time(self._last, original)
         self.count += 1
         return self._last

@@ -3,7 +3,6 @@
 import heapq
 import logging
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import av
 from av.video.stream import VideoStream
 
 from vsneuralstyle.errors import ArgumentError, MediaError
+from vsneuralstyle.hosts.render.timeline import Rational
 
 log = logging.getLogger("vsneuralstyle.hosts.render")
 
@@ -27,7 +27,7 @@ class Repeat(NamedTuple):
     pts: int | None
     dts: int | None
     duration: int | None
-    time_base: Fraction
+    time_base: Rational
 
 
 class Damage:
@@ -140,6 +140,7 @@ class Frames:
         if not self._awaited or not self._kept or not self._kept[0].is_keyframe:
             return []
         decoder = av.CodecContext.create(self._video.codec_context.name, "r")
+        assert isinstance(decoder, av.VideoCodecContext)
         decoder.extradata, decoder.thread_type = self._video.codec_context.extradata, "NONE"
         awaited = {pts for pts, _ in self._awaited}
         return [

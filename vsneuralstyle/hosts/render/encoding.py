@@ -16,6 +16,7 @@ from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.hosts.render.conversion import PALETTE, bits
 from vsneuralstyle.hosts.render.ffmpeg import can_carry, check_encoder
 from vsneuralstyle.hosts.render.source import frame_rate
+from vsneuralstyle.hosts.render.timeline import seconds
 
 log = logging.getLogger("vsneuralstyle.hosts.render")
 
@@ -65,10 +66,12 @@ def add_encoder(
             f"can't write {destination}: {refusal}; choose {CONTAINERS}, or another "
             f"encoder (--codec), for example {EXAMPLES}"
         ) from refusal
+    assert isinstance(encoder, VideoStream)  # `check_encoder` has looked
     encoder.codec_context.time_base = encoder.time_base = video.time_base
     encoder.codec_context.flags |= Flags.frame_duration
-    encoder.pix_fmt = _choose_pix_fmt(encoder, video, pix_fmt)
-    encoder.options = _options(encoder, crf)
+    chosen = _choose_pix_fmt(encoder, video, pix_fmt)
+    encoder.pix_fmt = chosen
+    encoder.options = _options(encoder, chosen, crf)
     return encoder
 
 
@@ -88,11 +91,11 @@ def _usual_encoder(writer: OutputContainer, destination: Path) -> str:
     )
 
 
-def _options(encoder: VideoStream, crf: float | None) -> dict[str, str]:
+def _options(encoder: VideoStream, pix_fmt: str, crf: float | None) -> dict[str, object]:
     name = encoder.codec.name
-    options = dict(ENCODER_OPTIONS.get(name, {}))
+    options: dict[str, object] = dict(ENCODER_OPTIONS.get(name, {}))
     if name == "dnxhd":
-        options["profile"] = DNXHR_PROFILES[encoder.pix_fmt]
+        options["profile"] = DNXHR_PROFILES[pix_fmt]
     if crf is not None:
         _check_crf(encoder, crf)
     if (quality := DEFAULT_CRF.get(name) if crf is None else crf) is not None:
@@ -158,8 +161,11 @@ def _pixel_formats(encoder: VideoStream) -> list[str]:
 
 def _warn_of_coarser_samples(source: av.VideoFormat, chosen: str, known: list[str]) -> None:
     """Says whether the chosen pixel format has fewer bits or less chroma, and which has not."""
-    usual = [name for name in known if not name.startswith("yuvj")]  # old names for a full range
-    best = find_best_pix_fmt_of_list(usual, source)[0].name
+    # "yuvj" begins the old names for a full range; a few encoders, such as amv, take no others.
+    usual = [name for name in known if not name.startswith("yuvj")] or known
+    nearest, _ = find_best_pix_fmt_of_list(usual, source)
+    assert nearest is not None  # of at least one
+    best = nearest.name
     lost = find_best_pix_fmt_of_list([chosen], source)[1]
     if lost & PixFmtLoss.DEPTH:
         kept = bits(av.VideoFormat(best))
@@ -188,15 +194,16 @@ class PaletteEncoder:
 
     def __init__(self, encoder: VideoStream) -> None:
         self.encoder = encoder
-        self._graph = None
-        self._last_tick = None
+        self._graph: Graph | None = None
+        self._last_tick: int | None = None
         self._dropped = False
 
     def encode(self, frame: av.VideoFrame | None) -> list[av.Packet]:
         """The packets of a frame in `conversion.PALETTE_SOURCE`; None: what is left at the end."""
         if frame is None:
             return self.encoder.encode(None)
-        tick = floor(frame.pts * Fraction(frame.time_base) / GIF_TICK + Fraction(1, 2))
+        assert frame.pts is not None  # `Converter` gives each frame a time
+        tick = floor(seconds(frame.pts, frame.time_base) / GIF_TICK + Fraction(1, 2))
         if self._last_tick is not None and tick <= self._last_tick:
             if not self._dropped:
                 log.warning("GIF shows 100 frames a second at most: frames between are left out")

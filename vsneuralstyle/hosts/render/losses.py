@@ -16,7 +16,7 @@ log = logging.getLogger("vsneuralstyle.hosts.render")
 Item = TypeVar("Item")
 
 # FFmpeg's names for what goes with a frame, and for the same of a stream -> what it is.
-SIDE_DATA = {
+_SIDE_DATA: dict[tuple[str, ...], str] = {
     (
         "MASTERING_DISPLAY_METADATA",
         "mastering_display_metadata",
@@ -37,7 +37,7 @@ SIDE_DATA = {
     ("LCEVC", "lcevc"): "LCEVC enhancement layer",
     ("EXIF", "exif"): "EXIF metadata",
 }
-SIDE_DATA = {name: words for names, words in SIDE_DATA.items() for name in names}
+SIDE_DATA = {name: words for names, words in _SIDE_DATA.items() for name in names}
 # FFmpeg's names of data codecs -> what an editor calls them.
 DATA = {
     "klv": "KLV metadata",
@@ -58,7 +58,7 @@ class Losses:
     """Says of a video stream and its frames what the output leaves out."""
 
     def __init__(self, video: VideoStream) -> None:
-        self._said = set()
+        self._said: set[str] = set()
         for name in getattr(video.codec_context, "coded_side_data", ()):  # PyAV has it from 19 on
             self._say_side_data(name)
         if list(_values("alpha_mode", video.metadata)) == ["1"]:  # VP8, VP9: decoded without alpha
@@ -139,7 +139,9 @@ def warn_of_stream(stream: Stream) -> None:
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
     names = (stream.metadata.get(key) for key in ("handler_name", "filename", "title"))
     title = next((repr(name) for name in names if name), None)
-    named = ", ".join(filter(None, (DATA.get(codec, codec), title))) or "of an unknown kind"
+    named = (
+        ", ".join(filter(None, (codec and DATA.get(codec, codec), title))) or "of an unknown kind"
+    )
     if stream.disposition & Disposition.attached_pic:
         log.warning("the cover art (stream %d, %s) is left out", stream.index, named)
     elif stream.type == "video":

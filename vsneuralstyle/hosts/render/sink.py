@@ -8,8 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import AttachmentStream, Stream
 from av.video.stream import VideoStream
 
 from vsneuralstyle.errors import MediaError
@@ -102,29 +103,30 @@ def add_streams(
     destination: Path,
     audio: bool,
     audio_codec: str | None,
-    encoding: tuple,
+    encoding: tuple[str | None, float | None, str | None],
 ) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
     """Adds metadata and, in the source's order, the streams.
 
     Returns the encoder's stream, and for each other one that is kept: its index in reader -> what
     writes it.
     """
+    encoder: VideoStream | None = None
+    tracks: dict[int, PacketCopy | AudioTranscoder] = {}
     writer.metadata.update(
         {key: value for key, value in reader.metadata.items() if key.lower() not in FILE_METADATA}
     )
-    encoder, tracks = None, {}
     for stream in reader.streams:
-        track = None
+        track: PacketCopy | AudioTranscoder | None = None
         if stream.index == video.index:
             encoder = add_encoder(writer, video, destination, *encoding)
             _copy_metadata(stream, encoder)
         elif stream.type == "audio" and not audio:
             pass
-        elif stream.type == "audio" and stream.codec_context:
+        elif isinstance(stream, AudioStream) and stream.codec_context:
             track = add_audio(writer, stream, destination, audio_codec)
         elif stream.type == "subtitle" and stream.codec_context:
             track = _add_subtitles(writer, stream)
-        elif stream.type == "attachment" and writer.format.name == "matroska":
+        elif isinstance(stream, AttachmentStream) and writer.format.name == "matroska":
             mimetype = stream.mimetype or "application/octet-stream"
             writer.add_attachment(stream.name or "", mimetype, stream.data)
         else:
@@ -132,6 +134,7 @@ def add_streams(
         if track:
             _copy_metadata(stream, track.stream)
             tracks[stream.index] = track
+    assert encoder is not None  # video is one of the streams
     if timecode := timecode_of(reader, video):
         encoder.metadata["timecode"] = timecode  # FFmpeg makes a track of it, where there are such
     warn_of_container(reader, writer, video)
@@ -169,7 +172,8 @@ def tag(
     if video.sample_aspect_ratio:
         encoder.sample_aspect_ratio = video.sample_aspect_ratio
     with suppress(KeyError):
-        encoder.set_display_matrix(np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32))
+        matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+        encoder.set_display_matrix(matrix.tolist())
 
 
 def write_header(writer: OutputContainer, encoder: VideoStream, destination: Path) -> None:

@@ -1,24 +1,24 @@
 """The file that is read: its video stream, its frames, and the packets that are copied."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.logging
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.format import Flags
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.damage import Damage, Frames, Repeat
-from vsneuralstyle.hosts.render.timeline import Timeline, is_timed, may_jump, seconds
+from vsneuralstyle.hosts.render.timeline import Rational, Timeline, is_timed, may_jump, seconds
 
 # A file is cut off if it is shorter than its header says: by seconds, or part of its length.
-MISSING, MISSING_PART = 1, Fraction(1, 10)
+MISSING, MISSING_PART = Fraction(1), Fraction(1, 10)
 # Bytes of a transport stream's packets, and where in them the sync byte is: bare, with a timestamp
 # (.m2ts), with a checksum.
 TRANSPORT_PACKETS, SYNC = ((188, 0), (192, 4), (204, 0)), 0x47
@@ -59,7 +59,7 @@ def video_stream(reader: InputContainer, source: Path) -> VideoStream:
     return video
 
 
-def frame_rate(video: VideoStream) -> Fraction | None:
+def frame_rate(video: VideoStream) -> "Rational | None":
     """The nominal frame rate as far as it is known."""
     if has_timestamps(video.container):
         return video.average_rate or video.guessed_rate
@@ -79,7 +79,7 @@ def codec_tag(stream: Stream) -> str | None:
     return found and found[1]
 
 
-def has_timestamps(reader: InputContainer) -> bool:
+def has_timestamps(reader: Container) -> bool:
     """Whether the container has any; a raw stream (.h264, .hevc) hasn't."""
     return Flags.no_timestamps not in Flags(reader.format.flags)
 
@@ -95,7 +95,7 @@ def expected_frames(reader: InputContainer, video: VideoStream) -> int | None:
 def read(
     reader: InputContainer,
     video: VideoStream,
-    copies: dict[int, Stream],
+    copies: Collection[int],
     timeline: Timeline,
     damage: Damage,
 ) -> Iterator[Item]:
@@ -186,9 +186,14 @@ def _announced_end(reader: InputContainer) -> Fraction | None:
     if may_jump(reader) or not has_timestamps(reader) or not reader.duration:
         return None
     streams = [stream for stream in reader.streams if is_timed(stream)]
-    if any(stream.start_time is None or stream.duration is None for stream in streams):
+    ends = [
+        seconds(stream.start_time + stream.duration, stream.time_base)
+        for stream in streams
+        if stream.start_time is not None and stream.duration is not None
+    ]
+    if len(ends) < len(streams):
         return Fraction(reader.duration, av.time_base)  # Matroska's, from 0 on
-    return max(seconds(stream.start_time + stream.duration, stream.time_base) for stream in streams)
+    return max(ends)
 
 
 def _ends_inside_transport_packet(reader: InputContainer) -> bool:

@@ -3,18 +3,25 @@
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
 
 import av
 from av.container import InputContainer
 from av.format import Flags
 from av.stream import Stream
 
+if TYPE_CHECKING:
+    from av import AVRational  # PyAV has it from 18.1 on; before that its times are Fractions
+    from av.container.core import Chapter
+
+Rational: TypeAlias = "AVRational | Fraction"
+
 # Seconds from which on a clock that may jump has jumped; FFmpeg's (-dts_delta_threshold).
 JUMP_AHEAD, JUMP_BACK = 10, Fraction(1, 10)
 STEP = Fraction(1, 1000)  # seconds: Matroska's tick, the longest of those in use
 
 
-def seconds(ticks: int, time_base) -> Fraction:
+def seconds(ticks: int, time_base: Rational) -> Fraction:
     return ticks * Fraction(time_base.numerator, time_base.denominator)
 
 
@@ -52,16 +59,13 @@ class Timeline:
         self._end = Fraction(0)  # until when all that came so far is shown
         self._copied: dict[int, int] = {}  # each stream's last timestamp
 
-    def chapters(self, chapters: list[dict]) -> list[dict]:
+    def chapters(self, chapters: "list[Chapter]") -> "list[Chapter]":
         """Those of the file, moved to their places."""
-        return [
-            chapter
-            | {
-                key: chapter[key] - round(self.start / seconds(1, chapter["time_base"]))
-                for key in ("start", "end")
-            }
-            for chapter in chapters
-        ]
+        return [self._moved(chapter) for chapter in chapters]
+
+    def _moved(self, chapter: "Chapter") -> "Chapter":
+        shift = round(self.start / seconds(1, chapter["time_base"]))
+        return {**chapter, "start": chapter["start"] - shift, "end": chapter["end"] - shift}
 
     def place(self, packet: av.Packet) -> None:
         """Sets the packet's timestamps to its place."""
@@ -70,10 +74,11 @@ class Timeline:
             return
         tick = seconds(1, packet.time_base)
         offset = self._offset_at(packet, ticks * tick) if self._jumps else -self.start
-        _shift(packet, round(offset / tick))
+        shift = round(offset / tick)
+        shown = (ticks if packet.pts is None else packet.pts) + shift
+        _shift(packet, shift)
         if is_timed(packet.stream):
             length = (packet.duration or 0) * tick
-            shown = packet.dts if packet.pts is None else packet.pts
             self._next[packet.stream.index] = ticks * tick + offset + length
             self._end = max(self._end, shown * tick + length)
 

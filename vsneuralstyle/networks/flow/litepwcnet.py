@@ -13,6 +13,7 @@ flow of the coarser one. Ours:
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -127,8 +128,9 @@ def supported(scores: Tensor) -> Tensor:
     height, width = scores.shape[1:3]
     total = F.pad(scores.float(), (SUPPORT,) * 8)
     shifts = range(2 * SUPPORT + 1)
-    total = sum(total[:, d : d + height, :, d : d + height] for d in shifts)
-    total = sum(total[:, :, d : d + width, :, d : d + width] for d in shifts)
+    # `sum` starts with 0, which is what it gives of nothing alone.
+    total = cast("Tensor", sum(total[:, d : d + height, :, d : d + height] for d in shifts))
+    total = cast("Tensor", sum(total[:, :, d : d + width, :, d : d + width] for d in shifts))
     counts = []
     for size in (height, width):
         place = torch.arange(size, dtype=torch.int64, device=scores.device)
@@ -272,8 +274,10 @@ class LitePWCNet(FlowNetwork):
     def matched_by(self) -> tuple[Tensor, Tensor]:
         """Weight (C, C) and bias of what the coarsest features go through before their products."""
         # Products of independent features are then about 1, at the start.
-        scale = len(self.matching.bias) ** -0.25
-        return self.matching.weight.flatten(1) * scale, self.matching.bias * scale
+        weight, bias = self.matching.weight, self.matching.bias
+        assert bias is not None
+        scale = len(bias) ** -0.25
+        return weight.flatten(1) * scale, bias * scale
 
     def _refined(
         self,

@@ -1,6 +1,7 @@
 """What the flow sub-networks share: units, padding, normalisation and start."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +65,7 @@ class FlowNetwork(nn.Module):
         )
 
     def between(
-        self,
-        first: Sequence[Tensor],
-        second: Sequence[Tensor],
-        height: int,
-        width: int,
-        **how: object,
+        self, first: Sequence[Tensor], second: Sequence[Tensor], height: int, width: int, **how: Any
     ) -> Tensor:
         """`forward` of two frames of that size as `encode` gives them; `how` goes to `match`."""
         flow = self.match(first, second, **how)[-1].float() * FLOW_SCALE
@@ -112,8 +108,10 @@ class FlowNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, 0.1)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for predict in predicts:
+            assert isinstance(predict, nn.Conv2d)
             predict.weight.data.mul_(0.1)
 
 

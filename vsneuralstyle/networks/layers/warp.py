@@ -1,5 +1,7 @@
 """Backward warping of images and features."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,11 +29,12 @@ def warp(source: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     # Not grid_sample's own, whose a = -3/4 overshoots: what it adds at edges flickers.
     height, width = source.shape[-2:]
     columns, rows = _taps(x, width), _taps(y, height)
-    return sum(
+    taps = (
         (across * down)[:, None] * _sampled(source, at, to)
         for to, down in rows
         for at, across in columns
     )
+    return cast("Tensor", sum(taps))  # of nine, so not the 0 that `sum` starts with
 
 
 def _sampled(source: Tensor, x: Tensor, y: Tensor) -> Tensor:
