@@ -1,4 +1,4 @@
-"""Each pipeline of docs/gstreamer.md does what it is there for, as far as can be told without
+"""Each pipeline of docs/how-to/gstreamer.md does what it is there for, as far as can be told without
 camera and window.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "gstreamer.md"
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs" / "how-to" / "gstreamer.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.S)
 FRAMES = 6
 # What the machine lacks, and what stands in for it.
@@ -171,7 +172,7 @@ def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
 
 
 def test_the_packages_are_those_that_setup_installs():
-    script = (DOCS.parents[1] / "scripts" / "setup").read_text()
+    script = (ROOT / "scripts" / "setup").read_text()
     listed = re.search(r"apt_packages=\((.*?)\n\)", script, re.S)[1]
     words = re.sub(r"#.*", "", listed).split()
     expand = ["bash", "-c", "printf '%s\n' " + " ".join(words)]  # {base,good}
