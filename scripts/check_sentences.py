@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that pages are written in short sentences.
 
-    scripts/check_sentences.py [PAGE ...]       # default: README.md and all of docs/*.md but results
+    scripts/check_sentences.py [PAGE ...]       # default: README.md and docs/ but results
 
 Code, tables, HTML, headings and links' targets are left out. It prints the median of each page and
 every sentence that is too long, and exits with 1 where a page's median or a sentence is.

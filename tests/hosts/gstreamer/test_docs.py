@@ -1,5 +1,5 @@
-"""Each pipeline of docs/how-to/gstreamer.md does what it is there for, as far as can be told without
-camera and window.
+"""Each pipeline of docs/how-to/gstreamer.md, and the README's, does what it is there for, as far as
+can be told without camera and window.
 """
 
 import os
@@ -124,6 +124,18 @@ def test_pipeline(run, environment, folder, word):
                     [bytes(packet) for packet in container.demux(audio=0) if packet.size]
                 )
         assert packets[0] == packets[1] != []
+
+
+def test_readmes_pipeline(run, environment, folder):
+    av = pytest.importorskip("av")
+    text = (ROOT / "README.md").read_text()
+    (pipeline,) = re.findall(r"^    (gst-launch-1\.0 (?:.*\\\n)*.*)$", text, re.M)
+    done = run(
+        "bash", "-ec", pipeline.replace("out.mp4", "readme.mp4"), cwd=folder, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    with av.open(str(folder / "readme.mp4")) as container:
+        assert len(list(container.decode(video=0))) == FRAMES
 
 
 @pytest.mark.parametrize("file", ["clips/b.mp4", "opus.mkv"])
