@@ -214,6 +214,20 @@ def test_long_sentences_are_found(tmp_path):
     assert "41 words" in module.problems(page)[0]
 
 
+def test_the_readmes_animation(folder):
+    """The script makes one of any clip: both sides beside each other, a bar above."""
+    image = pytest.importorskip("PIL.Image")
+    script = ROOT / "scripts" / "docs" / "make_animation"
+    options = ["--frames", "3", "--width", "32"]
+    ran = run_in(folder, sys.executable, "-P", str(script), "in.mp4", "out.webp", *options)
+    assert ran.returncode == 0, ran.stderr
+    with image.open(folder / "out.webp") as made:
+        assert (made.n_frames, made.size) == (3, (64, 24 + 22))
+        made.seek(2)
+        sides = np.asarray(made.convert("RGB"), float)[22:]
+    assert np.abs(sides[:, :32] - sides[:, 32:]).mean() > 0.5
+
+
 def test_site_builds(tmp_path):
     mkdocs = shutil.which("mkdocs")
     if mkdocs is None:
