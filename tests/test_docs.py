@@ -192,6 +192,15 @@ def test_links_lead_somewhere(page):
             assert heading in anchors, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tables_are_whole(page):
+    """A table begins with a header and its line, and each row has as many cells."""
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.M):
+        header, line, *rows = (re.findall(r"(?<!\\)\|", row) for row in table.splitlines())
+        assert re.fullmatch(r"[|: -]+", table.splitlines()[1]), table
+        assert rows and all(len(row) == len(header) for row in [line, *rows]), table
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
