@@ -1,5 +1,5 @@
-"""Each pipeline of docs/gstreamer.md does what it is there for, as far as can be told without
-camera and window.
+"""Each pipeline of docs/how-to/gstreamer.md, and the README's, does what it is there for, as far as
+can be told without camera and window.
 """
 
 import os
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "gstreamer.md"
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs" / "how-to" / "gstreamer.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.S)
 FRAMES = 6
 # What the machine lacks, and what stands in for it.
@@ -128,6 +129,18 @@ def test_pipeline(run, environment, folder, word):
         assert packets[0] == packets[1] != []
 
 
+def test_readmes_pipeline(run, environment, folder):
+    av = pytest.importorskip("av")
+    text = (ROOT / "README.md").read_text()
+    (pipeline,) = re.findall(r"^    (gst-launch-1\.0 (?:.*\\\n)*.*)$", text, re.M)
+    done = run(
+        "bash", "-ec", pipeline.replace("out.mp4", "readme.mp4"), cwd=folder, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    with av.open(str(folder / "readme.mp4")) as container:
+        assert len(list(container.decode(video=0))) == FRAMES
+
+
 @pytest.mark.parametrize("file", ["clips/b.mp4", "opus.mkv"])
 def test_without_sound(run, environment, folder, file):
     """Whatever audio a file has, or none: the first pipeline takes it."""
@@ -174,7 +187,7 @@ def test_png_files_of_each_kind(run, environment, folder, form, tmp_path):
 
 
 def test_the_packages_are_those_that_setup_installs():
-    script = (DOCS.parents[1] / "scripts" / "setup").read_text()
+    script = (ROOT / "scripts" / "setup").read_text()
     listed = re.search(r"apt_packages=\((.*?)\n\)", script, re.S)[1]
     words = re.sub(r"#.*", "", listed).split()
     expand = ["bash", "-c", "printf '%s\n' " + " ".join(words)]  # {base,good}

@@ -1,4 +1,6 @@
-"""docs/vapoursynth.md: its scripts and commands do what the page says."""
+"""docs/how-to/vapoursynth.md: its scripts and commands do what the page says, and the figures of
+docs/explanation/exactness-and-seeking.md are so.
+"""
 
 import re
 import shutil
@@ -10,7 +12,9 @@ vs = pytest.importorskip(
     "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
 )
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "vapoursynth.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE = DOCS / "how-to" / "vapoursynth.md"
+FIGURES = DOCS / "explanation" / "exactness-and-seeking.md"
 FRAMES = 14
 
 
@@ -73,22 +77,19 @@ def test_scripts_and_commands(folder, model_dir, run):
         assert decoded == [size] * FRAMES, name
 
 
+def figures(row: str) -> list[float]:
+    """The numbers in the row of the page's table of memory that begins so."""
+    cells = re.search(rf"^\| {row}\b[^|]*\|(.*)\|$", FIGURES.read_text(), re.MULTILINE)[1]
+    return [float(number) for number in re.findall(r"\d+", cells)]
+
+
 def test_figures_of_a_states_memory():
     """The page's bytes a pixel, and what it makes of them for two sizes."""
     import torch
 
     from vsneuralstyle import Stylizer
 
-    text = " ".join(PAGE.read_text().split())
-    bytes_float32, *bfloat16 = map(
-        float,
-        re.search(r"(\d+) bytes a pixel in float32, and (\d+) to (\d+) in bfloat16", text).groups(),
-    )
-    sizes = re.search(
-        r"(\d+) MiB at 640x360 and (\d+) MiB at 1920x1080. So the default of 512 MiB holds (\d+) "
-        r"or (\d+) of them",
-        text,
-    ).groups()
+    bytes_float32, *bfloat16 = figures("bytes a pixel of a state")
     for precision, (low, high) in {
         "float32": (bytes_float32 - 1, bytes_float32),
         "bfloat16": bfloat16,
@@ -98,13 +99,11 @@ def test_figures_of_a_states_memory():
             a_pixel = stylizer.state.nbytes / (360 * 640)
         assert low < a_pixel <= high, precision
         if precision == "float32":
-            mebibytes = [a_pixel * pixels / 2**20 for pixels in (640 * 360, 1920 * 1080)]
-            assert [
-                round(mebibytes[0]),
-                round(mebibytes[1]),
-                int(512 / mebibytes[0]),
-                int(512 / mebibytes[1]),
-            ] == list(map(int, sizes))
+            for size, pixels in (("640x360", 640 * 360), ("1920x1080", 1920 * 1080)):
+                mebibytes = a_pixel * pixels / 2**20
+                assert figures(f"MiB of a state at {size}") == [round(mebibytes)]
+                in_default = f"states in the default of 512 MiB at {size}"
+                assert figures(in_default) == [int(512 / mebibytes)]
 
 
 MEMORY = """
@@ -113,13 +112,10 @@ import vapoursynth as vs
 from vapoursynth import core
 import vsneuralstyle.core.stylizer
 def used():
-    lines = open("/proc/self/status")
-    return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) // 1000 for line in open("/proc/self/status") if line.startswith("VmRSS"))
 imported = used()
-half = core.std.BlankClip(width=320, height=360, format=vs.YUV420P8, length=40)
-halves = [half.std.BlankClip(color=color) for color in ([100, 90, 80], [10, 190, 180])]
-clip = core.std.StackHorizontal(halves)
-clip = core.vsneuralstyle.Stylize(clip, device="cpu", precision="float32", checkpoint_mb=0)
+halves = [core.std.BlankClip(width=320, height=360, format=vs.YUV420P8, length=40, color=color) for color in ([100, 90, 80], [10, 190, 180])]
+clip = core.vsneuralstyle.Stylize(core.std.StackHorizontal(halves), device="cpu", precision="float32", checkpoint_mb=0)
 for frame in clip.frames():
     frame.close()
 playing = used()
@@ -135,7 +131,7 @@ print(playing - imported, used() - imported)
 def test_figure_of_the_memory_of_a_process(run):
     import sys
 
-    page = float(re.search(r"(\d+) MB at 640x360 in float32, beside", PAGE.read_text())[1])
+    (page,) = figures("MB of a process at 640x360")
     measured = run(sys.executable, "-P", "-c", MEMORY, env={"OMP_NUM_THREADS": "2"})
     assert measured.returncode == 0, measured.stderr
     playing, after = map(float, measured.stdout.split())

@@ -44,19 +44,15 @@ def test_version(model_dir, tmp_path, monkeypatch):
 
 
 def test_editors_see_every_argument_and_the_documentation_names_it():
-    """Stubs are made from the registered signature (`vsstubs`); the table in docs/vapoursynth.md
-    says the same.
+    """Stubs are made from the registered signature (`vsstubs`); the table in
+    docs/reference/arguments.md says the same.
     """
     signature = inspect.signature(vs.core.vsneuralstyle.Stylize)
     arguments = list(signature.parameters)
     assert arguments[:2] == ["clip", "style"]
     assert all(signature.parameters[name].default is None for name in arguments[1:])
-    table = (
-        (ROOT / "docs" / "vapoursynth.md")
-        .read_text()
-        .partition("## Arguments")[2]
-        .partition("\n## ")[0]
-    )
+    page = (ROOT / "docs" / "reference" / "arguments.md").read_text()
+    table = page.partition("<!-- arguments: generated -->")[2].partition("<!-- end -->")[0]
     documented = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
     assert sorted(documented) == sorted(arguments)
 
