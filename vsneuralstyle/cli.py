@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vsneuralstyle import __version__
+from vsneuralstyle.arguments import add_options
 from vsneuralstyle.errors import ModelError, NeuralStyleError
 
 ERROR, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes; the latter two a shell's for SIGINT, SIGPIPE
@@ -47,16 +48,9 @@ DELEGATED = {
         "measure speed and memory, of the core and through the hosts",
     ),
 }
-STYLIZER_OPTIONS = (
-    "net",
-    "device",
-    "precision",
-    "strength",
-    "coherence",
-    "preserve_color",
-    "scene_cut",
-    "model_dir",
-)
+# Arguments of `Stylizer`, as the help groups them
+LOOK = ("strength", "coherence", "preserve_color", "scene_cut")
+MODEL = ("net", "model_dir", "device", "precision")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Lists the styles that there are: name, network family, its networks' "
         "parameters, and its file.",
     )
-    _add_model_options(styles)
+    add_options(styles, "net", "model_dir", absent_by_default=True)
     styles.set_defaults(run=_styles)
 
     doctor = commands.add_parser(
@@ -173,18 +167,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    # SUPPRESS: what isn't given stays absent, and the core's own default holds.
-    parser.add_argument("--net", default=argparse.SUPPRESS, help="johnson (default) or stylebank")
-    parser.add_argument(
-        "--model-dir",
-        type=Path,
-        default=argparse.SUPPRESS,
-        metavar="FOLDER",
-        help="look for models here first",
-    )
-
-
 def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "render",
@@ -203,12 +185,7 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
         help="the file to write; its suffix chooses the container (.mp4, .mkv, "
         ".webm, .mov, .gif, ...)",
     )
-    parser.add_argument(
-        "--style",
-        required=True,
-        help="a style's name; `neuralstyle styles` lists them; "
-        "with --net stylebank a mix too, such as candy:0.6+muse:0.4",
-    )
+    add_options(parser, "style")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument(
         "--on-error",
@@ -220,38 +197,8 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
     parser.set_defaults(run=_render)
 
-    look = parser.add_argument_group("look", argument_default=argparse.SUPPRESS)
-    look.add_argument(
-        "--strength", type=float, metavar="0..1", help="from the source to the style (default 1)"
-    )
-    look.add_argument(
-        "--coherence",
-        type=float,
-        metavar="0..1",
-        help="from each frame by itself to fully coherent (default 1)",
-    )
-    look.add_argument(
-        "--preserve-color",
-        action="store_true",
-        help="keep the source's colors, take the style's luma",
-    )
-    look.add_argument(
-        "--scene-cut",
-        type=float,
-        metavar="0..1",
-        help="threshold of the scene cut detector; 0: off",
-    )
-
-    model = parser.add_argument_group("model")
-    _add_model_options(model)
-    model.add_argument(
-        "--device", default=argparse.SUPPRESS, help="auto, cpu, cuda or cuda:N (default auto)"
-    )
-    model.add_argument(
-        "--precision",
-        default=argparse.SUPPRESS,
-        help="auto, float32, bfloat16 or float16 (default auto)",
-    )
+    add_options(parser.add_argument_group("look"), *LOOK)
+    add_options(parser.add_argument_group("model"), *MODEL)
 
     output = parser.add_argument_group("output")
     sound = output.add_mutually_exclusive_group()
@@ -286,7 +233,7 @@ def _render(args: argparse.Namespace) -> None:
 
     if args.quiet:
         logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
-    options = {name: getattr(args, name) for name in STYLIZER_OPTIONS if hasattr(args, name)}
+    options = {name: getattr(args, name) for name in (*LOOK, *MODEL)}
     render(
         args.source,
         args.output,

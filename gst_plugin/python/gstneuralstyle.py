@@ -22,6 +22,7 @@ gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 import gstneuralstyle_cuda as cuda  # these lie beside this file
 from gi.repository import GObject, Gst, GstVideo  # the versions come first
+from gstneuralstyle_arguments import ALIASES, PROPERTIES
 from gstneuralstyle_interval import STALL, FrameInterval
 from gstneuralstyle_packages import import_core
 
@@ -65,91 +66,17 @@ MAX_GAP = Gst.SECOND
 # GST_BASE_TRANSFORM_FLOW_DROPPED, which the bindings lack
 FLOW_DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS
 
-_AT_START = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_READY)
-_AT_ANY_TIME = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_PLAYING)
-_CONTROLLED = _AT_ANY_TIME | GObject.ParamFlags(Gst.PARAM_CONTROLLABLE)
+_READY = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_READY)
+_PLAYING = GObject.ParamFlags.READWRITE | GObject.ParamFlags(Gst.PARAM_MUTABLE_PLAYING)
+_CONTROLLABLE = _PLAYING | GObject.ParamFlags(Gst.PARAM_CONTROLLABLE)
+_FLAGS = {"READY": _READY, "PLAYING": _PLAYING, "CONTROLLABLE": _CONTROLLABLE}
 
 # What the user sets: (type, nick, blurb, [minimum, maximum,] default, flags). Named as the
 # arguments of Stylizer are.
-SETTINGS = {
-    "style": (
-        str,
-        "Style",
-        "Name of the style; it changes with the next frame, which begins afresh. An unknown one "
-        "gives an error that lists those that exist",
-        "candy",
-        _AT_ANY_TIME,
-    ),
-    "net": (str, "Network", "Family of style networks", "johnson", _AT_START),
-    "device": (
-        str,
-        "Device",
-        "Where the networks run: auto, cpu, cuda or cuda:N; one that is not there is an error",
-        "auto",
-        _AT_START,
-    ),
-    "precision": (
-        str,
-        "Precision",
-        "What the networks compute in: auto (float16 on a GPU, bfloat16 on a CPU that is "
-        "faster in it, else float32), float32, bfloat16 or float16",
-        "auto",
-        _AT_START,
-    ),
-    "model-path": (
-        str,
-        "Model path",
-        "Folder to look for models in first, before NEURALSTYLE_MODEL_PATH and the installed ones",
-        None,
-        _AT_START,
-    ),
-    "strength": (
-        float,
-        "Strength",
-        "How much style: 0 is the source, 1 the stylized frame",
-        0.0,
-        1.0,
-        1.0,
-        _CONTROLLED,
-    ),
-    "coherence": (
-        float,
-        "Coherence",
-        "How much of the frames before: 0 stylizes each frame by itself, which is faster "
-        "and flickers",
-        0.0,
-        1.0,
-        1.0,
-        _CONTROLLED,
-    ),
-    "preserve-color": (
-        bool,
-        "Preserve color",
-        "Keep the source's chroma, and take luma alone from the style",
-        False,
-        _CONTROLLED,
-    ),
-    "scene-cut": (
-        float,
-        "Scene cut",
-        "Threshold of the detector of scene cuts, after which the style starts afresh; "
-        "0 switches it off",
-        0.0,
-        1.0,
-        0.15,
-        _CONTROLLED,
-    ),
-    "lookahead": (
-        int,
-        "Look-ahead",
-        "Frames held back while those after them are begun, so that a CPU works at two at a time, "
-        "and a GPU while the host does, which is faster (3 are enough). Each adds a frame to the "
-        "latency",
-        0,
-        64,
-        0,
-        _AT_START,
-    ),
+SETTINGS = {name: (*spec, _FLAGS[change]) for name, (*spec, change) in PROPERTIES.items()}
+ALIAS_PROPERTIES = {
+    alias: (*SETTINGS[name][:2], f"Alias of {name}: the one set later holds", *SETTINGS[name][3:])
+    for alias, name in ALIASES.items()
 }
 STATS = {
     "stats": (
@@ -411,7 +338,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         Gst.PadTemplate.new("sink", Gst.PadDirection.SINK, Gst.PadPresence.ALWAYS, CAPS),
         Gst.PadTemplate.new("src", Gst.PadDirection.SRC, Gst.PadPresence.ALWAYS, CAPS),
     )
-    __gproperties__ = SETTINGS | STATS
+    __gproperties__ = SETTINGS | ALIAS_PROPERTIES | STATS
 
     def __init__(self):
         made_in_c = hash(self) != 0  # the object's address; from Python, there is no object yet
@@ -462,7 +389,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
 
     def do_get_property(self, prop):
         if prop.name != "stats":
-            return self._settings[prop.name]
+            return self._settings[ALIASES.get(prop.name, prop.name)]
         mean = 1000 * self._seconds / self._frames if self._frames else 0
         return Gst.Structure.new_from_string(
             f"neuralstyle-stats, frames=(guint64){self._frames}, cuts=(guint64){self._cuts}, "
@@ -470,7 +397,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         )
 
     def do_set_property(self, prop, value):
-        self._settings[prop.name] = value
+        self._settings[ALIASES.get(prop.name, prop.name)] = value
 
     # ---- life cycle ------------------------------------------------------------------------------
 
@@ -691,7 +618,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         """
         options = {name.replace("-", "_"): value for name, value in self._settings.items()}
         style, _ = options.pop("style"), options.pop("lookahead")
-        self._stylizer = self._make(style, model_dir=options.pop("model_path"), **options)
+        self._stylizer = self._make(style, **options)
         self._style, self._afresh = style, True
         self._log(
             Gst.DebugLevel.INFO,
@@ -708,7 +635,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         changes = {
             name: self._settings[name]
             for name, spec in SETTINGS.items()
-            if spec[-1] == _CONTROLLED
+            if spec[-1] == _CONTROLLABLE
             and self._settings[name] != getattr(self._stylizer, name.replace("-", "_"))
         }
         other_style = self._settings["style"] != self._style

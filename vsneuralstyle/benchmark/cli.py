@@ -9,6 +9,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from vsneuralstyle.arguments import add_options
+
 MEMORY_SIZE = (64, 48)
 SMALL, LARGE = ("640x360", "1280x720"), ("1920x1080", "3840x2160")
 
@@ -20,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="candy",
         help="a style's name; with --net stylebank a mix too (default %(default)s)",
     )
-    parser.add_argument(
-        "--net", default="johnson", help="johnson or stylebank (default %(default)s)"
-    )
+    add_options(parser, "net", "device", "precision", "model_dir")
     parser.add_argument(
         "--sizes",
         nargs="+",
@@ -43,13 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="frames before them (default %(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="torch's threads (default: torch's own choice)"
-    )
-    parser.add_argument(
-        "--model-dir", type=Path, metavar="FOLDER", help="look for models here first"
     )
     parser.add_argument(
         "--no-hosts", action="store_true", help="leave vspipe and gst-launch-1.0 out"

@@ -94,7 +94,6 @@ class GStreamer(Host, host_processes.GStreamer):
             f"video/x-raw,format=I420,width={width},height={height},framerate=25/1,interlace-mode=progressive,"
             "pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2"
         )
-        names = {"model_dir": "model-path"}
         return [
             "gst-launch-1.0",
             "-q",
@@ -106,7 +105,7 @@ class GStreamer(Host, host_processes.GStreamer):
             "!",
             "neuralstyle",
             f"lookahead={AHEAD}",
-            *(f"{names.get(name, name)}={value}" for name, value in options.items()),
+            *(f"{name.replace('_', '-')}={value}" for name, value in options.items()),
             "!",
             "y4menc",
             "!",

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vsneuralstyle.arguments import check_range
 from vsneuralstyle.core import scene_detection, teams
 from vsneuralstyle.engines.cpu import kernels
 from vsneuralstyle.engines.cpu.host import (
@@ -264,9 +265,8 @@ class Stylizer:
         net1 = model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
         return model, fastest(net1)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in ("strength", "coherence", "scene_cut") and not 0 <= value <= 1:
-            raise ArgumentError(f"{name} is {value}; expected 0 to 1")
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_range(name, value)
         super().__setattr__(name, value)
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsneuralstyle import cache
+from vsneuralstyle.arguments import add_options
 from vsneuralstyle.evaluation import INTERVALS
 
 if TYPE_CHECKING:
@@ -124,12 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sheet of each clip there; of several styles in a folder each, beside summary.md and "
         "summary.csv (default: the tables go to standard output alone)",
     )
-    parser.add_argument("--net", default="johnson", help="style network (default %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument(
-        "--model-dir", type=Path, help="a folder of models that is looked through first"
-    )
+    add_options(parser, "net", "device", "precision", "model_dir")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -122,6 +122,7 @@ def raw(form, width, height, more=""):
             "net": TEXT,
             "device": TEXT,
             "precision": TEXT,
+            "model-dir": TEXT,
             "model-path": TEXT,
             "strength": NUMBER,
             "coherence": NUMBER,

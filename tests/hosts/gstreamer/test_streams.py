@@ -102,7 +102,6 @@ def test_defaults_are_the_stylizers(Gst):
     element = Gst.ElementFactory.make("neuralstyle")
     parameters = inspect.signature(Stylizer).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    defaults["model_path"] = defaults.pop("model_dir")
     assert {name: element.get_property(name.replace("_", "-")) for name in defaults} == defaults
 
 

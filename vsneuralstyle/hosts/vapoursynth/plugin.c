@@ -2,6 +2,7 @@
  * The VapourSynth plugin: core.vsneuralstyle.Stylize and core.vsneuralstyle.Version.
  */
 
+#include "arguments.h"
 #include "plugin.h"
 
 #include <stdarg.h>
@@ -74,33 +75,32 @@ static bool checkMask(const VSVideoInfo *mask, const VSVideoInfo *clip, char *me
     return true;
 }
 
-static bool checkFlag(const VSMap *in, const char *name, char *message, const VSAPI *vsapi) {
-    int absent;
-    int64_t value = vsapi->mapGetInt(in, name, 0, &absent);
-    if (absent || value == 0 || value == 1)
-        return true;
-    setMessage(message, "%s is %lld; expected 0 or 1", name, (long long)value);
-    return false;
+/* Whole numbers and flags. session.py sees to the others: Python can say 0.1 as it was given. */
+static bool checkRanges(const VSMap *in, char *message, const VSAPI *vsapi) {
+    for (int i = 0; i < ARGUMENT_COUNT; i++) {
+        const Argument *argument = &ARGUMENTS[i];
+        if (argument->kind != INTEGER && argument->kind != FLAG)
+            continue;
+        int absent;
+        int64_t value = vsapi->mapGetInt(in, argument->name, 0, &absent);
+        if (!absent && (value < argument->least || value > argument->greatest)) {
+            setMessage(message, "%s is %lld; expected %s", argument->name, (long long)value,
+                       argument->expected);
+            return false;
+        }
+    }
+    return true;
 }
 
-/* A count: the argument where it is given, else `missing`. -1 with a message: it is out of its
- * range. */
-static int getCount(const VSMap *in, const char *name, int missing, char *message,
-                    const VSAPI *vsapi) {
+/* An argument that checkRanges has seen; `missing` where it isn't given. */
+static int getInteger(const VSMap *in, const char *name, int missing, const VSAPI *vsapi) {
     int absent;
     int64_t value = vsapi->mapGetInt(in, name, 0, &absent);
-    if (absent)
-        return missing;
-    if (value >= 0 && value <= INT32_MAX)
-        return (int)value;
-    setMessage(message, "%s is %lld; expected 0 to %d", name, (long long)value, INT32_MAX);
-    return -1;
+    return absent ? missing : (int)value;
 }
 
 /* ---- What users call
  * --------------------------------------------------------------------------------------------- */
-
-enum { CHECKPOINT_MB = 512 };
 
 static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSCore *core,
                                 const VSAPI *vsapi) {
@@ -117,13 +117,11 @@ static void VS_CC stylizeCreate(const VSMap *in, VSMap *out, void *userData, VSC
 
     if (!checkClip("clip", &vi, false, message, vsapi) ||
         (mask && !checkMask(vsapi->getVideoInfo(mask), &vi, message, vsapi)) ||
-        !checkFlag(in, "preserve_color", message, vsapi) || !checkFlag(in, "fp16", message, vsapi))
+        !checkRanges(in, message, vsapi))
         goto done;
     options.detects = vsapi->mapGetFloat(in, "scene_cut", 0, &absent) > 0 || absent;
-    options.preroll = getCount(in, "preroll", 0, message, vsapi);
-    int checkpointMb = getCount(in, "checkpoint_mb", CHECKPOINT_MB, message, vsapi);
-    if (options.preroll < 0 || checkpointMb < 0)
-        goto done;
+    options.preroll = getInteger(in, "preroll", DEFAULT_PREROLL, vsapi);
+    int checkpointMb = getInteger(in, "checkpoint_mb", DEFAULT_CHECKPOINT_MB, vsapi);
     options.checkpoint = (int64_t)checkpointMb << 20;
 
     if (!isRgb) {
@@ -177,23 +175,7 @@ VS_EXTERNAL_API(void) VapourSynthPluginInit2(VSPlugin *plugin, const VSPLUGINAPI
     vspapi->configPlugin("io.github.vsneuralstyle", "vsneuralstyle",
                          "Coherent neural style transfer", PLUGIN_VERSION, VAPOURSYNTH_API_VERSION,
                          0, plugin);
-    vspapi->registerFunction("Stylize",
-                             "clip:vnode;"
-                             "style:data:opt;"
-                             "net:data:opt;"
-                             "device:data:opt;"
-                             "precision:data:opt;"
-                             "strength:float:opt;"
-                             "coherence:float:opt;"
-                             "preserve_color:int:opt;"
-                             "scene_cut:float:opt;"
-                             "model_dir:data:opt;"
-                             "device_index:int:opt;"
-                             "fp16:int:opt;"
-                             "mask:vnode:opt;"
-                             "checkpoint_mb:int:opt;"
-                             "preroll:int:opt;",
-                             "clip:vnode;", stylizeCreate, NULL, plugin);
+    vspapi->registerFunction("Stylize", SIGNATURE, "clip:vnode;", stylizeCreate, NULL, plugin);
     vspapi->registerFunction("Version", "",
                              "package:data;"
                              "torch:data;"

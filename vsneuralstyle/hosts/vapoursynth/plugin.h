@@ -27,6 +27,19 @@
 /* Buffers for messages to the user have this size. */
 enum { MESSAGE = 4096 };
 
+/* ---- Arguments: arguments.h, which is generated, has them all
+ * ---------------------------------------------------- */
+
+typedef enum { CLIP, TEXT, NUMBER, INTEGER, FLAG } ArgumentKind;
+
+typedef struct {
+    const char *name;
+    ArgumentKind kind;
+    bool ofFilter;           /* session.py doesn't know it */
+    int64_t least, greatest; /* of an INTEGER or a FLAG */
+    const char *expected;    /* the same, as errors say it */
+} Argument;
+
 /* Writes "Stylize: " and the rest as printf does. */
 void setMessage(char *message, const char *format, ...);
 

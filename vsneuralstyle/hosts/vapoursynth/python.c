@@ -1,5 +1,6 @@
 /* Frames as Python buffers, and calls into session.py. */
 
+#include "arguments.h"
 #include "plugin.h"
 
 #include <string.h>
@@ -170,36 +171,36 @@ static bool addKeyword(PyObject *keywords, const char *name, PyObject *value) {
     return added;
 }
 
-/* The arguments that were given, as keywords for Session, which has the defaults; NULL: an
+/* What was given for an argument; NULL: an exception is set. */
+static PyObject *argumentValue(const Argument *argument, const VSMap *in, const VSAPI *vsapi) {
+    const char *name = argument->name;
+    switch (argument->kind) {
+    case TEXT: /* Any bytes can name a file; this is how Python's own calls take them. */
+        return PyUnicode_DecodeUTF8(vsapi->mapGetData(in, name, 0, NULL),
+                                    vsapi->mapGetDataSize(in, name, 0, NULL), "surrogateescape");
+    case NUMBER:
+        return PyFloat_FromDouble(vsapi->mapGetFloat(in, name, 0, NULL));
+    case INTEGER:
+        return PyLong_FromLongLong(vsapi->mapGetInt(in, name, 0, NULL));
+    case FLAG:
+        return PyBool_FromLong(vsapi->mapGetInt(in, name, 0, NULL) != 0);
+    case CLIP:
+        break;
+    }
+    PyErr_Format(PyExc_SystemError, "%s is a clip, which session.py doesn't take", name);
+    return NULL;
+}
+
+/* The arguments that were given, as keywords for Session, which has the other defaults; NULL: an
  * exception is set. */
 static PyObject *keywordArguments(const VSMap *in, const VSAPI *vsapi) {
-    static const char *const texts[] = {"style", "net", "device", "precision", "model_dir"};
-    static const char *const numbers[] = {"strength", "coherence", "scene_cut"};
-    static const char *const flags[] = {"preserve_color", "fp16"};
-    PyObject *keywords = Py_BuildValue("{ss}", "style", "candy");
-    int absent;
-    for (size_t i = 0; keywords && i < sizeof texts / sizeof *texts; i++) {
-        const char *text = vsapi->mapGetData(in, texts[i], 0, &absent);
-        /* Any bytes can name a file; this is how Python's own calls take them. */
-        if (!absent &&
-            !addKeyword(keywords, texts[i],
-                        PyUnicode_DecodeUTF8(text, vsapi->mapGetDataSize(in, texts[i], 0, NULL),
-                                             "surrogateescape")))
+    PyObject *keywords = Py_BuildValue("{ss}", "style", DEFAULT_STYLE);
+    for (int i = 0; keywords && i < ARGUMENT_COUNT; i++) {
+        const Argument *argument = &ARGUMENTS[i];
+        if (!argument->ofFilter && vsapi->mapNumElements(in, argument->name) > 0 &&
+            !addKeyword(keywords, argument->name, argumentValue(argument, in, vsapi)))
             Py_CLEAR(keywords);
     }
-    for (size_t i = 0; keywords && i < sizeof numbers / sizeof *numbers; i++) {
-        double number = vsapi->mapGetFloat(in, numbers[i], 0, &absent);
-        if (!absent && !addKeyword(keywords, numbers[i], PyFloat_FromDouble(number)))
-            Py_CLEAR(keywords);
-    }
-    for (size_t i = 0; keywords && i < sizeof flags / sizeof *flags; i++) {
-        int64_t flag = vsapi->mapGetInt(in, flags[i], 0, &absent);
-        if (!absent && !addKeyword(keywords, flags[i], PyBool_FromLong(flag != 0)))
-            Py_CLEAR(keywords);
-    }
-    int64_t index = vsapi->mapGetInt(in, "device_index", 0, &absent);
-    if (keywords && !absent && !addKeyword(keywords, "device_index", PyLong_FromLongLong(index)))
-        Py_CLEAR(keywords);
     return keywords;
 }
 

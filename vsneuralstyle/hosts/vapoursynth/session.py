@@ -101,8 +101,6 @@ class Session:
                     f"device is {arguments['device']!r} and device_index is {device_index}; "
                     "expected one of the two"
                 )
-            if device_index < 0:
-                raise ArgumentError(f"device_index is {device_index}; expected 0 or more")
             arguments["device"] = f"cuda:{device_index}"
         if fp16 is not None:
             if "precision" in arguments:
