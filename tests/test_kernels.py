@@ -30,7 +30,7 @@ from vsneuralstyle.engines.cuda import graphs
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
 from vsneuralstyle.engines.cuda.kernels import Picture
 from vsneuralstyle.engines.cuda.net1 import GpuNet1, served
-from vsneuralstyle.networks import litepwcnet
+from vsneuralstyle.networks.flow import litepwcnet
 from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import REPEATED, Net1
 from vsneuralstyle.networks.stylebank import Bank, Mixture
