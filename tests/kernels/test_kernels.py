@@ -52,7 +52,7 @@ CLOSE = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
     torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6},
 }
-ENGINES = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "engines"
+ENGINES = Path(__file__).resolve().parents[2] / "vsneuralstyle" / "engines"
 KERNELS = ENGINES / "cpu" / "csrc"
 CUDA_SOURCE = ENGINES / "cuda" / "csrc" / "kernels.cu"
 SOURCES = sorted(KERNELS.glob("*.c"))

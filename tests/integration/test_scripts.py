@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "test")] + [
     ROOT / ".ci" / "run"
 ]
