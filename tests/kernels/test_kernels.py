@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -1504,12 +1505,20 @@ def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
     assert cuda_kernels._compiled(capability) == compiled  # from disk
 
 
-def test_every_kernel_that_is_launched_is_there():
-    source = CUDA_SOURCE.read_text()
-    for tiles, rows, steps in cuda_kernels.UNROLLED | {
-        (tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)
-    }:
-        assert f"CONVOLVE({tiles}, {rows}, {steps})" in source
+@torch.inference_mode()
+def test_every_kernel_that_is_launched_is_there(emulated, monkeypatch):
+    """Of `convolve`, which has one for each number of outputs, of rows and, for some, of steps."""
+    launched = set()
+    monkeypatch.setattr(cuda_kernels, "_launched", lambda kernel, *job: launched.add(kernel))
+    # blocks of 4, 2 and 1 rows a warp, as pictures of three sizes have them
+    for inputs, outputs, many in product(range(16, 129, 16), range(16, 65, 16), (4, 10, 100)):
+        monkeypatch.setattr(cuda_kernels, "MANY", many)
+        weight = cuda_kernels.convolution_weight(torch.zeros(outputs, inputs, 3, 3).half())
+        cuda_kernels.convolve(half(torch.zeros(1, inputs, 64, 64), "cpu"), weight, torch.zeros(outputs))
+    unrolled = {f"convolve_{tiles}_{rows}_{steps}" for tiles, rows, steps in cuda_kernels.UNROLLED}
+    others = {f"convolve_{tiles}_{rows}_0" for tiles in (2, 4, 6, 8) for rows in (1, 2)}
+    assert launched == unrolled | others
+    assert not [kernel for kernel in launched if not hasattr(emulated, kernel)]
 
 
 def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
@@ -1539,8 +1548,31 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
     assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 5
 
 
-def test_only_what_a_gpus_kernels_can_do_is_served():
-    assert not served(net1(torch.float32))
+def test_only_what_a_gpus_kernels_can_do_is_served(monkeypatch):
+    """No GPU is needed: the networks' tensors are of a GPU, and have no memory."""
+    monkeypatch.setattr(cuda_kernels, "available", lambda device: device.type == "cuda")
+
+    def on(device: str, precision: torch.dtype = torch.float16, **options) -> Net1:
+        net = Net1(**options)
+        with FakeTensorMode():
+            for module in net.modules():
+                for name, weight in list(module.named_parameters(recurse=False)):
+                    fake = torch.empty(weight.shape, dtype=precision, device=device)
+                    setattr(module, name, torch.nn.Parameter(fake))
+        return net
+
+    assert served(on("cuda"))
+    assert not served(on("cpu"))
+    for precision in (torch.float32, torch.bfloat16):
+        assert not served(on("cuda", precision))
+    for options in (
+        {"flow_network": "flownets", "flow_width": 0.125},
+        {"channels": (8, 12, 16)},
+        {"mask_hidden": cuda_kernels.MOST_OUTPUTS + cuda_kernels.MULTIPLE},
+    ):
+        assert not served(on("cuda", **options)), options
+    monkeypatch.setattr(cuda_kernels, "available", lambda device: False)
+    assert not served(on("cuda"))
 
 
 @torch.inference_mode()
