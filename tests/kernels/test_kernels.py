@@ -784,6 +784,7 @@ def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
 # ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_kernels_stay_within_their_memory(tmp_path):
     """All kernels on exact allocations of random sizes, under AddressSanitizer and
     UndefinedBehaviorSanitizer.
@@ -857,7 +858,7 @@ def emulated(tmp_path_factory):
     return ctypes.CDLL(str(path))
 
 
-@pytest.fixture(params=["emulated", "cuda"])
+@pytest.fixture(params=[pytest.param("emulated", marks=pytest.mark.subprocess), "cuda"])
 def where(request, monkeypatch) -> str:
     """A GPU, or a CPU that does what it would do, to run the kernels of `gpu` on."""
     if request.param == "cuda":
@@ -996,15 +997,16 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    "options",
+    ("options", "height", "width"),
     [
-        {},
-        {"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0},
-        {"encoder_blocks": 0, "sharpen": 0.0},
-        {"net": "stylebank"},
+        ({}, 16, 16),
+        ({}, 50, 71),
+        ({}, 96, 132),
+        ({"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0}, 50, 71),
+        ({"encoder_blocks": 0, "sharpen": 0.0}, 16, 16),
+        ({"net": "stylebank"}, 50, 71),
     ],
 )
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 132)])
 def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     net = net1(torch.float32, **options).to(where)
     there = GpuNet1(copy.deepcopy(net).half())
