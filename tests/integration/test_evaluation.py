@@ -804,6 +804,7 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     assert len(list((tmp_path / "cache").iterdir())) == 7
 
 
+@pytest.mark.slow
 def test_evaluate_sums_several_styles_up(tmp_path, clip, model_dir, vgg, monkeypatch, capsys):
     from vsneuralstyle.evaluation.dis import DisFlow
 

@@ -784,6 +784,7 @@ def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
 # ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_kernels_stay_within_their_memory(tmp_path):
     """All kernels on exact allocations of random sizes, under AddressSanitizer and
@@ -1482,6 +1483,7 @@ def test_components_lie_anywhere():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "start"),
     [
@@ -1515,8 +1517,9 @@ def test_every_kernel_that_is_launched_is_there(emulated, monkeypatch):
     # blocks of 4, 2 and 1 rows a warp, as pictures of three sizes have them
     for inputs, outputs, many in product(range(16, 129, 16), range(16, 65, 16), (4, 10, 100)):
         monkeypatch.setattr(cuda_kernels, "MANY", many)
+        x, bias = half(torch.zeros(1, inputs, 64, 64), "cpu"), torch.zeros(outputs)
         weight = cuda_kernels.convolution_weight(torch.zeros(outputs, inputs, 3, 3).half())
-        cuda_kernels.convolve(half(torch.zeros(1, inputs, 64, 64), "cpu"), weight, torch.zeros(outputs))
+        cuda_kernels.convolve(x, weight, bias)
     unrolled = {f"convolve_{tiles}_{rows}_{steps}" for tiles, rows, steps in cuda_kernels.UNROLLED}
     others = {f"convolve_{tiles}_{rows}_0" for tiles in (2, 4, 6, 8) for rows in (1, 2)}
     assert launched == unrolled | others
