@@ -15,6 +15,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items):
+    """Marks the tests whose folder or fixtures say what they take; others say so themselves."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ("hosts", "slow"):
+            item.add_marker(folder)
+        if folder == "integration" or not {"run", "emulated"}.isdisjoint(item.fixturenames):
+            item.add_marker("subprocess")
+
+
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
     """The folder of the model `candy`; the test is skipped where no trained model is installed."""

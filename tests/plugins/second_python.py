@@ -2,7 +2,7 @@
 
 `--gst-python PYTHON` has pytest of that Python run the selected tests of tests/hosts/gstreamer;
 each of its reports is replayed here as that test's own, so the summary, the counts and the exit
-code cover both.
+code cover both. Where pytest-xdist spreads the tests over processes, one of them runs all of these.
 """
 
 import json
@@ -32,6 +32,19 @@ def pytest_configure(config):
         config.pluginmanager.register(Sender(config, descriptor))
     if python := config.getoption("--gst-python"):
         config.pluginmanager.register(Receiver(config, python))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each file's tests stay in one process, for what they share, and so do all of FOLDER's."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return str(FOLDER) if FOLDER in (config.rootpath / file).parents else file
+
+    return Scheduling(config, log)
 
 
 class Sender:

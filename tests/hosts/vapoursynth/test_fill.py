@@ -2,6 +2,7 @@
 or never.
 """
 
+import time
 import weakref
 from concurrent.futures import Future
 from threading import Event, Lock
@@ -199,13 +200,36 @@ def test_properties_come_with_the_fill(frames, model_dir, make_clip):
             assert frame.props["number"] == n and frame.props["_SceneChangePrev"] == 0
 
 
-def test_frames_that_nobody_asks_for_go_with_the_filter(output, log):
-    picture(output.get_frame(20))
-    held = [output.get_frame_async(n) for n in range(10, 25)]
+def test_frames_that_nobody_asks_for_go_with_the_filter(
+    frames, model_dir, expected, make_clip, monkeypatch, log
+):
+    monkeypatch.setattr(vs.core, "num_threads", 8)
+    begun, process = [], log._process
+
+    def walk(*arguments):
+        answer = process(*arguments)
+        begun.append(weakref.ref(answer[1]))
+        return answer
+
+    log._process = walk
+    # not the fixture's, which would keep it
+    output = vs.core.vsneuralstyle.Stylize(make_clip(frames), model_dir=model_dir, scene_cut=0)
+    assert np.array_equal(picture(output.get_frame(20)), expected[20])
+    assert any(frame() is not None for frame in begun[:20])  # they are kept for who may ask
+    held = {n: output.get_frame_async(n) for n in range(10, 25)}
     del output
-    for future in held:
-        picture(future)
+    for n, future in held.items():
+        assert np.array_equal(picture(future), expected[n]), n
+    held.clear()
     vs.core.clear_cache()
+    # the request that came last may end a little after its frame is there
+    deadline = time.monotonic() + LONG
+    while (alive := [frame for frame in begun if frame() is not None]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    assert not alive
+    assert log.processed == list(range(25)) and set(log.filled) == set(range(10, 25))
 
 
 def test_memory_of_frames_that_nobody_asks_for_is_bounded(model_dir, monkeypatch):

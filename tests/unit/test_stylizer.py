@@ -375,6 +375,7 @@ print(before, count())
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(
     not os.path.isdir("/proc/self/task"), reason="no /proc: threads can't be counted"
 )
@@ -394,6 +395,7 @@ def test_making_one_leaves_no_thread_behind(model_dir):
     assert before == after
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc's mallopt")
 def test_a_frames_memory_is_kept_for_the_next(model_dir):
     """On a thread of its own, as hosts do it: nearly no page of it comes from the system again."""

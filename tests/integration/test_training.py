@@ -286,6 +286,7 @@ def train(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.subprocess
 def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vgg, clip):
     """A few steps each: that the chain holds, not what it learns."""
     photos, videos, cache = (tmp_path / name for name in ("photos", "videos", "cache"))
@@ -488,6 +489,7 @@ def test_the_three_commands_make_a_model_that_stylizes(tmp_path, photographs, vg
     assert out.shape == (2, 3, 48, 64) and out.isfinite().all()
 
 
+@pytest.mark.subprocess
 def test_a_folder_without_pictures_is_an_error_without_a_traceback(tmp_path):
     result = train("flow", "--photos", tmp_path, "--run", tmp_path / "run")
     assert (

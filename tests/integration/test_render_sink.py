@@ -606,6 +606,7 @@ def closed(*command, **options):
     return done.returncode, done.stdout
 
 
+@pytest.mark.subprocess
 def test_closed_standard_error(tmp_path, clip, model_dir):
     """Its warning (an odd size) and its error have nowhere to go; the exit codes are right."""
     source = write_clip(tmp_path / "in.mkv", clip[:3, :47].copy(), codec="ffv1")

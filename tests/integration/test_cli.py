@@ -36,6 +36,7 @@ def test_installed_command(run):
     assert (done.returncode, done.stdout) == (0, f"neuralstyle {__version__}\n")
 
 
+@pytest.mark.subprocess
 def test_output_that_nobody_reads_is_no_traceback():
     process = subprocess.Popen(
         [*COMMAND, "styles"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -617,6 +617,7 @@ def test_measured_flow_is_kept_by_its_pixels(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.subprocess
 def test_another_run_fills_the_same_cache(tmp_path, monkeypatch):
     """While this one writes a pair, another process writes it too, and is done first."""
     a, b = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.full((3, 4, 6), 51, dtype=torch.uint8)
@@ -798,6 +799,7 @@ def test_evaluate_writes_its_report(tmp_path, clip, model_dir, monkeypatch, caps
     assert len(list((tmp_path / "cache").iterdir())) == 7
 
 
+@pytest.mark.slow
 def test_evaluate_sums_several_styles_up(tmp_path, clip, model_dir, vgg, monkeypatch, capsys):
     from vsneuralstyle.evaluation.dis import DisFlow
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.subprocess
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "benchmark", "lint", "test")] + [
     ROOT / ".ci" / "run"
 ]
@@ -83,6 +84,22 @@ def test_second_pythons_results_are_the_runs_own(suite):
         .startswith("1 failed, 2 passed, 1 skipped, 1 xfailed, 1 error in ")
     ), shown.stdout
     assert "the reason" in shown.stdout and "in the fixture" in shown.stdout
+
+
+def test_second_python_is_one_where_tests_are_spread_over_processes(suite, tmp_path):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    for name in ("one", "two"):
+        (tmp_path / f"tests/hosts/gstreamer/test_{name}.py").write_text(
+            f"def test_{name}(): print('{name}', file=open('ran', 'a'))\n"
+        )
+    shown = suite(sys.executable, "-n", "2")
+    assert shown.returncode == 1
+    assert (
+        shown.stdout.splitlines()[-1]
+        .strip("= ")
+        .startswith("1 failed, 4 passed, 1 skipped, 1 xfailed, 1 error in ")
+    ), shown.stdout
+    assert sorted((tmp_path / "ran").read_text().split()) == ["one", "two"]
 
 
 def test_second_python_runs_what_is_selected(suite):

@@ -615,6 +615,7 @@ def test_errors_of_the_core_leave_nothing(tmp_path, clip, model_dir):
 # As a process
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "number, code",
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGXCPU, 152)],
@@ -657,6 +658,7 @@ def test_interrupt_leaves_nothing(tmp_path, clip, model_dir, number, code):
     assert listing(tmp_path) == before and (tmp_path / "out.mkv").read_bytes() == b"precious"
 
 
+@pytest.mark.subprocess
 def test_progress_and_warnings_are_shown_on_a_terminal_unless_quiet(tmp_path, clip, model_dir):
     source = write_clip(tmp_path / "in.mkv", clip[:, :47].copy(), codec="ffv1")
 

@@ -155,6 +155,8 @@ def long_clip(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_render_ends_by_a_signal_at_any_moment_and_leaves_nothing_half_written(long_clip, tmp_path):
     script = Path(__file__).with_name("signals_at_random.py")
     command = [

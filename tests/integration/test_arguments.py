@@ -15,7 +15,7 @@ import pytest
 from vsneuralstyle import ArgumentError, Stylizer
 from vsneuralstyle.arguments import ARGUMENTS, BY_NAME, Host, arguments_of, check_range
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GENERATOR = Path("scripts", "generate_arguments.py")
 GENERATED = (
     Path("vsneuralstyle", "hosts", "vapoursynth", "arguments.h"),

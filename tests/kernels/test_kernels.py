@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,7 +31,7 @@ from vsneuralstyle.engines.cuda import graphs
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
 from vsneuralstyle.engines.cuda.kernels import Picture
 from vsneuralstyle.engines.cuda.net1 import GpuNet1, served
-from vsneuralstyle.networks import litepwcnet
+from vsneuralstyle.networks.flow import litepwcnet
 from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import REPEATED, Net1
 from vsneuralstyle.networks.stylebank import Bank, Mixture
@@ -52,7 +53,7 @@ CLOSE = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
     torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6},
 }
-ENGINES = Path(__file__).resolve().parents[1] / "vsneuralstyle" / "engines"
+ENGINES = Path(__file__).resolve().parents[2] / "vsneuralstyle" / "engines"
 KERNELS = ENGINES / "cpu" / "csrc"
 CUDA_SOURCE = ENGINES / "cuda" / "csrc" / "kernels.cu"
 SOURCES = sorted(KERNELS.glob("*.c"))
@@ -780,6 +781,8 @@ def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
 # --- memory ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_kernels_stay_within_their_memory(tmp_path):
     """All kernels on exact allocations of random sizes, under AddressSanitizer and
     UndefinedBehaviorSanitizer.
@@ -852,7 +855,7 @@ def emulated(tmp_path_factory):
     return ctypes.CDLL(str(path))
 
 
-@pytest.fixture(params=["emulated", "cuda"])
+@pytest.fixture(params=[pytest.param("emulated", marks=pytest.mark.subprocess), "cuda"])
 def where(request, monkeypatch) -> str:
     """A GPU, or a CPU that does what it would do, to run the kernels of `gpu` on."""
     if request.param == "cuda":
@@ -990,15 +993,16 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    "options",
+    ("options", "height", "width"),
     [
-        {},
-        {"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0},
-        {"encoder_blocks": 0, "sharpen": 0.0},
-        {"net": "stylebank"},
+        ({}, 16, 16),
+        ({}, 50, 71),
+        ({}, 96, 132),
+        ({"warp_mode": "bilinear", "encoder_blocks": 2, "still": -1.0}, 50, 71),
+        ({"encoder_blocks": 0, "sharpen": 0.0}, 16, 16),
+        ({"net": "stylebank"}, 50, 71),
     ],
 )
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 71), (96, 132)])
 def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     net = net1(torch.float32, **options).to(where)
     there = GpuNet1(copy.deepcopy(net).half())
@@ -1477,6 +1481,7 @@ def test_components_lie_anywhere():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "start"),
     [
@@ -1502,12 +1507,21 @@ def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
     assert cuda_kernels._compiled(capability) == compiled  # from disk
 
 
-def test_every_kernel_that_is_launched_is_there():
-    source = CUDA_SOURCE.read_text()
-    for tiles, rows, steps in cuda_kernels.UNROLLED | {
-        (tiles, rows, 0) for tiles in (2, 4, 6, 8) for rows in (1, 2)
-    }:
-        assert f"CONVOLVE({tiles}, {rows}, {steps})" in source
+@torch.inference_mode()
+def test_every_kernel_that_is_launched_is_there(emulated, monkeypatch):
+    """Of `convolve`, which has one for each number of outputs, of rows and, for some, of steps."""
+    launched = set()
+    monkeypatch.setattr(cuda_kernels, "_launched", lambda kernel, *job: launched.add(kernel))
+    # blocks of 4, 2 and 1 rows a warp, as pictures of three sizes have them
+    for inputs, outputs, many in product(range(16, 129, 16), range(16, 65, 16), (4, 10, 100)):
+        monkeypatch.setattr(cuda_kernels, "MANY", many)
+        x, bias = half(torch.zeros(1, inputs, 64, 64), "cpu"), torch.zeros(outputs)
+        weight = cuda_kernels.convolution_weight(torch.zeros(outputs, inputs, 3, 3).half())
+        cuda_kernels.convolve(x, weight, bias)
+    unrolled = {f"convolve_{tiles}_{rows}_{steps}" for tiles, rows, steps in cuda_kernels.UNROLLED}
+    others = {f"convolve_{tiles}_{rows}_0" for tiles in (2, 4, 6, 8) for rows in (1, 2)}
+    assert launched == unrolled | others
+    assert not [kernel for kernel in launched if not hasattr(emulated, kernel)]
 
 
 def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
@@ -1537,8 +1551,31 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
     assert cache.kept("things", b"one", lambda: make(b"one")) == b"oneoneone" and len(made) == 5
 
 
-def test_only_what_a_gpus_kernels_can_do_is_served():
-    assert not served(net1(torch.float32))
+def test_only_what_a_gpus_kernels_can_do_is_served(monkeypatch):
+    """No GPU is needed: the networks' tensors are of a GPU, and have no memory."""
+    monkeypatch.setattr(cuda_kernels, "available", lambda device: device.type == "cuda")
+
+    def on(device: str, precision: torch.dtype = torch.float16, **options) -> Net1:
+        net = Net1(**options)
+        with FakeTensorMode():
+            for module in net.modules():
+                for name, weight in list(module.named_parameters(recurse=False)):
+                    fake = torch.empty(weight.shape, dtype=precision, device=device)
+                    setattr(module, name, torch.nn.Parameter(fake))
+        return net
+
+    assert served(on("cuda"))
+    assert not served(on("cpu"))
+    for precision in (torch.float32, torch.bfloat16):
+        assert not served(on("cuda", precision))
+    for options in (
+        {"flow_network": "flownets", "flow_width": 0.125},
+        {"channels": (8, 12, 16)},
+        {"mask_hidden": cuda_kernels.MOST_OUTPUTS + cuda_kernels.MULTIPLE},
+    ):
+        assert not served(on("cuda", **options)), options
+    monkeypatch.setattr(cuda_kernels, "available", lambda device: False)
+    assert not served(on("cuda"))
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ vs = pytest.importorskip(
     "vapoursynth", reason="VapourSynth is not installed (its wheel needs Python >= 3.12)"
 )
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(vs.__file__).parent
 SESSION = """
 import random

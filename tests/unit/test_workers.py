@@ -85,6 +85,7 @@ def test_a_job_that_is_done_keeps_nothing_but_its_result(worker):
     assert kept() is None
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "ending, expected", [("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError", 1)]
 )
@@ -103,10 +104,12 @@ time.sleep(0.05)
     assert error.count("Traceback") == ("ValueError" in ending)
 
 
+@pytest.mark.subprocess
 def test_the_interpreter_ends_beside_a_job_that_does_not(python):
     assert python("Workers(1, 'test').submit(time.sleep, 1000); time.sleep(0.05)") == (0, "", "")
 
 
+@pytest.mark.subprocess
 def test_who_waits_or_submits_at_the_end_is_told(python):
     """The script's own function is registered first, so that it is called last."""
     code, output, error = python("""
@@ -132,6 +135,7 @@ time.sleep(0.05)
     assert (code, output, error) == (0, "['ProcessError', 'ProcessError']\n", "")
 
 
+@pytest.mark.subprocess
 def test_exceptions_of_signals_at_any_moment_leave_the_workers_at_work(python):
     assert python("""
 import random, signal
@@ -157,6 +161,7 @@ print([workers.submit(divmod, 7, 2).result(20) for _ in range(2)])
 """)[:2] == (0, "[(3, 1), (3, 1)]\n")
 
 
+@pytest.mark.subprocess
 def test_a_fork_is_told_what_to_do(python):
     code, output, _ = python("""
 import os
