@@ -160,6 +160,14 @@ def again():
 
 
 @pytest.fixture(scope="session")
+def reference():
+    """What stands for `select_engine`: the reference, whatever could be faster."""
+    import torch
+
+    return lambda net1, device, dtype: net1.to(device, dtype, memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="session")
 def run():
     """Runs a command of this Python's environment (`vspipe`, `neuralstyle`, `gst-launch-1.0`) with
     a time limit.

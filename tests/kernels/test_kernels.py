@@ -26,11 +26,12 @@ from vsneuralstyle import Stylizer, cache
 from vsneuralstyle.engines import ops
 from vsneuralstyle.engines.cpu import kernels
 from vsneuralstyle.engines.cpu.host import units
-from vsneuralstyle.engines.cpu.net1 import FusedNet1, fastest
+from vsneuralstyle.engines.cpu.net1 import FusedNet1
 from vsneuralstyle.engines.cuda import graphs
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
 from vsneuralstyle.engines.cuda.kernels import Picture
 from vsneuralstyle.engines.cuda.net1 import GpuNet1, served
+from vsneuralstyle.engines.engine import Engine, select_engine
 from vsneuralstyle.networks.flow import litepwcnet
 from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import REPEATED, Net1
@@ -403,7 +404,7 @@ def fused_flow(precision: torch.dtype) -> tuple[FusedNet1, litepwcnet.LitePWCNet
 def test_look_is_the_flow_networks_pyramid(precision, height, width):
     fused, flow = fused_flow(precision)
     frame = 0.3 + 0.5 * torch.rand(1, 3, height, width)
-    ours, theirs = fused.look(frame), flow.encode(frame)
+    ours, theirs = fused.flow_features(frame), flow.encode(frame)
     assert [x.shape for x in ours] == [x.shape for x in theirs] and {x.dtype for x in ours} == {
         precision
     }
@@ -494,20 +495,23 @@ def test_motion_is_the_flow_networks(precision, height, width):
 def test_frames_at_quarter_resolution(height, width):
     frame, previous = torch.rand(2, 1, 3, height, width)
     net = Net1(flow_width=0.125)
-    torch.testing.assert_close(kernels.quarter(frame), net.quarter(frame))
+    torch.testing.assert_close(kernels.quarter(frame), net.downsample4(frame))
     # what moves, and what repeats
     for before in (previous, frame + 0.005 * torch.randn_like(frame)):
         change = kernels.change(frame, before, REPEATED)
-        torch.testing.assert_close(change, net.change(frame, before), rtol=0, atol=0)
+        torch.testing.assert_close(change, net.max_change(frame, before), rtol=0, atol=0)
     quarters = kernels.quarter(frame), kernels.quarter(previous)
     for quarter in (*quarters, 0.3 + 0 * quarters[0]):
         torch.testing.assert_close(
-            kernels.glimpse(quarter), net.glimpse(quarter), rtol=1e-4, atol=2e-4
+            kernels.glimpse(quarter), net.scene_descriptor(quarter), rtol=1e-4, atol=2e-4
         )
     flow = 30 * torch.randn(1, 2, *quarters[0].shape[2:])
     flow[..., 0, 0] = 1000.0  # far outside
     torch.testing.assert_close(
-        kernels.unexplained(*quarters, flow), net.unexplained(*quarters, flow), rtol=1e-4, atol=1e-4
+        kernels.unexplained(*quarters, flow),
+        net.warp_residual(*quarters, flow),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -527,18 +531,27 @@ def net1(precision: torch.dtype, **options: object) -> Net1:
     return net.eval().requires_grad_(False).to(precision, memory_format=torch.channels_last)
 
 
+def fastest(net: Net1) -> Engine:
+    weight = net.mask[0].weight
+    return select_engine(net, weight.device, weight.dtype)
+
+
 def stages(
-    net: Net1 | FusedNet1, frame: Tensor, previous: Tensor, exact: dict[str, Tensor]
+    net: Engine, frame: Tensor, previous: Tensor, exact: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """What each stage makes of the inputs that `exact` has, or else of its own: errors don't add
     up.
     """
     made = {"feature": net.encode(frame)}
     given = {**made, **exact}
-    change = net.change(frame, previous)
-    made["flow"] = net.motion(frame, previous, change, (net.look(frame), net.look(previous)))
+    change = net.max_change(frame, previous)
+    made["flow"] = net.estimate_motion(
+        frame, previous, change, (net.flow_features(frame), net.flow_features(previous))
+    )
     given = {**made, **given}
-    made["unexplained"] = net.unexplained(net.quarter(frame), net.quarter(previous), given["flow"])
+    made["unexplained"] = net.warp_residual(
+        net.downsample4(frame), net.downsample4(previous), given["flow"]
+    )
     given = {**made, **given}
     before = given["feature"].roll(1, 3).float()
     made["composite"], made["mask"] = net.compose(
@@ -577,7 +590,7 @@ def test_every_stage_is_net1s(precision, options, height, width):
     theirs, ours = (stages(one, frame, previous, exact) for one in (net, fused))
     for name, reference in exact.items():
         assert ours[name].shape == theirs[name].shape and ours[name].dtype == (
-            fused.kept if name == "composite" else theirs[name].dtype
+            fused.state_dtype if name == "composite" else theirs[name].dtype
         )
         size = reference.square().mean().sqrt().clamp(min=1e-3)
         apart, usual = ((made[name].float() - reference).abs() / size for made in (ours, theirs))
@@ -725,11 +738,11 @@ def test_what_a_kernel_reads_by_what_its_layers_say_has_to_be_there():
         norm = torch.ones(16).double(), torch.ones(16), 1e-5
         kernels.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6, norm=norm)
     fused, _ = fused_flow(torch.float32)
-    here = fused.look(torch.rand(1, 3, 64, 96))
-    smaller = fused.look(torch.rand(1, 3, 64, 64))
+    here = fused.flow_features(torch.rand(1, 3, 64, 96))
+    smaller = fused.flow_features(torch.rand(1, 3, 64, 64))
     for there in (here[:-1], smaller, (*here[:-1], smaller[-1])):
         with pytest.raises(ValueError, match="kernel motion: there"):
-            fused.moved(here, there, 64, 96, None)
+            fused.match_features(here, there, 64, 96, None)
     with pytest.raises(ValueError, match="to draw 128x64 pixels"):
         kernels.draw(lasting(torch.randn(1, 16, 64, 96)), None, 64, 128, *fused.last)
 
@@ -1033,7 +1046,7 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
 @pytest.mark.parametrize(("height", "width"), [(16, 20), (17, 23), (39, 66)])
 def test_a_gpus_quarter_and_brightness(where, height, width):
     net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
-    torch.testing.assert_close(cuda_kernels.quarter(frame.to(where)).cpu(), net.quarter(frame))
+    torch.testing.assert_close(cuda_kernels.quarter(frame.to(where)).cpu(), net.downsample4(frame))
     whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
     torch.testing.assert_close(
         cuda_kernels.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()

@@ -70,8 +70,8 @@ def steps(one: Stylizer, height: int, width: int) -> None:
     frames = [torch.empty(1, 3, height, width, device="meta") for _ in range(3)]
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
-            quarter = one.net1.quarter(frame)
-            glimpse = one.net1.glimpse(quarter)
+            quarter = one.net1.downsample4(frame)
+            glimpse = one.net1.scene_descriptor(quarter)
             picture = one._follow(one._prepared(frame, quarter, glimpse), glimpse, starts, 1.0)
             assert picture.shape == frame.shape and picture.dtype == torch.float32
     assert bool(one.state.look) == (one.coherence > 0)
@@ -98,7 +98,9 @@ def test_a_step_can_be_captured(on_meta, net):
 def test_a_step_with_the_papers_flow_network_can_be_captured(on_meta):
     one = on_meta("candy")
     with torch.device("meta"):
-        one.net1 = stylizer.fastest(Net1(flow_network="flownets", flow_width=0.125).half())
+        one.net1 = stylizer.select_engine(
+            Net1(flow_network="flownets", flow_width=0.125), one.device, one.precision
+        )
     steps(one, 48, 64)
 
 
@@ -148,9 +150,9 @@ def trace(again):
 
 
 @pytest.fixture
-def pair(model_dir, trace, monkeypatch):
+def pair(model_dir, trace, reference, monkeypatch):
     """Makes two Stylizers of one kind: eager, and by graphs."""
-    monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
+    monkeypatch.setattr(stylizer, "select_engine", reference)
 
     def make(**options) -> tuple[Stylizer, Stylizer]:
         eager, graphed = (

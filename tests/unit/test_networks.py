@@ -443,14 +443,14 @@ def test_what_the_motion_explains_is_not_unexplained():
     previous = torch.rand(1, 3, 48, 62)
     frame = previous.roll((-4, 8), (2, 3))  # frame(p) = previous(p + (-8, 4))
     flow = torch.tensor([-8.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 12, 16)
-    quarters = net1.quarter(frame), net1.quarter(previous)
-    unexplained = net1.unexplained(*quarters, flow)
+    quarters = net1.downsample4(frame), net1.downsample4(previous)
+    unexplained = net1.warp_residual(*quarters, flow)
     assert unexplained.shape == (1, 3, 12, 16)
     assert (
         unexplained[..., :11, 2:15].max()
         < 1e-6
         < 0.01
-        < net1.unexplained(*quarters, 0 * flow).mean()
+        < net1.warp_residual(*quarters, 0 * flow).mean()
     )
 
 
@@ -463,22 +463,25 @@ def test_of_a_repeated_frame_less_change_counts():
     whole = F.max_pool2d(
         F.max_pool2d((frame - previous).abs().amax(1, keepdim=True), 4), 3, stride=1, padding=1
     )
-    assert whole[0].mean() > 1.5 / 255 and torch.equal(net1.change(frame, previous), whole)
+    assert whole[0].mean() > 1.5 / 255
+    assert torch.equal(net1.max_change(frame, previous), whole)
     frame[0] -= 1 / 255
     whole[0] -= 1 / 255
-    torch.testing.assert_close(net1.change(frame, previous), torch.stack((whole[0] / 8, whole[1])))
+    torch.testing.assert_close(
+        net1.max_change(frame, previous), torch.stack((whole[0] / 8, whole[1]))
+    )
 
 
 @torch.no_grad()
 def test_what_stands_still_has_no_flow():
     net1 = Net1(flow_width=0.125, still=0.01)
     previous = torch.rand(1, 3, 48, 64)
-    assert net1.motion(previous + 0.009, previous).abs().max() == 0
+    assert net1.estimate_motion(previous + 0.009, previous).abs().max() == 0
     frame = previous + 0.009  # more than in a frame that repeats the one before
     frame[..., 2, 41] += 0.02  # one sample, in the feature's cell (0, 10)
-    flow, everywhere = net1.motion(frame, previous), net1.flow(frame, previous)
+    flow, everywhere = net1.estimate_motion(frame, previous), net1.flow(frame, previous)
     moved = torch.zeros(12, 16, dtype=torch.bool)
     moved[:2, 9:12] = True
     assert torch.equal(flow[..., moved], everywhere[..., moved]) and (flow[..., ~moved] == 0).all()
     net1.still = -1.0
-    assert torch.equal(net1.motion(frame, previous), everywhere)
+    assert torch.equal(net1.estimate_motion(frame, previous), everywhere)

@@ -153,9 +153,9 @@ def watch(monkeypatch):
 
 
 @pytest.fixture
-def watched(model_dir, watch, again, monkeypatch):
+def watched(model_dir, watch, again, reference, monkeypatch):
     """A Stylizer as on a GPU: with streams, and steps that have one copy of their tensors."""
-    monkeypatch.setattr(stylizer, "fastest", lambda net1: net1)
+    monkeypatch.setattr(stylizer, "select_engine", reference)
     one = Stylizer("candy", device="cpu", precision="float32")
     one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
     one._streams, one._remembers, one.threads = (

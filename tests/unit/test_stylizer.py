@@ -36,11 +36,11 @@ def device(request) -> str:
 
 
 @pytest.fixture
-def stylizer(model_dir, device, again, monkeypatch):
+def stylizer(model_dir, device, again, reference, monkeypatch):
     """Makes a Stylizer of candy."""
     if device != "graphs":
         return lambda **options: Stylizer("candy", device=device, **options)
-    monkeypatch.setattr("vsneuralstyle.core.stylizer.fastest", lambda net1: net1)
+    monkeypatch.setattr("vsneuralstyle.core.stylizer.select_engine", reference)
 
     def make(**options) -> Stylizer:
         one = Stylizer("candy", device="cpu", **options)

@@ -71,10 +71,10 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     """The parts of `Stylizer.stylize` from a clip's second frame on, by name, as it calls them."""
     net1, (width, height) = stylizer.net1, clip.size
     previous, frame = clip.frames(stylizer.device)[:2]
-    moving = frame, previous, net1.change(frame, previous), *net1.look(previous)
+    moving = frame, previous, net1.max_change(frame, previous), *net1.flow_features(previous)
 
     def flow(frame: Tensor, previous: Tensor, change: Tensor, *looked: Tensor) -> Tensor:
-        return net1.motion(frame, previous, change, (net1.look(frame), looked))
+        return net1.estimate_motion(frame, previous, change, (net1.flow_features(frame), looked))
 
     def compose(
         feature: Tensor,
@@ -84,8 +84,8 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
         previous: Tensor,
         quarter: Tensor,
     ) -> Tensor:
-        unexplained = net1.unexplained(net1.quarter(frame), quarter, flow)
-        return net1.compose(feature, before, flow, unexplained, net1.change(frame, previous))[0]
+        unexplained = net1.warp_residual(net1.downsample4(frame), quarter, flow)
+        return net1.compose(feature, before, flow, unexplained, net1.max_change(frame, previous))[0]
 
     def decode(composite: Tensor) -> Tensor:
         return net1.decode(composite, height, width)
@@ -96,7 +96,7 @@ def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
         flow(*moving),
         frame,
         previous,
-        net1.quarter(previous),
+        net1.downsample4(previous),
     )
     return {
         "encode": Stage(net1.encode, (frame,)),

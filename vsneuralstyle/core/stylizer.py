@@ -25,13 +25,11 @@ from vsneuralstyle.engines.cpu.host import (
     keep_memory,
     units,
 )
-from vsneuralstyle.engines.cpu.net1 import FusedNet1, Networks, fastest
 from vsneuralstyle.engines.cuda.graphs import Graphed
-from vsneuralstyle.engines.cuda.net1 import GpuNet1
 from vsneuralstyle.engines.cuda.streams import mark, on, queued, receive, streams
+from vsneuralstyle.engines.engine import ENGINES, Engine, select_engine
 from vsneuralstyle.errors import ArgumentError, DeviceError
 from vsneuralstyle.networks.checkpoint import Model, load_model
-from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.video import pixels, yuv
 from vsneuralstyle.workers import Job, Workers
@@ -49,11 +47,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class State:
     """What a clip hands from frame t to frame t + 1, and nothing else.
 
-    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Net1.quarter` made of it. glimpse:
-    what `Net1.glimpse` made of that, in host memory. feature: the composite F°_t, (1, C, ceil(H/4),
-    ceil(W/4)), in the networks' `kept` precision. look: what `Net1.look` made of the frame; None:
-    not looked at yet. shown: how much of the style the frame showed, 0..1, less than 1 where it is
-    nearly of one color; after one that showed nothing, the next is drawn as a scene's first.
+    frame: I_t, (1, 3, H, W) float32, RGB 0..1. quarter: what `Engine.downsample4` made of it.
+    glimpse: what `Engine.scene_descriptor` made of that, in host memory. feature: the composite
+    F°_t, (1, C, ceil(H/4), ceil(W/4)), in the engine's `state_dtype`. look: what
+    `Engine.flow_features` made of the frame; None: not looked at yet. shown: how much of the style
+    the frame showed, 0..1, less than 1 where it is nearly of one color; after one that showed
+    nothing, the next is drawn as a scene's first.
     """
 
     frame: Tensor
@@ -260,31 +259,30 @@ class Stylizer:
 
     def _load(
         self, style: str, net: str, model_dir: str | os.PathLike | None
-    ) -> tuple[Model, Networks]:
+    ) -> tuple[Model, Engine]:
         model = load_model(style, net, model_dir)
-        net1 = model.net1.to(self.device, self.precision, memory_format=torch.channels_last)
-        return model, fastest(net1)
+        return model, select_engine(model.net1, self.device, self.precision)
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_range(name, value)
         super().__setattr__(name, value)
 
     @property
-    def net1(self) -> Networks:
-        """The networks. On a GPU the steps of a `Net1` or `GpuNet1` are CUDA graphs: small frames,
-        and fast GPUs, are held up by Python otherwise. What else is put here is called frame by
-        frame, and may keep what it likes.
+    def net1(self) -> Engine:
+        """The networks. On a GPU the steps of those in `ENGINES` are CUDA graphs: small frames, and
+        fast GPUs, are held up by Python otherwise. What else is put here is called frame by frame,
+        and may keep what it likes.
         """
         return self._net1
 
     @net1.setter
-    def net1(self, net1: Networks) -> None:
+    def net1(self, net1: Engine) -> None:
         if self._streams.work is not None:
             torch.cuda.synchronize(self.device)  # it was made in another stream
         self._net1 = net1
         # a frame, its glimpse, and what is being prepared of it
         self._last: tuple[Tensor, Tensor, Future[Prepared]] | None = None
-        self._remembers = self.device.type == "cpu" and isinstance(net1, Net1 | FusedNet1)
+        self._remembers = self.device.type == "cpu" and isinstance(net1, ENGINES)
         steps = (
             partial(step, net1)
             for step in (_glance, _make, _encode, _look, _alone, _motion, _coherent)
@@ -292,7 +290,7 @@ class Stylizer:
         self._steps = Steps(
             *(
                 map(Graphed, steps)
-                if self.device.type == "cuda" and isinstance(net1, Net1 | GpuNet1)
+                if self.device.type == "cuda" and isinstance(net1, ENGINES)
                 else steps
             )
         )
@@ -341,8 +339,8 @@ class Stylizer:
             previous, frame: (1, 3, H, W) float32, RGB 0..1, on any device.
         """
         frames = (pixels.upload(one, self.device).contiguous() for one in (previous, frame))
-        quarters = (self.net1.quarter(pixels.limited(one)) for one in frames)
-        glimpses = (self.net1.glimpse(quarter).cpu() for quarter in quarters)
+        quarters = (self.net1.downsample4(pixels.limited(one)) for one in frames)
+        glimpses = (self.net1.scene_descriptor(quarter).cpu() for quarter in quarters)
         return self.scene_cut > 0 and scene_detection.starts(*glimpses, self.scene_cut)
 
     def _judged(
@@ -648,35 +646,35 @@ class Steps(NamedTuple):
     coherent: Callable[..., tuple[Tensor, ...]]
 
 
-def _glance(net1: Networks, frame: Tensor) -> tuple[Tensor, Tensor]:
+def _glance(net1: Engine, frame: Tensor) -> tuple[Tensor, Tensor]:
     """A frame's quarter and glimpse, as `State` has them."""
-    quarter = net1.quarter(frame)
-    return quarter, net1.glimpse(quarter)
+    quarter = net1.downsample4(frame)
+    return quarter, net1.scene_descriptor(quarter)
 
 
-def _encode(net1: Networks, frame: Tensor) -> tuple[Tensor]:
+def _encode(net1: Engine, frame: Tensor) -> tuple[Tensor]:
     return (net1.encode(frame),)
 
 
-def _look(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
-    return net1.look(frame)
+def _look(net1: Engine, frame: Tensor) -> tuple[Tensor, ...]:
+    return net1.flow_features(frame)
 
 
-def _make(net1: Networks, frame: Tensor) -> tuple[Tensor, ...]:
+def _make(net1: Engine, frame: Tensor) -> tuple[Tensor, ...]:
     """Both."""
-    return net1.encode(frame), *net1.look(frame)
+    return net1.encode(frame), *net1.flow_features(frame)
 
 
-def _alone(net1: Networks, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+def _alone(net1: Engine, feature: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """A frame by itself, Net0: its feature as the state has it, and the stylized frame. Of the
     frame only the size counts, so that none of its channels need be given.
     """
-    feature = feature.to(net1.kept)
+    feature = feature.to(net1.state_dtype)
     return feature, net1.decode(feature, *frame.shape[-2:])
 
 
 def _motion(
-    net1: Networks,
+    net1: Engine,
     frame: Tensor,
     quarter: Tensor,
     previous: Tensor,
@@ -692,13 +690,13 @@ def _motion(
         looks: the frame's look, and then the previous one's.
     """
     half = len(looks) // 2
-    change = net1.change(frame, previous)
-    flow = net1.motion(frame, previous, change, (looks[:half], looks[half:]))
-    return flow, net1.unexplained(quarter, previous_quarter, flow), change
+    change = net1.max_change(frame, previous)
+    flow = net1.estimate_motion(frame, previous, change, (looks[:half], looks[half:]))
+    return flow, net1.warp_residual(quarter, previous_quarter, flow), change
 
 
 def _coherent(
-    net1: Networks,
+    net1: Engine,
     feature: Tensor,
     frame: Tensor,
     coherence: float | Tensor,

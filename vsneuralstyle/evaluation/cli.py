@@ -198,7 +198,7 @@ def evaluate(
     from tqdm import tqdm
 
     from vsneuralstyle.core.stylizer import Stylizer
-    from vsneuralstyle.engines.cpu.net1 import fastest
+    from vsneuralstyle.engines.engine import select_engine
     from vsneuralstyle.errors import ArgumentError
     from vsneuralstyle.evaluation import endpoint, methods, metrics, report
     from vsneuralstyle.evaluation.clips import Clip, MeasuredClip, read_clip, read_sintel
@@ -226,7 +226,7 @@ def evaluate(
         if motion:
             net1, other = result.model.net1, stylizer(Path(motion)).model.net1
             net1.flow, net1.mask = other.flow, other.mask
-            result.net1 = fastest(net1)
+            result.net1 = select_engine(net1, result.device, result.precision)
         return result
 
     per_frame = methods.Stylized("per frame", stylizer(coherence=0.0))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsneuralstyle.core.stylizer import Stylizer
-from vsneuralstyle.engines.cpu.net1 import Networks
+from vsneuralstyle.engines.engine import Engine
 from vsneuralstyle.networks.flow.network import full_resolution
 from vsneuralstyle.networks.layers.warp import warp
 from vsneuralstyle.networks.net1 import Net1
@@ -96,7 +96,7 @@ class _ComposedNet1:
         layer: one of `LAYERS`.
     """
 
-    def __init__(self, motion: Networks, net1: Net1, layer: str) -> None:
+    def __init__(self, motion: Engine, net1: Net1, layer: str) -> None:
         cut, residual = net1.style.encoder_blocks, net1.style.residual
         first, second, third = net1.style.down
         up, *last = net1.style.up
@@ -179,7 +179,7 @@ class Blind(Method):
         if self._before is not None and not self.starts_scene:
             before, styled = self._before
             device = self._stylizer.device
-            flow = self._stylizer.net1.motion(frame.to(device), before.to(device)).cpu()
+            flow = self._stylizer.net1.estimate_motion(frame.to(device), before.to(device)).cpu()
             flow = full_resolution(flow, *frame.shape[-2:])
             difference = (frame - warp(before, flow)).square().sum(1, keepdim=True)
             moved = warp(styled, flow, "bicubic").clamp(0, 1)

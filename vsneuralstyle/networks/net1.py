@@ -4,7 +4,8 @@ Source: Chen, Liao, Yuan, Yu, Hua, "Coherent Online Video Style Transfer" (ICCV 
 and Figure 4.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,9 @@ from vsneuralstyle.networks.stylebank import StyleBankNet
 from vsneuralstyle.networks.transform_net import STRIDE, TransformNet
 
 REPEATED = 1.5 / 255
-"""Mean `Net1.change` below which a frame repeats the one before. Of 13 clips, those with repeated
-frames and those before a static camera, or of titles, are at 0 to 1.2 code values, what moves from
-4.8 on."""
+"""Mean `Net1.max_change` below which a frame repeats the one before. Of 13 clips, those with
+repeated frames and those before a static camera, or of titles, are at 0 to 1.2 code values, what
+moves from 4.8 on."""
 SETTLED = 1 / 4
 """Share of `Net1.still` below which a change is none for sharpening, gradually: what is repeated
 has been sharpened before."""
@@ -30,7 +31,60 @@ FLOW_NETWORKS = {"flownets": FlowNetSimple, "litepwcnet": LitePWCNet}
 """By the name that a model file has for them; "flownets" is the paper's."""
 
 
-class Net1(nn.Module):
+class MotionEstimator(ABC):
+    """How W_t comes from what a network makes of two frames: that of a frame to itself is 0, and so
+    it is where nothing changed.
+    """
+
+    still: float
+    """As `Net1` has it."""
+
+    @abstractmethod
+    def flow_features(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.flow_features`."""
+
+    @abstractmethod
+    def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.max_change`."""
+
+    @abstractmethod
+    def match_features(
+        self,
+        first: tuple[Tensor, ...],
+        second: tuple[Tensor, ...],
+        height: int,
+        width: int,
+        change: Tensor | None,
+    ) -> Tensor:
+        """As `Net1.match_features`."""
+
+    def estimate_motion(
+        self,
+        frame: Tensor,
+        previous: Tensor,
+        change: Tensor | None = None,
+        features: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
+    ) -> Tensor:
+        """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution
+        pixels.
+
+        Args:
+            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
+            change, features: what `max_change` gave for them and `flow_features` for each, where
+                they were called already.
+        """
+        features = features or (self.flow_features(frame), self.flow_features(previous))
+        # the very same frame
+        if self.still >= 0 and all(here is there for here, there in zip(*features)):
+            return frame.new_zeros(len(frame), 2, *(-(-size // STRIDE) for size in frame.shape[2:]))
+        if self.still < 0:
+            change = None
+        elif change is None:
+            change = self.max_change(frame, previous)
+        return self.match_features(*features, *frame.shape[-2:], change)
+
+
+class Net1(MotionEstimator, nn.Module):
     """Pure functions of their inputs; the recurrence is `vsneuralstyle.core.stylizer`'s.
 
     Args:
@@ -53,9 +107,7 @@ class Net1(nn.Module):
             away; less where nothing changed (`SETTLED`). 0: off (the paper's).
     """
 
-    matching: Mapping[str, object] = {}
-    """Options of the flow network's `match`."""
-    kept: torch.dtype = torch.float32
+    state_dtype: torch.dtype = torch.float32
     """Precision of the composite, which goes from frame to frame."""
 
     def __init__(
@@ -107,13 +159,13 @@ class Net1(nn.Module):
     def _dtype(self) -> torch.dtype:
         return self.mask.dtype
 
-    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """What `motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame before
-        and the one after.
+    def flow_features(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What `estimate_motion` needs of a frame (B, 3, H, W), RGB 0..1; it serves with the frame
+        before and the one after.
         """
         return self.flow.encode(frame)
 
-    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
+    def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """The largest change of a sample in the 12x12 pixels about each square of 4x4, (B, 1,
         ceil(H/4), ceil(W/4)), 0..1.
 
@@ -128,32 +180,7 @@ class Net1(nn.Module):
             F.max_pool2d(F.max_pool2d(change, STRIDE, ceil_mode=True), 3, stride=1, padding=1)
         )
 
-    def motion(
-        self,
-        frame: Tensor,
-        previous: Tensor,
-        change: Tensor | None = None,
-        looks: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None,
-    ) -> Tensor:
-        """W_t from frame t to frame t-1: (B, 2, ceil(H/4), ceil(W/4)) float32, in full-resolution
-        pixels.
-
-        Args:
-            frame, previous: I_t and I_{t-1}, (B, 3, H, W), RGB 0..1.
-            change, looks: what `change` gave for them and `look` for each, where they were called
-                already.
-        """
-        looks = looks or (self.look(frame), self.look(previous))
-        # the very same frame
-        if self.still >= 0 and all(here is there for here, there in zip(*looks)):
-            return frame.new_zeros(len(frame), 2, *(-(-size // STRIDE) for size in frame.shape[2:]))
-        if self.still < 0:
-            change = None
-        elif change is None:
-            change = self.change(frame, previous)
-        return self.moved(*looks, *frame.shape[-2:], change)
-
-    def moved(
+    def match_features(
         self,
         first: tuple[Tensor, ...],
         second: tuple[Tensor, ...],
@@ -161,31 +188,31 @@ class Net1(nn.Module):
         width: int,
         change: Tensor | None,
     ) -> Tensor:
-        """`motion` of two frames of that size, of what `look` gave for them; where a change is
-        given and isn't above `still`, none.
+        """`estimate_motion` of two frames of that size, of what `flow_features` gave for them; where
+        a change is given and isn't above `still`, none.
         """
-        flow = self.flow.between(first, second, height, width, **self.matching)
-        return flow if change is None else flow * (change > self.still)
+        flow = self.flow.between(first, second, height, width)
+        return without_still(flow, change, self.still)
 
-    def quarter(self, frame: Tensor) -> Tensor:
+    def downsample4(self, frame: Tensor) -> Tensor:
         """A frame (B, 3, H, W) at quarter resolution, (B, 3, ceil(H/4), ceil(W/4)): the mean of
         each square of 4x4.
         """
         return F.avg_pool2d(frame, STRIDE, ceil_mode=True)
 
-    def glimpse(self, quarter: Tensor) -> Tensor:
-        """What the cut detector sees of what `quarter` gives, and the frame's contrast:
+    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+        """What the cut detector sees of what `downsample4` gives, and the frame's contrast:
         `scene_descriptor.glimpse`.
         """
         return scene_descriptor.glimpse(quarter)
 
-    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4),
         ceil(W/4)) float32, 0..1.
 
         Args:
-            quarter, previous: what `quarter` gives of I_t and I_{t-1}.
-            flow: W_t as `motion` gives it.
+            quarter, previous: what `downsample4` gives of I_t and I_{t-1}.
+            flow: W_t as `estimate_motion` gives it.
         """
         return (quarter - warp(previous, flow / STRIDE)).abs()
 
@@ -213,7 +240,7 @@ class Net1(nn.Module):
                 dimension.
 
         Returns:
-            F°_t (B, C, h, w), `kept`, and the mask M (B, 1, h, w), 0..1, 1 = reused.
+            F°_t (B, C, h, w), `state_dtype`, and the mask M (B, 1, h, w), 0..1, 1 = reused.
         """
         offset = flow / STRIDE
         warped = warp(previous, offset, self.warp_mode)
@@ -259,9 +286,14 @@ class Net1(nn.Module):
         return composite + gain.clamp(min=0) * detail
 
 
+def without_still(flow: Tensor, change: Tensor | None, still: float) -> Tensor:
+    """A flow (B, 2, h, w), 0 where a change (B, 1, h, w) isn't above `Net1.still`."""
+    return flow if change is None else flow * (change > still)
+
+
 def discounted(change: Tensor) -> Tensor:
-    """What `Net1.change` has found, (B, 1, h, w); of a frame that repeats the one before, by its
-    mean, an eighth.
+    """What `Net1.max_change` has found, (B, 1, h, w); of a frame that repeats the one before, by
+    its mean, an eighth.
     """
     repeats = brightness(change) < REPEATED
     return torch.where(repeats, change / 8, change)

@@ -250,8 +250,8 @@ def main(args: argparse.Namespace) -> None:
             with autocast(device):
                 pyramid, matching = net1.flow.supervised(frames[:, t], frames[:, t - 1], true_flow)
                 flow = pyramid[-1].float() * FLOW_SCALE
-                unexplained = net1.unexplained(
-                    net1.quarter(frames[:, t]), net1.quarter(frames[:, t - 1]), flow
+                unexplained = net1.warp_residual(
+                    net1.downsample4(frames[:, t]), net1.downsample4(frames[:, t - 1]), flow
                 )
                 composite, mask = net1.compose(features[t], composite, flow, unexplained)
                 stylized = net1.style.decode(composite)
@@ -281,8 +281,8 @@ def main(args: argparse.Namespace) -> None:
         with autocast(device):
             features = encode(frames, of_samples)
             flow = net1.flow(frames[:, 1], frames[:, 0])
-            unexplained = net1.unexplained(
-                net1.quarter(frames[:, 1]), net1.quarter(frames[:, 0]), flow
+            unexplained = net1.warp_residual(
+                net1.downsample4(frames[:, 1]), net1.downsample4(frames[:, 0]), flow
             )
             composite, mask = net1.compose(features[1], features[0].float(), flow, unexplained)
             rows = [

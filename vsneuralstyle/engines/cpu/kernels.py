@@ -875,7 +875,7 @@ def change(frame: Tensor, previous: Tensor, repeats: float) -> Tensor:
 
 
 def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-    """As `Net1.unexplained` has it; all contiguous float32."""
+    """As `Net1.warp_residual` has it; all contiguous float32."""
     out = _floats(*quarter.shape)
     _call("unexplained", quarter, previous, flow, *quarter.shape[2:], out)
     return out

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vsneuralstyle.engines.cpu import kernels
-from vsneuralstyle.engines.cuda import net1 as gpu_net1
 from vsneuralstyle.networks.flow.litepwcnet import (
     CHANNELS,
     NORM_EPS,
@@ -20,33 +19,15 @@ from vsneuralstyle.networks.flow.litepwcnet import (
 )
 from vsneuralstyle.networks.flow.network import CONTRAST, FLOW_SCALE
 from vsneuralstyle.networks.layers.norm import InstanceNorm
-from vsneuralstyle.networks.net1 import REPEATED, Net1
+from vsneuralstyle.networks.net1 import REPEATED, MotionEstimator, Net1
 from vsneuralstyle.networks.stylebank import Bank, parts
-from vsneuralstyle.networks.transform_net import (
-    STRIDE,
-    ConvBlock,
-    RearrangedConv,
-    ResidualBlock,
-    UpsampledConv,
-)
+from vsneuralstyle.networks.transform_net import STRIDE, ConvBlock, ResidualBlock, UpsampledConv
 
 
-def fastest(net1: Net1) -> "Networks":
-    """By the kernels where they can do it: on a CPU for which the library is there, 16 channels at
-    full resolution and multiples of that elsewhere; on a GPU in float16 (`gpu_net1.served`). For
-    weights that change no more.
+def served(net1: Net1) -> bool:
+    """Whether this is for its networks, precision and device: on a CPU for which the library is
+    there, 16 channels at full resolution and multiples of that elsewhere.
     """
-    if _served(net1):
-        return FusedNet1(net1)
-    if gpu_net1.served(net1):
-        return gpu_net1.GpuNet1(net1)
-    for module in net1.modules():
-        if isinstance(module, RearrangedConv):
-            module.fix()
-    return net1
-
-
-def _served(net1: Net1) -> bool:
     weight = net1.mask[0].weight
     norms = [module for module in net1.style.modules() if isinstance(module, InstanceNorm)]
     channels = [len(norm.weight) for norm in norms] + [
@@ -140,14 +121,12 @@ class _Bank:
         return self.blocks(kernels.normalise(*kernels.convolve(x, self.convolution)))
 
 
-class FusedNet1:
+class FusedNet1(MotionEstimator):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a CPU, in its precision.
     """
-
-    motion = Net1.motion  # by this `look`, `change` and `moved`
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
@@ -187,7 +166,7 @@ class FusedNet1:
                 flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE
             )
         self.dtype = net1.mask[0].weight.dtype
-        self.kept = kernels.kept(self.dtype)
+        self.state_dtype = kernels.kept(self.dtype)
         first, *halving = style.down
         self.first = (
             kernels.nine_points(first[0].weight),
@@ -226,20 +205,20 @@ class FusedNet1:
             x, scale = kernels.convolve(x, block, scale=scale, relu=True, dtype=self.dtype)
         return kernels.draw(x, scale, height, width, *self.last)
 
-    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """As `Net1.look`."""
+    def flow_features(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.flow_features`."""
         if not isinstance(self.flow, LitePWCNet):
-            return self.net1.look(frame)
+            return self.net1.flow_features(frame)
         height, width = (
             -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
         )
         return kernels.look(frame.contiguous(), height, width, self.pyramid, self.dtype)
 
-    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """As `Net1.change`."""
+    def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.max_change`."""
         return kernels.change(frame.contiguous(), previous.contiguous(), REPEATED)
 
-    def moved(
+    def match_features(
         self,
         first: tuple[Tensor, ...],
         second: tuple[Tensor, ...],
@@ -247,24 +226,24 @@ class FusedNet1:
         width: int,
         change: Tensor | None,
     ) -> Tensor:
-        """As `Net1.moved`."""
+        """As `Net1.match_features`."""
         if not isinstance(self.flow, LitePWCNet):
-            return self.net1.moved(first, second, height, width, change)
+            return self.net1.match_features(first, second, height, width, change)
         change = change if change is None else change.contiguous()
         return kernels.motion(
             first, second, self.matcher, in_squares(first[-1]), change, self.still
         )
 
-    def quarter(self, frame: Tensor) -> Tensor:
-        """As `Net1.quarter`."""
+    def downsample4(self, frame: Tensor) -> Tensor:
+        """As `Net1.downsample4`."""
         return kernels.quarter(frame)
 
-    def glimpse(self, quarter: Tensor) -> Tensor:
-        """As `Net1.glimpse`."""
+    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+        """As `Net1.scene_descriptor`."""
         return kernels.glimpse(quarter)
 
-    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-        """As `Net1.unexplained`."""
+    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.warp_residual`."""
         return kernels.unexplained(quarter, previous, flow.contiguous())
 
     def compose(
@@ -274,13 +253,13 @@ class FusedNet1:
         flow: Tensor,
         unexplained: Tensor,
         change: Tensor | None = None,
-        coherence: float = 1.0,
+        coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """As `Net1.compose`."""
         net1 = self.net1
         feature, previous = (
             x.to(dtype, memory_format=torch.channels_last)
-            for x, dtype in ((feature, self.dtype), (previous, self.kept))
+            for x, dtype in ((feature, self.dtype), (previous, self.state_dtype))
         )
         return kernels.compose(
             feature,
@@ -292,11 +271,7 @@ class FusedNet1:
             cubic=net1.warp_mode == "bicubic",
             still=net1.still,
             hold=net1.hold,
-            coherence=coherence,
+            coherence=float(coherence),
             refresh=net1.refresh,
             sharpen=net1.sharpen,
         )
-
-
-Networks = Net1 | FusedNet1 | gpu_net1.GpuNet1
-"""The networks by one way or another."""

@@ -683,7 +683,7 @@ def change(frame: Tensor, previous: Tensor) -> Tensor:
 
 
 def quarter(frame: Tensor) -> Tensor:
-    """As `Net1.quarter`, of a contiguous frame."""
+    """As `Net1.downsample4`, of a contiguous frame."""
     height, width = frame.shape[2:]
     out, threads = _floats(frame, 1, 3, -(-height // SIDE), -(-width // SIDE)), (64, 4)
     grid = *_over(*out.shape[:1:-1], threads=threads), 3
@@ -721,7 +721,7 @@ def brightness(frame: Tensor, height: int, width: int) -> Tensor:
 
 
 def unexplained(quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-    """As `Net1.unexplained`, of float32, contiguous."""
+    """As `Net1.warp_residual`, of float32, contiguous."""
     out, (height, width) = _floats(quarter, *quarter.shape), quarter.shape[2:]
     _launch(
         "unexplained",

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
 from vsneuralstyle.engines.cuda.kernels import Picture
+from vsneuralstyle.networks import scene_descriptor
 from vsneuralstyle.networks.flow.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.layers.norm import InstanceNorm
-from vsneuralstyle.networks.net1 import Net1, discounted
+from vsneuralstyle.networks.net1 import MotionEstimator, Net1, discounted, without_still
 from vsneuralstyle.networks.stylebank import Bank, parts
 from vsneuralstyle.networks.transform_net import STRIDE, ResidualBlock, UpsampledConv, in_squares
 
@@ -143,23 +144,19 @@ class _Chain:
         return cuda_kernels.convolve(x, *self.last, planes=True)
 
 
-class GpuNet1:
+class GpuNet1(MotionEstimator):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
         net1: on a GPU, in float16.
     """
 
-    kept = torch.float16
-    glimpse = Net1.glimpse
-    motion = Net1.motion  # by this `look`, `change` and `moved`
-    moved = Net1.moved  # by `matching`
+    state_dtype = torch.float16
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
         self.net1, self.flow, self.still = net1, flow, net1.still
-        self.matching = {"found": self._found, "residual": self._residual}
         first, *halving = style.down
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]
@@ -233,8 +230,8 @@ class GpuNet1:
             F.conv2d(squares.samples, self.last), self.last_bias, height, width
         )
 
-    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """As `Net1.look`."""
+    def flow_features(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """As `Net1.flow_features`."""
         height, width = (
             -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
         )
@@ -254,6 +251,20 @@ class GpuNet1:
             )
         return tuple(found)
 
+    def match_features(
+        self,
+        first: tuple[Tensor, ...],
+        second: tuple[Tensor, ...],
+        height: int,
+        width: int,
+        change: Tensor | None,
+    ) -> Tensor:
+        """As `Net1.match_features`."""
+        flow = self.flow.between(
+            first, second, height, width, found=self._found, residual=self._residual
+        )
+        return without_still(flow, change, self.still)
+
     def _found(self, here: Tensor, there: Tensor) -> Tensor:
         """As `LitePWCNet.found`."""
         # The products are PyTorch's operators', for whose sake a graph would copy what it is given
@@ -269,16 +280,20 @@ class GpuNet1:
             cuda_kernels.match(here, there, flow.contiguous(), pixels(n), RADII[n])
         )
 
-    def change(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """As `Net1.change`."""
+    def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """As `Net1.max_change`."""
         return discounted(cuda_kernels.change(frame.contiguous(), previous.contiguous()))
 
-    def quarter(self, frame: Tensor) -> Tensor:
-        """As `Net1.quarter`."""
+    def downsample4(self, frame: Tensor) -> Tensor:
+        """As `Net1.downsample4`."""
         return cuda_kernels.quarter(frame.contiguous())
 
-    def unexplained(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
-        """As `Net1.unexplained`."""
+    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+        """As `Net1.scene_descriptor`."""
+        return scene_descriptor.glimpse(quarter)
+
+    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+        """As `Net1.warp_residual`."""
         return cuda_kernels.unexplained(*(x.contiguous() for x in (quarter, previous, flow)))
 
     def compose(
@@ -293,7 +308,7 @@ class GpuNet1:
         """As `Net1.compose`."""
         net1, cubic = self.net1, self.net1.warp_mode == "bicubic"
         feature = feature.contiguous(memory_format=torch.channels_last)
-        previous = previous.to(self.kept, memory_format=torch.channels_last)
+        previous = previous.to(self.state_dtype, memory_format=torch.channels_last)
         flow = flow.contiguous()
         warped, difference = cuda_kernels.follow(
             previous, flow, feature, unexplained.contiguous(), cubic
