@@ -109,7 +109,8 @@ def count(function: Callable, inputs: Sequence[Tensor]) -> Arithmetic:
             )
             return operations
 
-        record._get_raw = True  # torch's own mark: it is given tensors, not shapes
+        # torch's own mark, which no type knows: it is given tensors, not shapes
+        record._get_raw = True  # type: ignore[attr-defined]
         return record
 
     mapping = {operator: recorded(operator, formula) for operator, formula in flop_registry.items()}

@@ -98,7 +98,7 @@ def parse_size(text: str, least: int) -> tuple[int, int]:
     from vsneuralstyle.errors import ArgumentError
 
     numbers = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    size = tuple(map(int, numbers.groups())) if numbers else (0, 0)
+    size = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
     if min(size) < least or any(side % 2 for side in size):
         raise ArgumentError(
             f"--sizes {text}: expected WxH, as in 640x360, both even and at least {least}"
@@ -183,7 +183,8 @@ def measure(args: argparse.Namespace) -> dict:
     }
     _say("peaks of the device")
     peak = arithmetic.measure_peak(device, precision)
-    measured = {"about": about, "peak": asdict(peak), "sizes": []}
+    of_sizes: list[dict[str, object]] = []
+    measured: dict[str, object] = {"about": about, "peak": asdict(peak), "sizes": of_sizes}
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
         found = []
         measured["without"] = without = {}
@@ -209,7 +210,7 @@ def measure(args: argparse.Namespace) -> dict:
             without.update(
                 {f"{name} at {width}x{height}": reason for name, reason in failed.items()}
             )
-            measured["sizes"].append(of_size)
+            of_sizes.append(of_size)
     _say("start-up")
     arguments = {**options, "threads": torch.get_num_threads()}
     measured["start_up"] = fresh.start_up(arguments, sizes[0], args.starts)

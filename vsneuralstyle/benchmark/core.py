@@ -160,7 +160,7 @@ def profile(call: Callable[[], object], device: torch.device) -> list[dict]:
         for event in events
     }
     total = sum(times.values())
-    longest = sorted(times, key=times.get, reverse=True)[:OPERATORS]
+    longest = sorted(times, key=lambda event: times[event], reverse=True)[:OPERATORS]
     return [
         {
             "name": shortened(event.key),

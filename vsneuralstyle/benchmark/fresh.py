@@ -8,7 +8,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 STATM = Path("/proc/self/statm")  # Linux
 
@@ -42,8 +44,10 @@ def memory(arguments: dict, size: tuple[int, int], frames: int) -> list[dict]:
     return _run("remember", arguments, size, frames)
 
 
-def _run(function: str, *arguments: object) -> list | dict:
-    """Calls a function of this module in a fresh process."""
+def _run(function: str, arguments: dict, *others: object) -> Any:
+    """Calls a function of this module in a fresh process; returns what that returns, by way of
+    JSON.
+    """
     safe_path = ["-P"] if sys.flags.safe_path else []
     command = [
         sys.executable,
@@ -51,13 +55,13 @@ def _run(function: str, *arguments: object) -> list | dict:
         "-m",
         __name__,
         function,
-        json.dumps([*arguments, time.monotonic()]),
+        json.dumps([arguments, *others, time.monotonic()]),
     ]
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(arguments[0]["threads"])},
+        env={**os.environ, "OMP_NUM_THREADS": str(arguments["threads"])},
     )
     if done.returncode:
         raise RuntimeError(
@@ -113,5 +117,5 @@ def remember(arguments: dict, size: tuple[int, int], frames: int, started: float
 
 
 if __name__ == "__main__":
-    function = {"start": start, "remember": remember}[sys.argv[1]]
-    print(json.dumps(function(*json.loads(sys.argv[2]))))
+    functions: dict[str, Callable[..., object]] = {"start": start, "remember": remember}
+    print(json.dumps(functions[sys.argv[1]](*json.loads(sys.argv[2]))))

@@ -8,13 +8,14 @@ around the core.
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
 from itertools import cycle, islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vsneuralstyle import host_processes
 from vsneuralstyle.benchmark.clip import CODING, Clip, blank
@@ -110,7 +111,9 @@ class GStreamer(Host, host_processes.GStreamer):
         ]
 
 
-def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int, int]) -> Iterator[float]:
+def arrivals(
+    host: host_processes.Host, command: Sequence[str], size: tuple[int, int]
+) -> Generator[float, None, None]:
     """When each frame of a y4m in I420 came, by `time.monotonic`, from the start of the host until
     this is closed.
 
@@ -141,7 +144,7 @@ def arrivals(host: host_processes.Host, command: Sequence[str], size: tuple[int,
             yield arrived
 
 
-def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Iterator[float]:
+def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Generator[float, None, None]:
     """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are
     begun before.
 
@@ -149,17 +152,19 @@ def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Iterator[f
     it.
     """
     begun, device, target = [], stylizer.device, blank(*clip.size)
-    pictures = clip.pictures if converted else clip.frames(device)
+    frames: Iterator[Tensor]
+    if converted:
+        frames = (
+            pixels.components_to_rgb(planes, CODING, device) for planes in cycle(clip.pictures)
+        )
+    else:
+        frames = cycle(clip.frames(device))
     synchronise(device)
     try:
-        for picture in cycle(pictures):
+        while True:
             # no longer than this: whoever asks for the frames measures others between them
             with stylizer.aside():
-                begun.append(
-                    stylizer.begin(
-                        pixels.components_to_rgb(picture, CODING, device) if converted else picture
-                    )
-                )
+                begun.append(stylizer.begin(next(frames)))
                 if len(begun) <= AHEAD:
                     continue
                 stylized, _ = begun.pop(0).result()
@@ -214,7 +219,7 @@ def measure(
         f"core, {CONVERTED}": play_converted(make(), clip),
         USUAL: play_usual(stylizer, clip),
     }
-    streams: dict[str, Iterator[float]] = {}
+    streams: dict[str, Generator[float, None, None]] = {}
     if stylizer.works_ahead:
         kind = stylizer.device.type
         streams = {PER_FRAME: ahead(make(coherence=0.0), clip), COHERENT: ahead(make(), clip)}

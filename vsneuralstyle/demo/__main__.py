@@ -30,6 +30,7 @@ from vsneuralstyle.evaluation.methods import Recorded
 from vsneuralstyle.evaluation.metrics import psnr
 from vsneuralstyle.evaluation.occlusion import traceable
 from vsneuralstyle.host_processes import run
+from vsneuralstyle.hosts.render.timeline import Rational
 
 # stability is measured on at most so many, so that a long video needs no more memory than a short
 MEASURED_FRAMES = 72
@@ -135,11 +136,11 @@ def stylize(
     """Runs the host, writes its video, and returns the frames to measure (uint8), fps and start-up
     time.
     """
-    measured = []
+    measured: list[Tensor] = []
     kind = "coherent" if coherence else "per frame"
     total = frames if frames is not None else source.length
     with run(host, host.command(source.path, style, coherence), frames) as frames_of_host:
-        rate = frames_of_host.stream.average_rate or Fraction(25)
+        rate = _fraction(frames_of_host.stream.average_rate or Fraction(25))
         with (
             writer(path, rate) as file,
             tqdm(total=total, desc=f"  {host.name}, {kind}", unit="frame", disable=None) as bar,
@@ -251,12 +252,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _fraction(rate: Rational) -> Fraction:
+    return Fraction(rate.numerator, rate.denominator)
+
+
 def main(args: argparse.Namespace) -> int:
     out = args.out.absolute()  # vspipe evaluates a script in the folder of that script
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vsneuralstyle-") as scratch:
         hosts: list[Host] = []
-        for host in (VapourSynth(), GStreamer(args.gst_python, Path(scratch))):
+        candidates: tuple[Host, ...] = (VapourSynth(), GStreamer(args.gst_python, Path(scratch)))
+        for host in candidates:
             if reason := host.missing():
                 say(f"Without {host.name}: {reason}.")
             else:
@@ -290,7 +296,7 @@ def main(args: argparse.Namespace) -> int:
     }
     report.write_clip_sheet(out / "sheet.png", tracks, lambda t: source.frames[t : t + 1])
     with av.open(str(first.files[1])) as container:
-        rate = container.streams.video[0].average_rate
+        rate = _fraction(container.streams.video[0].average_rate)
     write_side_by_side(out / "side-by-side.mp4", rate, pictures)
 
     say(f"{len(hosts) + 2}. Measured")

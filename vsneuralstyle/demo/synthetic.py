@@ -35,8 +35,8 @@ def similarity(center: complex, to: complex, scale: float, angle: float) -> np.n
 
 def transform(points: Tensor, matrix: np.ndarray) -> Tensor:
     """Points (H,W,2) through a 3x3 matrix."""
-    matrix = torch.from_numpy(matrix).to(points)
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
+    moved_by = torch.from_numpy(matrix).to(points)
+    return points @ moved_by[:2, :2].T + moved_by[:2, 2]
 
 
 def sample(photo: Tensor, points: Tensor) -> Tensor:

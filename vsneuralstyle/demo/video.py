@@ -9,6 +9,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 from torch import Tensor
 
 from vsneuralstyle.errors import MediaError
@@ -24,24 +25,25 @@ class Writer:
 
     def __init__(self, container: av.container.OutputContainer, rate: Fraction, crf: int) -> None:
         self._container, self._rate, self._crf = container, rate, crf
-        self._stream = None
+        self._stream: VideoStream | None = None
         self._count = 0
 
-    def _add_stream(self, width: int, height: int) -> None:
-        self._stream = self._container.add_stream(
+    def _add_stream(self, width: int, height: int) -> VideoStream:
+        stream = self._container.add_stream(
             "libx264", rate=self._rate, options={"crf": str(self._crf), "preset": "veryfast"}
         )
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        context = self._stream.codec_context
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = ColorRange.MPEG
+        return stream
 
     def write(self, frame: av.VideoFrame | np.ndarray) -> None:
         if isinstance(frame, np.ndarray):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         if self._stream is None:
-            self._add_stream(frame.width, frame.height)
+            self._stream = self._add_stream(frame.width, frame.height)
         if frame.format.is_rgb:
             frame = frame.reformat(
                 format=self._stream.pix_fmt,

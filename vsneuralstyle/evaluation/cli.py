@@ -278,7 +278,7 @@ def evaluate(
             yield MeasuredClip(
                 path.stem,
                 frames,
-                function=partial(raft.flow, model),
+                function=None if model is None else partial(raft.flow, model),
                 cache=args.cache,
                 key=key,
                 intervals=args.intervals,
@@ -302,7 +302,8 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
 
     definition = report.DEFINITION + (report.DEFINITION_OF_LAYERS if args.layers else "")
-    text, everything = f"# Style {style} ({args.net})\n\n{definition}\n", {}
+    text = f"# Style {style} ({args.net})\n\n{definition}\n"
+    everything: dict[str, list[Track]] = {}
     for which, (title, clips) in sets.items():
         tracks = everything[which] = []
         with tqdm(unit="frame", disable=None) as bar:

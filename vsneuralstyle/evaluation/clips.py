@@ -58,14 +58,20 @@ class Clip:
 
     def pairs(self, t: int) -> list[Pair]:
         """The pairs of which frame t is the later one."""
-        return [] if t == 0 else [Pair(1, t, t - 1, self.flows[t - 1 : t], self.masks[t - 1 : t])]
+        if t == 0:
+            return []
+        assert self.flows is not None and self.masks is not None  # else a subclass has its own
+        return [Pair(1, t, t - 1, self.flows[t - 1 : t], self.masks[t - 1 : t])]
 
 
 @dataclass(frozen=True)
 class MeasuredClip(Clip):
-    """A clip whose flow is measured, once, and kept in a cache folder."""
+    """A clip whose flow is measured, once, and kept in a cache folder.
 
-    function: FlowFunction = None
+    function: measures it; may be None where there are no intervals.
+    """
+
+    function: FlowFunction | None = None
     cache: Path | None = None
     key: str = ""
     intervals: Sequence[int] = INTERVALS
@@ -74,6 +80,7 @@ class MeasuredClip(Clip):
         pairs = []
         for interval in self.intervals:
             if t >= interval:
+                assert self.function is not None
                 flows = flow_pair(
                     self.function, self.frames[t - interval], self.frames[t], self.cache, self.key
                 )
@@ -218,7 +225,8 @@ def flow_pair(
     path = cache / f"{digest.hexdigest()[:32]}.npz" if cache else None
     if path is not None and path.exists():
         with np.load(path) as file:
-            return tuple(torch.from_numpy(file[name]).float() for name in ("backward", "forward"))
+            backward, forward = (torch.from_numpy(file[name]) for name in ("backward", "forward"))
+        return backward.float(), forward.float()
     a, b = (frame[None].float() / 255 for frame in (previous, current))
     backward, forward = function(b, a).cpu().half(), function(a, b).cpu().half()
     if path is not None:

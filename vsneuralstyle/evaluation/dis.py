@@ -16,7 +16,7 @@ class DisFlow:
     def __init__(self) -> None:
         import cv2
 
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         import cv2
@@ -28,4 +28,6 @@ class DisFlow:
             )
             for frame in (a, b)
         ]
-        return torch.from_numpy(self._dis.calc(*gray, None)).permute(2, 0, 1)[None].clone()
+        # OpenCV's stubs don't know that None is no flow to start from.
+        flow = self._dis.calc(gray[0], gray[1], None)  # type: ignore[call-overload]
+        return torch.from_numpy(flow).permute(2, 0, 1)[None].clone()

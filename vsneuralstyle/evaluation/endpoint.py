@@ -40,9 +40,11 @@ def sintel_pairs(folder: Path, rendering: str) -> Iterator[FlowPair]:
     """
     for file in sorted((folder / "flow").glob("*/frame_*.flo")):
         scene, number = file.parent.name, frame_number(file)
-        frames = [folder / rendering / scene / f"frame_{n:04d}.png" for n in (number, number + 1)]
-        if all(frame.is_file() for frame in frames):
-            yield _pair(f"{scene} {number}", *frames, file)
+        first, second = (
+            folder / rendering / scene / f"frame_{n:04d}.png" for n in (number, number + 1)
+        )
+        if first.is_file() and second.is_file():
+            yield _pair(f"{scene} {number}", first, second, file)
 
 
 def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
@@ -54,12 +56,12 @@ def chairs_pairs(folder: Path) -> Iterator[FlowPair]:
     """
     found = False
     for file in sorted(folder.glob("*.flo")):
-        for first, second, flow in CHAIRS:
+        for first_end, second_end, flow in CHAIRS:
             stem = file.stem.removesuffix(flow)
-            frames = [folder / f"{stem}{end}.ppm" for end in (first, second)]
-            if stem != file.stem and all(frame.is_file() for frame in frames):
+            first, second = (folder / f"{stem}{end}.ppm" for end in (first_end, second_end))
+            if stem != file.stem and first.is_file() and second.is_file():
                 found = True
-                yield _pair(stem.rstrip("-_"), *frames, file)
+                yield _pair(stem.rstrip("-_"), first, second, file)
     if not found:
         raise MediaError(
             f"{folder}: no triplet of Flying Chairs in it; expected NNNNN_img1.ppm, NNNNN_img2.ppm and "

@@ -75,5 +75,6 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     # no .npz: one that was broken off is never taken for an entry
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        # NumPy's stubs take any of the names for its option allow_pickle, which is a bool.
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     part.replace(path)

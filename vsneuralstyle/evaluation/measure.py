@@ -3,7 +3,7 @@ few frames.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,7 +51,7 @@ def measure(
     methods: Sequence[Method],
     perception: metrics.Perception | None = None,
     moments: Sequence[int] = (),
-    progress=lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[Track]:
     """Figures of each method on a clip.
 
@@ -89,16 +89,17 @@ def measure(
             track.gradient.append(sharpness.rms_gradient(output).item())
             track.psi.append(sharpness.psi(output[0]))
             features = source_features  # they are the source's own, too
-            if source_features and output is not frame:
+            if perception and source_features and output is not frame:
                 features = perception.features(output)
             first, first_features = (output, features) if first is None else (first, first_features)
-            track.distance.append(
-                perception.distance(features, first_features) if features else float("nan")
-            )
-            track.content.append(
-                perception.content_loss(features, source_features) if features else float("nan")
-            )
-            track.style.append(perception.style_loss(features) if features else float("nan"))
+            distance = content = style = float("nan")
+            if perception and features and first_features and source_features:
+                distance = perception.distance(features, first_features)
+                content = perception.content_loss(features, source_features)
+                style = perception.style_loss(features)
+            track.distance.append(distance)
+            track.content.append(content)
+            track.style.append(style)
         progress()
     return tracks
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,9 @@ class _ComposedNet1:
         done = list(LAYERS).index(layer) + 1
         self._before, self._after = nn.Sequential(*stages[:done]), nn.Sequential(*stages[done:])
         self._motion, self._net1, self._stride = motion, net1, LAYERS[layer]
-        self._dtype = net1.mask[0].weight.dtype
+        self._dtype = net1.mask.dtype
+        # Of the layer: of the frame before, and of this one.
+        self._previous: Tensor | None = None
         self._composite: Tensor | None = None
 
     def __getattr__(self, name: str) -> object:
@@ -124,8 +127,10 @@ class _ComposedNet1:
         return self._motion.encode(frame)
 
     def compose(
-        self, feature: Tensor, previous: Tensor, flow: Tensor, *others: object
+        self, feature: Tensor, previous: Tensor, flow: Tensor, *others: Any
     ) -> tuple[Tensor, Tensor]:
+        # The others are passed on as they are.
+        assert self._previous is not None and self._composite is not None  # both were encoded
         result = self._motion.compose(feature, previous, flow, *others)
         flow, mask = (
             F.interpolate(x, self._composite.shape[2:], mode="bilinear") for x in (flow, result[1])
@@ -137,6 +142,7 @@ class _ComposedNet1:
         return result
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
+        assert self._composite is not None
         picture = self._after(self._composite.to(self._dtype)).float()
         # into 0..1 as `TransformNet.decode`
         return (torch.tanh(picture) * 0.5 + 0.5)[..., :height, :width]
@@ -167,9 +173,10 @@ class Blind(Method):
     @torch.inference_mode()
     def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
         began = time.perf_counter()
+        assert per_frame is not None  # it isn't the first method
         output = per_frame.cpu()
         self.starts_scene = self._before is None or self._stylizer.is_cut(self._before[0], frame)
-        if not self.starts_scene:
+        if self._before is not None and not self.starts_scene:
             before, styled = self._before
             device = self._stylizer.device
             flow = self._stylizer.net1.motion(frame.to(device), before.to(device)).cpu()

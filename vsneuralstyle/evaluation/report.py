@@ -418,7 +418,7 @@ def write_plots(folder: Path, sets: Mapping[str, Sequence[Track]]) -> None:
             if theirs and not (math.isnan(ours) or math.isnan(theirs))
         ]
         axes.hist(
-            np.clip(gains, -20, 100), bins=np.arange(-20, 101, 5), histtype="step", label=name
+            np.clip(gains, -20, 100), bins=list(range(-20, 101, 5)), histtype="step", label=name
         )
     axes.set(xlabel=f"e_stab below that of {methods[0]}, %", ylabel="pairs")
     axes.legend()

@@ -61,9 +61,9 @@ def psi(frame: Tensor) -> float:
     widths[wide] -= (np.abs(top - bottom) / np.maximum(widths, 1))[wide]
 
     rows, columns = (side // BLOCK for side in gray.shape)
-    blocks = widths[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    grid = widths[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
     # Those at the frame's border are left out: edges are cut off there.
-    blocks = blocks.transpose(0, 2, 1, 3)[1:-1, 1:-1].reshape(-1, BLOCK * BLOCK)
+    blocks = grid.transpose(0, 2, 1, 3)[1:-1, 1:-1].reshape(-1, BLOCK * BLOCK)
     sums, counts = blocks.sum(1), (blocks > 0).sum(1)
     counted = sums >= FEWEST_WIDTHS
     if not counted.any():
@@ -77,10 +77,11 @@ def _sobel(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients (down, right) by Sobel's kernels, over 8: luma a pixel."""
     import cv2
 
-    return tuple(
+    down, right = (
         cv2.Sobel(gray, cv2.CV_64F, x, 1 - x, scale=1 / 8, borderType=cv2.BORDER_REPLICATE)
         for x in (0, 1)
     )
+    return down, right
 
 
 def _edges(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
