@@ -152,6 +152,19 @@ def test_search_path(folder, tmp_path, monkeypatch):
     assert "mine" in available_styles() and "plain" not in available_styles()
 
 
+def test_a_checkout_has_its_models_beside_the_package(run, tmp_path, request):
+    root = request.config.rootpath
+    done = run(
+        sys.executable,
+        "-P",
+        "-c",
+        "from vsneuralstyle.networks.checkpoint import search_path; print(search_path()[-1])",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.stdout.strip() == str(root / "models"), done.stderr
+
+
 @pytest.mark.parametrize("style", ["nope", "../models/plain", ""])
 def test_unknown_style_lists_those_that_exist(folder, style):
     with pytest.raises(ModelError, match="plain") as error:

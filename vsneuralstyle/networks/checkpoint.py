@@ -97,7 +97,7 @@ def search_path(model_dir: str | os.PathLike | None = None) -> list[Path]:
         if entry
     ]
     folders.append(user_folder())
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     # An installed wheel carries the models inside the package; in a checkout they lie beside it.
     folders.append(
         package / "models" if (package / "models").is_dir() else package.parent / "models"
