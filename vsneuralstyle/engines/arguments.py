@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import c_int, c_void_p
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,6 +128,7 @@ class Several:
             expected = f"expected {known[self.count]}"
             raise ValueError(f"{self.each.name} are {len(given)} tensors; {expected}")
         for n in range(len(self._made), len(given)):
+            assert self.each.shape is not None  # "any" is of a single tensor
             sizes = (size if isinstance(size, int) else f"{size}{n}" for size in self.each.shape)
             self._made.append(replace(self.each, name=f"{self.each.name}[{n}]", shape=tuple(sizes)))
         addresses = (one.passed(each, known, device) for one, each in zip(self._made, given))
@@ -156,7 +158,7 @@ class Operation:
                 self._fixed.update((one, one) for one in names if not isinstance(one, str))
 
     def values(
-        self, given: Sequence[object], device: torch.device = CPU, **sizes: int
+        self, given: Sequence[object], device: torch.device = CPU, /, **sizes: int
     ) -> list[object]:
         """What is passed on: of tensors the addresses, and numbers as they are.
 
@@ -168,7 +170,8 @@ class Operation:
         Raises:
             ValueError: a tensor of another size, type or layout, or on another device.
         """
-        values, known = list(given), {**self._fixed, **sizes}
+        values: list[Any] = list(given)  # what each is, its argument looks
+        known: Known = self._fixed | sizes
         try:
             if len(values) != len(self.c_types):
                 raise ValueError(f"{len(values)} arguments; expected {len(self.c_types)}")

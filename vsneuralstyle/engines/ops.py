@@ -55,7 +55,9 @@ _DECLARED = re.compile(
 
 def _arguments(declared: str, integer: type) -> list[Argument]:
     """One argument as it is declared, or as many as that says. integer: what a size is in C."""
-    parts = _DECLARED.fullmatch(declared).groupdict()
+    match = _DECLARED.fullmatch(declared)
+    assert match is not None, declared
+    parts = match.groupdict()
     kind, name = parts["kind"], parts["name"]
     if kind in _NUMBERS:
         return [Number(_NUMBERS[kind])] * int(parts["count"] or 1)

@@ -138,11 +138,12 @@ def computing_by(threads: int) -> Iterator[None]:
     """
     # of a new thread: PyTorch sets its own number now, and not later
     before = torch.get_num_threads()
-    if openmp() is None or before == threads:
+    runtime = openmp()
+    if runtime is None or before == threads:
         yield
         return
-    openmp().omp_set_num_threads(threads)
+    runtime.omp_set_num_threads(threads)
     try:
         yield
     finally:
-        openmp().omp_set_num_threads(before)
+        runtime.omp_set_num_threads(before)

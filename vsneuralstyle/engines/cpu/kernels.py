@@ -60,8 +60,8 @@ def library() -> ctypes.CDLL | None:
             found = ctypes.CDLL(str(path))
             if not found.permitted():
                 continue
-            if openmp():
-                found.count_workers(openmp().omp_get_thread_num)
+            if runtime := openmp():
+                found.count_workers(runtime.omp_get_thread_num)
             return found
     return None
 
@@ -77,7 +77,8 @@ def _fork() -> int | None:
     """Address of GOMP_parallel in the OpenMP runtime that PyTorch uses: its workers are awake.
     None: not to be found.
     """
-    return ctypes.cast(openmp().GOMP_parallel, c_void_p).value if openmp() else None
+    runtime = openmp()
+    return ctypes.cast(runtime.GOMP_parallel, c_void_p).value if runtime else None
 
 
 def _call(kernel: str, *arguments: object, **sizes: int) -> None:
@@ -193,13 +194,15 @@ def whole(channels: int) -> int:
     return -(-channels // MULTIPLE) * MULTIPLE
 
 
-def _filtered(weight: Tensor, lines: list[list[float]], divisors: list[float]) -> Tensor:
+def _filtered(
+    weight: Tensor, lines: Sequence[Sequence[float]], divisors: Sequence[float]
+) -> Tensor:
     """G w G^T: weights (..., r, r) at the points of minimal filtering, (points, points, ...),
     float64.
     """
-    lines = torch.tensor(lines, dtype=torch.float64, device=weight.device)
-    lines = lines / torch.tensor(divisors, dtype=torch.float64, device=weight.device)[:, None]
-    return torch.einsum("pr,...rs,qs->pq...", lines, weight.detach().double(), lines)
+    g = torch.tensor(lines, dtype=torch.float64, device=weight.device)
+    g = g / torch.tensor(divisors, dtype=torch.float64, device=weight.device)[:, None]
+    return torch.einsum("pr,...rs,qs->pq...", g, weight.detach().double(), g)
 
 
 def pairs(dtype: torch.dtype) -> bool:
@@ -261,7 +264,8 @@ def points(weight: Tensor, reach: int = 6) -> Tensor:
             it pays where channels are many and pictures large, and is float32; `ENLARGING`, or
             `HALVING`.
     """
-    transformed = _filtered(weight, *_FILTERS[reach]).flatten(0, 1).transpose(1, 2)
+    lines, divisors = _FILTERS[reach]
+    transformed = _filtered(weight, lines, divisors).flatten(0, 1).transpose(1, 2)
     transformed = F.pad(transformed, (0, whole(len(weight)) - len(weight)))
     transformed = transformed.unflatten(2, (-1, MULTIPLE)).permute(2, 0, 1, 3)
     if reach == 8 or not pairs(weight.dtype):
@@ -437,14 +441,14 @@ class Convolution:
 
     def count(self, read: Tensor, written: Tensor) -> None:
         """As `count_product`."""
-        size = written.shape[2:]
+        height, width = written.shape[2:]
         if self.tiled:
-            places = _tiles(*size, 2 if self.reach == ENLARGING else 1)
+            places = _tiles(height, width, 2 if self.reach == ENLARGING else 1)
         else:
             places = (
-                _tiles(*(n + 1 for n in size), 6)
+                _tiles(height + 1, width + 1, 6)
                 if self.reach == ENLARGING
-                else _tiles(*size, 3 if self.reach == HALVING else self.reach - 2)
+                else _tiles(height, width, 3 if self.reach == HALVING else self.reach - 2)
             )
         count_product(places * self.weight.numel(), self.weight, read, written)
 
@@ -695,7 +699,7 @@ class Motion:
 
         height, width: of the finest.
         """
-        sizes = {}
+        sizes: dict[str, int] = {}
         for n in reversed(range(len(self.channels))):
             sizes |= {f"C{n}": self.channels[n], f"H{n}": height, f"W{n}": width}
             height, width = -(-height // 2), -(-width // 2)

@@ -156,7 +156,7 @@ class Watch(TorchDispatchMode):
 
 # Not within the class: there PyTorch would wrap it in what loads its compiler, some 900 modules and
 # 4 s before the first frame.
-Watch.__torch_dispatch__ = Watch._called
+Watch.__torch_dispatch__ = Watch._called  # type: ignore[assignment, method-assign]
 
 
 def aimed(
@@ -185,7 +185,7 @@ def aimed(
     ]
     uses: dict[cuda_kernels.Launch, list[tuple[int, int, int]]] = {}
     for n, memory in enumerate(memories):
-        for launch, place, behind in memory.uses if direct[n] else ():
+        for launch, place, behind in memory.uses if memory is not None and direct[n] else ():
             uses.setdefault(launch, []).append((place, n, behind))
     jobs, shapes = (
         list(uses.items()),
@@ -267,6 +267,7 @@ class Graphed:
                 functools.partial(_filled, self._function, places), tensors, device
             )
             self._shapes = shapes
+        assert self._replay is not None  # made with the first shapes
         return self._replay(tensors)
 
 

@@ -242,7 +242,7 @@ def _captured(
     shared: int,
     job: ctypes.Array,
     device: torch.device,
-) -> tuple[object, object]:
+) -> tuple[object, tuple[object, object]]:
     """The driver's node of the launch that was captured last in the current stream, and its
     parameters, which have the job's address.
     """
@@ -304,8 +304,11 @@ def _launch(
     Raises:
         ValueError: a tensor that the kernel can't take; nothing was launched.
     """
-    operation, device = ops.GPU[kernel.rstrip("_0123456789")], job[0].device
-    members = "".join(c_type._type_ for c_type in operation.c_types)
+    first, operation = job[0], ops.GPU[kernel.rstrip("_0123456789")]
+    assert isinstance(first, Tensor)
+    device = first.device
+    # ctypes' types have `struct`'s letter, of which their stubs say nothing.
+    members = "".join(c_type._type_ for c_type in operation.c_types)  # type: ignore[attr-defined]
     packed = struct.pack(f"@{members}0P", *(value or 0 for value in operation.values(job, device)))
     _launched(kernel, grid, threads, shared, packed, device)
     if take := getattr(_notes, "take", None):
