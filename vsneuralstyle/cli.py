@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from vsneuralstyle import __version__
 from vsneuralstyle.arguments import add_options
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: stopped by SIGINT (Ctrl-C); 128 + a signal's number: by one of `ENDING_SIGNALS` (129: by
     SIGHUP, 143: by SIGTERM); 141: nobody reads standard output any more.
     """
+    is_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     _open_standard_streams()
     logging.basicConfig(format="neuralstyle: %(levelname)s: %(message)s", level=logging.WARNING)
@@ -88,15 +90,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if is_process and _signals:
+            _leave(128 + _signals[0])
+
+
+_signals: list[int] = []
+"""Those that have asked the command to end."""
 
 
 def _end(number: int, frame: object) -> None:
     """Ends the command by an exception, so that what is half-written gets removed."""
+    _signals.append(number)
     for other in ENDING_SIGNALS:  # an impatient second one would strike while that is done
         signal.signal(other, signal.SIG_IGN)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once.
+
+    A thread may still be loading or computing, on a busy machine for seconds. The interpreter's own
+    end does not wait for so long, and before Python 3.14 such a thread can then abort the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _say(text: str) -> None:

@@ -22,9 +22,10 @@ def render(clip: str, folder: Path) -> None:
     """What `neuralstyle` does, in this process, which then ends."""
     from vsneuralstyle import cli
 
-    arguments = ["render", clip, "-o", str(folder / "out.mkv"), "--style", "candy", "--quiet"]
+    output = str(folder / "out.mkv")
+    sys.argv = ["neuralstyle", "render", clip, "-o", output, "--style", "candy", "--quiet"]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    sys.exit(cli.main(arguments))
+    sys.exit(cli.main())
 
 
 def wait(process: int) -> tuple[int | None, float]:

@@ -38,8 +38,8 @@ MIN_SIZE = 16
 """Smallest side of a frame, in pixels: reflection padding needs a feature of more than one
 pixel."""
 FLAT, SHOWN = 0.5 / 255, 3 / 255
-"""Contrasts of a frame (`scene_detection.glimpse`) up to which nothing of the style is shown, and from
-which on all of it is."""
+"""Contrasts of a frame (`scene_detection.glimpse`) up to which nothing of the style is shown, and
+from which on all of it is."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -134,8 +134,9 @@ def resolve_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             raise DeviceError(
-                f"device {name!r} is not there: this PyTorch ({torch.__version__}) sees {count} CUDA devices; "
-                "use device cpu or auto, or install a CUDA build of PyTorch and its driver"
+                f"device {name!r} is not there: this PyTorch ({torch.__version__}) sees {count} "
+                "CUDA devices; use device cpu or auto, or install a CUDA build of PyTorch and its "
+                "driver"
             )
     return torch.device(name)
 
@@ -176,8 +177,8 @@ class Stylizer:
     is.
 
     Args:
-        style: a style's name; `weights.available_styles` lists them. With net "stylebank" a mix
-            too, such as "candy:0.6+muse:0.4".
+        style: a style's name; `vsneuralstyle.available_styles` lists them. With net "stylebank" a
+            mix too, such as "candy:0.6+muse:0.4".
         net: network family, "johnson" (a network a style) or "stylebank" (one network for all,
             whose styles mix).
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -386,7 +387,8 @@ class Stylizer:
         starts_scene = [None] * len(frames) if starts_scene is None else list(starts_scene)
         if len(starts_scene) != len(frames):
             raise ArgumentError(
-                f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected one a frame"
+                f"{len(starts_scene)} entries in starts_scene for {len(frames)} frames; expected "
+                "one a frame"
             )
         frames = pixels.upload(frames, self.device)
         # Copies: the state must not keep the caller's memory.
@@ -726,12 +728,14 @@ def _check(frames: Tensor, state: State | None, count: int | None = None) -> Non
         or (count and len(frames) != count)
     ):
         raise ArgumentError(
-            f"frames are {tuple(frames.shape)} {frames.dtype}; expected ({count or 'B'}, 3, H, W) torch.float32"
+            f"frames are {tuple(frames.shape)} {frames.dtype}; expected ({count or 'B'}, 3, H, W) "
+            "torch.float32"
         )
     height, width = frames.shape[-2:]
     if min(height, width) < MIN_SIZE:
         raise ArgumentError(
-            f"frames of {width}x{height} are too small to stylize; expected at least {MIN_SIZE}x{MIN_SIZE}"
+            f"frames of {width}x{height} are too small to stylize; expected at least "
+            f"{MIN_SIZE}x{MIN_SIZE}"
         )
     if state is not None and state.frame.shape[-2:] != frames.shape[-2:]:
         rows, columns = state.frame.shape[-2:]

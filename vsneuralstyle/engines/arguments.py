@@ -92,10 +92,7 @@ class Dense:
             return True
         if len(shape) != len(self.shape):
             return False
-        for name, size in zip(self.shape, shape):
-            if known.setdefault(name, size) != size:
-                return False
-        return True
+        return all(known.setdefault(name, size) == size for name, size in zip(self.shape, shape))
 
     def _refusal(self, given: object, known: Known, device: torch.device) -> str:
         shape = "any shape"

@@ -1,4 +1,5 @@
-"""The kernels' operations: what each takes, as its function in C, or its struct in kernels.cu, has it.
+"""The kernels' operations: what each takes, as its function in C, or its struct in kernels.cu, has
+it.
 
     picture(T) x[1 C H W]   a tensor, channels last, of a type that is called T ("precision" if
                             nothing else is said); `halves_last`: float16

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,8 @@ class Composed(Stylized):
 
     def __init__(self, name: str, stylizer: Stylizer, layer: str) -> None:
         super().__init__(name, stylizer)
-        stylizer.net1 = _ComposedNet1(stylizer.net1, stylizer.model.net1, layer)
+        composed = _ComposedNet1(stylizer.net1, stylizer.model.net1, layer)
+        stylizer.net1 = cast(Engine, composed)  # what it lacks, it hands on to one
 
     def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
         output = super().step(frame, per_frame)

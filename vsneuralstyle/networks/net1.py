@@ -81,7 +81,8 @@ class MotionEstimator(ABC):
             change = None
         elif change is None:
             change = self.max_change(frame, previous)
-        return self.match_features(*features, *frame.shape[-2:], change)
+        height, width = frame.shape[-2:]
+        return self.match_features(*features, height, width, change)
 
 
 class Net1(MotionEstimator, nn.Module):
@@ -188,8 +189,8 @@ class Net1(MotionEstimator, nn.Module):
         width: int,
         change: Tensor | None,
     ) -> Tensor:
-        """`estimate_motion` of two frames of that size, of what `flow_features` gave for them; where
-        a change is given and isn't above `still`, none.
+        """`estimate_motion` of two frames of that size, of what `flow_features` gave for them;
+        where a change is given and isn't above `still`, none.
         """
         flow = self.flow.between(first, second, height, width)
         return without_still(flow, change, self.still)

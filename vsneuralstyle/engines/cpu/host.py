@@ -44,8 +44,8 @@ def keep_memory() -> None:
     system, until `give_memory_back` was called as often.
 
     A frame's tensors are freed and allocated anew with each frame, and pages from the system are
-    filled with zeros first: a tenth of a frame's time (docs/performance.md). Nothing where the
-    library isn't glibc, or where the environment has the user's own settings of it.
+    filled with zeros first: a tenth of a frame's time (docs/explanation/cpu-kernels.md). Nothing
+    where the library isn't glibc, or where the environment has the user's own settings of it.
     """
     global _keepers
     with _memory:
@@ -121,7 +121,8 @@ def openmp() -> ctypes.CDLL | None:
     for path in dict.fromkeys(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", maps)):
         try:
             runtime = ctypes.CDLL(path)
-            runtime.GOMP_parallel, runtime.omp_get_thread_num, runtime.omp_set_num_threads  # noqa: B018 (whether it has them)
+            for name in ("GOMP_parallel", "omp_get_thread_num", "omp_set_num_threads"):
+                getattr(runtime, name)
         except (OSError, AttributeError):
             continue
         return runtime

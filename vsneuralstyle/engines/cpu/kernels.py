@@ -2,8 +2,8 @@
 CPU: bindings of `kernels.c`, `convolution.c`, `nine.c`, `tiles.c`, `flow.c` and `components.c`.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took more than
-half of a frame's time where convolutions are fast (docs/performance.md). The wheel has the library
-where it was built with a C compiler; without it, and on a GPU, and in training,
+half of a frame's time where convolutions are fast (docs/explanation/cpu-kernels.md). The wheel has
+the library where it was built with a C compiler; without it, and on a GPU, and in training,
 `vsneuralstyle.networks` computes the same.
 
 Pictures are (1, C, H, W), channels last, float32 or bfloat16.
@@ -952,7 +952,8 @@ def _components(
         or (len({plane.dtype for plane in planes}) > 1)
     ):
         raise ValueError(
-            f"planes of {', '.join(f'{plane.shape} {plane.dtype}' for plane in planes)} for a picture of {tuple(size)}"
+            f"planes of {', '.join(f'{plane.shape} {plane.dtype}' for plane in planes)} for a "
+            f"picture of {tuple(size)}"
         )
     found = (_Component(plane.__array_interface__["data"][0], *plane.strides) for plane in planes)
     return (_Component * 3)(*found), first.itemsize, *second.shape

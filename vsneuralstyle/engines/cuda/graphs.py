@@ -2,9 +2,9 @@
 from Python.
 
 A graph reads and writes the memory that it was captured with. To copy what goes in and what comes
-out there and back took a tenth of a frame's time (docs/performance.md); so the kernels of
-`vsneuralstyle.engines.cuda.kernels`, whose arguments are ours, are aimed at the caller's own tensors before
-each launch, where no operator of PyTorch's has to do with them.
+out there and back took a tenth of a frame's time (docs/explanation/cuda-engine.md); so the kernels
+of `vsneuralstyle.engines.cuda.kernels`, whose arguments are ours, are aimed at the caller's own
+tensors before each launch, where no operator of PyTorch's has to do with them.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def record(function: Function, tensors: Sequence[Tensor], device: torch.device) 
             graph.instantiate()
         except RuntimeError as error:
             raise DeviceError(
-                f"a frame's step can't be captured as a CUDA graph on {device} (PyTorch {torch.__version__}): {error}; "
-                "update PyTorch and the driver, or use device cpu"
+                f"a frame's step can't be captured as a CUDA graph on {device} (PyTorch "
+                f"{torch.__version__}): {error}; update PyTorch and the driver, or use device cpu"
             ) from error
     return aimed(watch, outputs, graph.replay, graph.raw_cuda_graph_exec())
 

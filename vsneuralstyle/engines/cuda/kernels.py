@@ -2,8 +2,8 @@
 and back, on a GPU: bindings of `kernels.cu`, which NVRTC compiles when a GPU is first used.
 
 PyTorch's own operators pass over memory some ten times for one normalisation, and took nine tenths
-of a frame's time there (docs/performance.md). Where NVRTC or NVIDIA's Python bindings of the driver
-are missing, both of which PyTorch brings along on Linux, `vsneuralstyle.networks` and
+of a frame's time there (docs/explanation/cuda-engine.md). Where NVRTC or NVIDIA's Python bindings
+of the driver are missing, both of which PyTorch brings along on Linux, `vsneuralstyle.networks` and
 `vsneuralstyle.video.pixels` compute the same by those.
 
 Tensors are float16, (1, C, H, W), channels last, C a multiple of 8, unless it says otherwise. All
@@ -118,7 +118,8 @@ def _made(source: bytes, options: list[bytes], capability: tuple[int, int], exac
         log = bytes(nvrtc.nvrtcGetProgramLogSize(program)[1])
         nvrtc.nvrtcGetProgramLog(program, log)
         raise DeviceError(
-            f"NVRTC can't compile kernels.cu for compute capability {capability}: {log.decode(errors='replace').strip()}; "
+            f"NVRTC can't compile kernels.cu for compute capability {capability}: "
+            f"{log.decode(errors='replace').strip()}; "
             "update PyTorch, or use device cpu"
         )
     size, get = (
@@ -142,7 +143,8 @@ def _module(index: int) -> object:
         error, module = driver.cuModuleLoadData(_compiled(_capability(index)))
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(
-            f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use device cpu"
+            f"the kernels can't be loaded on cuda:{index}: {error.name}; update the driver, or use "
+            "device cpu"
         )
     return module
 
@@ -196,7 +198,8 @@ def _launched(
         )
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(
-            f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): {error.name}"
+            f"{device} can't run the kernel {kernel} ({grid} blocks of {threads} threads): "
+            f"{error.name}"
         )
 
 
@@ -253,7 +256,8 @@ def _captured(
     )
     if error != driver.CUresult.CUDA_SUCCESS or others:
         raise DeviceError(
-            f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, {len(others)} more nodes"
+            f"the launch of {kernel} isn't found in the graph that captures it: {error.name}, "
+            f"{len(others)} more nodes"
         )
     parameters = driver.CUDA_KERNEL_NODE_PARAMS()
     parameters.func = _function(kernel, device.index)
@@ -274,7 +278,8 @@ def _changed(node: object, parameters: tuple, executable: int) -> None:
     )
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(
-            f"a kernel in a CUDA graph can't be given another address: {error.name}; update the driver, or use device cpu"
+            f"a kernel in a CUDA graph can't be given another address: {error.name}; update the "
+            "driver, or use device cpu"
         )
 
 
@@ -1063,5 +1068,6 @@ def _of_samples(kernel: str, dtype: torch.dtype) -> str:
 def _check(luma: Sequence[int], chroma: Sequence[int]) -> None:
     if any(some not in (all_, (all_ + 1) // 2) for some, all_ in zip(chroma, luma)):
         raise ValueError(
-            f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and columns, or half as many"
+            f"chroma of {tuple(chroma)} in a picture of {tuple(luma)}; expected as many rows and "
+            "columns, or half as many"
         )

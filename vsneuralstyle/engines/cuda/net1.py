@@ -179,8 +179,8 @@ class GpuNet1(MotionEstimator):
 
     @staticmethod
     def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
-        """Its first layer takes its inputs as `cuda_kernels.match` lays them down: the feature before the
-        cost volume.
+        """Its first layer takes its inputs as `cuda_kernels.match` lays them down: the feature
+        before the cost volume.
         """
         first, *others = map(_leaky, estimator)
         volume, known = (2 * radius + 1) ** 2, first[0].in_channels

@@ -209,7 +209,9 @@ class Session:
 
     def checkpoint(self) -> State:
         """The state after the last frame. It is on the device: nothing is copied."""
-        return self._stylizer.state
+        state = self._stylizer.state
+        assert state is not None  # the filter asks after a frame
+        return state
 
     def resume(self, state: State) -> None:
         """Puts a state of `checkpoint` in the place of this one."""

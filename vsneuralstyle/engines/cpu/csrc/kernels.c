@@ -198,7 +198,8 @@ EXPORT int change(Fork fork, int threads, const float *frame, const float *previ
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* As scene_descriptor.py has them: a thumbnail's size, and that of its structure, and bins of a histogram.
+/* As scene_descriptor.py has them: a thumbnail's size, and that of its structure, and bins of a
+ * histogram.
  */
 enum {
     THUMBNAIL_ROWS = 36,
@@ -258,8 +259,9 @@ static void see_color(const float *thumbnail, float *structure, float *histogram
         histogram[bin] = (float)(counts[bin] / STRUCTURE);
 }
 
-/* `scene_descriptor.glimpse`: a quarter (3, height, width) float32 -> its structure (3, 18, 32), histograms
- * (3, 16), the structure's squared length, the thumbnail (3, 36, 64), and the contrast. */
+/* `scene_descriptor.glimpse`: a quarter (3, height, width) float32 -> its structure (3, 18, 32),
+ * histograms (3, 16), the structure's squared length, the thumbnail (3, 36, 64), and the contrast.
+ */
 EXPORT int glimpse(Fork fork, int threads, const float *quarter, long height, long width,
                    float *out) {
     float *histograms = out + COLORS * STRUCTURE, *length = histograms + COLORS * BINS,
