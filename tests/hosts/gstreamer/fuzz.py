@@ -13,9 +13,10 @@ import gi
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import Gst, GstVideo
+from gi.repository import Gst, GstApp, GstVideo  # noqa: F401  GstApp gives appsrc its methods
 
 FORMATS = (
     "GBR",
