@@ -27,8 +27,8 @@ def frames_of(raw: bytes, clip: np.ndarray) -> np.ndarray:
     )
 
 
-# So that frames that are asked for together are in work two at a time. Threads that wait are asleep:
-# other tests run beside these, and threads that spin would take their cores.
+# So that frames that are asked for together are in work two at a time. Threads that wait are
+# asleep: other tests run beside these, and threads that spin would take their cores.
 TEAMS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 
 
