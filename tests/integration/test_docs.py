@@ -238,7 +238,7 @@ def test_the_readmes_animation(folder):
 
 
 def test_site_builds(tmp_path):
-    mkdocs = shutil.which("mkdocs")
+    mkdocs = shutil.which("mkdocs", path=str(COMMAND.parent)) or shutil.which("mkdocs")
     if mkdocs is None:
         pytest.skip("mkdocs is not installed (pip install mkdocs-material)")
     ran = run_in(ROOT, mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site"))
