@@ -28,6 +28,7 @@ FORKED = (
     "this process was forked from one that had used PyTorch's threads, and those do not survive "
     "a fork; start processes by multiprocessing's 'spawn' or 'forkserver', or fork earlier"
 )
+SHUTDOWN = "no more frames are stylized: the interpreter is shutting down"
 
 R = TypeVar("R")
 
@@ -148,13 +149,13 @@ class Workers:
         key = not first, next(self._number), job
         with self._lock:
             self.check_open()
+            self._start()
             for other in after:
                 if other.dependents is not None:
                     other.dependents.append(key)
                     job.blockers += 1
             if not job.blockers:
                 heapq.heappush(self._ready, key)
-            self._start()
         self._wake.put(None)
         return job
 
@@ -193,7 +194,7 @@ class Workers:
     def check_open(self) -> None:
         """Raises ProcessError where these workers are closed."""
         if self._closed:
-            raise ProcessError("no more frames are stylized: the interpreter is shutting down")
+            raise ProcessError(SHUTDOWN)
 
     def __enter__(self) -> "Workers":
         return self
@@ -213,7 +214,12 @@ class Workers:
             thread = threading.Thread(
                 target=self._work, name=f"vsneuralstyle {self._name} {number}", daemon=True
             )
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # Python >= 3.12 starts none once it shuts down
+                if "shutdown" in str(error):
+                    raise ProcessError(SHUTDOWN) from None
+                raise
             self._threads.append(thread)
 
     def _work(self) -> None:

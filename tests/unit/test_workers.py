@@ -136,6 +136,26 @@ time.sleep(0.05)
 
 
 @pytest.mark.subprocess
+def test_a_first_job_that_comes_when_the_interpreter_has_begun_to_end(python):
+    """From Python 3.12 on no thread can be started then; before, the job is done or cancelled."""
+    code, output, error = python("""
+import threading
+workers = Workers(1, "test")
+def submit():
+    threading.main_thread().join()
+    time.sleep(0.05)
+    try:
+        print(workers.submit(int).result())
+    except Exception as error:
+        print(type(error).__name__)
+threading.Thread(target=submit).start()
+""")
+    assert (code, error) == (0, "")
+    assert output in ("ProcessError\n", "0\n")
+    assert output == "ProcessError\n" or sys.version_info < (3, 12)
+
+
+@pytest.mark.subprocess
 def test_exceptions_of_signals_at_any_moment_leave_the_workers_at_work(python):
     assert python("""
 import random, signal
