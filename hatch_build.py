@@ -4,24 +4,31 @@ looks for plugins.
 The kernels know nothing of Python; on x86-64 there is a library for each of its levels. Without a C
 compiler the wheel comes without them, and the core is slower.
 
-The plugin uses Python's limited API of 3.12, so one wheel serves every Python. VapourSynth itself
-needs Python >= 3.12: where an older Python builds, or a system other than Linux, the wheel comes
-without the plugin.
+The plugin uses Python's limited API of 3.12, so one wheel (cp312-abi3) serves every Python from
+there on. VapourSynth itself needs Python >= 3.12: where an older Python builds, or a system other
+than Linux, the wheel (py3-none) comes without the plugin.
 """
 
+import hashlib
 import importlib.util
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LIMITED_API = "0x030C0000"  # Python 3.12
+CC = shlex.split(os.environ.get("CC", "cc"))
+OPTIONS = ["-std=c11", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"]
+OPTIONS += shlex.split(os.environ.get("CFLAGS", ""))
+LIMITED_API, PLUGIN_TAG = "0x030C0000", "cp312-abi3"  # Python 3.12
 _V4_BF16 = ["-march=x86-64-v4", "-mavx512bf16"]
 LEVELS = {
     "-v4-amx": [*_V4_BF16, "-mamx-tile", "-mamx-bf16"],
@@ -44,12 +51,13 @@ class Libraries(BuildHookInterface):
         self.build = Path(self.root, "build")
         self.build.mkdir(exist_ok=True)
         self.add_kernels(beside_source=editable)
-        self.add_plugin()
+        self.plugin = self.add_plugin()
         if self.files:
             build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(
-                ".", "_"
-            )
+            # With the plugin the wheel is for those Pythons that VapourSynth has wheels for.
+            tag = PLUGIN_TAG if self.plugin else "py3-none"
+            system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"{tag}-{system}"
 
     def add_kernels(self, beside_source: bool) -> None:
         if sys.platform != "linux":
@@ -62,15 +70,15 @@ class Libraries(BuildHookInterface):
             try:
                 # Contraction and the rest change no more than rounding: nothing here asks for errno
                 # or for traps.
-                self.cc(
+                self.cc_cached(
                     library,
+                    sorted(folder.glob("csrc/*")),
                     "-O3",
                     *levels[level],
                     "-ffp-contract=fast",
                     "-fno-math-errno",
                     "-fno-trapping-math",
                     "-Wno-psabi",
-                    *sorted(folder.glob("csrc/*.c")),
                 )
             except (OSError, subprocess.CalledProcessError) as error:
                 failed[level] = error
@@ -93,7 +101,8 @@ class Libraries(BuildHookInterface):
                 "slower there. GCC 11 and newer build all of them."
             )
 
-    def add_plugin(self) -> None:
+    def add_plugin(self) -> bool:
+        """Whether this system and this Python can build the plugin."""
         if sys.version_info < (3, 12) or sys.platform != "linux":
             self.app.display_warning(
                 "This wheel is built WITHOUT the VapourSynth plugin: it is built on Linux by "
@@ -101,27 +110,38 @@ class Libraries(BuildHookInterface):
                 f"{sys.version_info[0]}.{sys.version_info[1]}. GStreamer and the command line work "
                 "without it."
             )
-            return
+            return False
         source = Path(self.root, "vsneuralstyle", "hosts", "vapoursynth")
         library = self.build / "vsneuralstyle.so"
         self.compile_plugin(sorted(source.glob("*.c")), library)
         for file in (library, source / "manifest.vs"):
             self.files[str(file)] = f"vapoursynth/plugins/vsneuralstyle/{file.name}"
+        return True
+
+    def cc_cached(self, library: Path, files: list[Path], *options: str) -> None:
+        """Compiles the C files among `files`; or takes the library from the user's cache, where
+        this compiler made it of the same files by the same options.
+        """
+        compiler = subprocess.run([*CC, "--version"], check=True, capture_output=True).stdout
+        made_of = hashlib.sha256(compiler)
+        for part in (*CC, *OPTIONS, *options):
+            made_of.update(part.encode() + b"\0")
+        for file in files:
+            made_of.update(file.name.encode() + b"\0" + file.read_bytes())
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        cached = Path(home, "vsneuralstyle", "build", f"{made_of.hexdigest()}.so")
+        with suppress(OSError):
+            shutil.copyfile(cached, library)
+            return
+        self.cc(library, *options, *(file for file in files if file.suffix == ".c"))
+        with suppress(OSError):  # no home, a full disk
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=cached.parent, prefix=".", delete=False) as part:
+                part.write(library.read_bytes())
+            os.replace(part.name, cached)  # at once: another build may be at it, too
 
     def cc(self, library: Path, *options: str | Path) -> None:
-        command = [
-            *shlex.split(os.environ.get("CC", "cc")),
-            "-std=c11",
-            "-Wall",
-            "-Wextra",
-            "-fPIC",
-            "-shared",
-            "-fvisibility=hidden",
-            *shlex.split(os.environ.get("CFLAGS", "")),
-            "-o",
-            str(library),
-            *map(str, options),
-        ]
+        command = [*CC, *OPTIONS, "-o", str(library), *map(str, options)]
         subprocess.run(command, check=True)
 
     def compile_plugin(self, sources: list[Path], library: Path) -> None:

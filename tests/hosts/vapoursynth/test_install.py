@@ -168,9 +168,9 @@ def files_below(folder: Path) -> set[Path]:
 
 def test_the_wheel_comes_and_goes(tmp_path):
     """Into a clean environment: the plugin loads by itself. Out of it again: nothing stays."""
-    wheels = sorted((ROOT / "build" / "wheel").glob("vsneuralstyle-*.whl"))
+    wheels = sorted((ROOT / "build" / "wheel" / ".venv").glob("vsneuralstyle-*-cp312-abi3-*.whl"))
     if not wheels:
-        pytest.skip("no wheel in build/wheel; scripts/setup builds it")
+        pytest.skip("no wheel in build/wheel/.venv; scripts/setup builds it")
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
