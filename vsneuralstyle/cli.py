@@ -49,6 +49,8 @@ DELEGATED = {
         "measure speed and memory, of the core and through the hosts",
     ),
 }
+# Packages that only some commands need, and the extra of ours that has each
+EXTRAS = {"cv2": "train", "matplotlib": "train", "torchvision": "train"}
 # Arguments of `Stylizer`, as the help groups them
 LOOK = ("strength", "coherence", "preserve_color", "scene_cut")
 MODEL = ("net", "model_dir", "device", "precision")
@@ -142,12 +144,20 @@ def _open_standard_streams() -> None:
 def _run(argv: list[str]) -> int | None:
     for words, (module_name, description) in DELEGATED.items():
         if tuple(argv[: len(words)]) == words:
-            module = importlib.import_module(module_name)
-            parser = argparse.ArgumentParser(
-                prog=" ".join(("neuralstyle", *words)), description=description
-            )
-            module.add_arguments(parser)
-            return module.main(parser.parse_args(argv[len(words) :]))
+            command = " ".join(("neuralstyle", *words))
+            parser = argparse.ArgumentParser(prog=command, description=description)
+            try:
+                module = importlib.import_module(module_name)
+                module.add_arguments(parser)
+                return module.main(parser.parse_args(argv[len(words) :]))
+            except ModuleNotFoundError as error:
+                package = (error.name or "").partition(".")[0]
+                if package not in EXTRAS:
+                    raise
+                raise NeuralStyleError(
+                    f"{command} needs {package}, which is not installed: "
+                    f"pip install 'vsneuralstyle[{EXTRAS[package]}]'"
+                ) from None
     args = _parser().parse_args(argv)
     return args.run(args)
 

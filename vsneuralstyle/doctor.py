@@ -16,7 +16,6 @@ PACKAGES = (
     "torch",
     "numpy",
     "safetensors",
-    "opencv-python-headless",
     "av",
     "tqdm",
     "vapoursynth",

@@ -153,6 +153,16 @@ def test_user_error_of_a_delegated_command(run, tmp_path):
     )
 
 
+def test_a_command_that_lacks_a_package_names_the_extra(run, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError('none', name='cv2')")
+    done = run(*COMMAND, "train", "style", "x.png", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (
+        2,
+        "neuralstyle: error: neuralstyle train style needs cv2, which is not installed: "
+        "pip install 'vsneuralstyle[train]'\n",
+    )
+
+
 def test_styles(run, model_dir, broken_models):
     done = run(*COMMAND, "styles", env={"NEURALSTYLE_MODEL_PATH": f"{broken_models}:{model_dir}"})
     assert done.returncode == 0
