@@ -121,7 +121,7 @@ def hash_core(engine: str) -> None:
         stylizer = Stylizer(style, net=net, device="cpu", precision=precision)
         outputs = [stylizer.stylize(frames)]
         stylizer.reset()
-        begun = [stylizer.begin(frame[None]) for frame in frames]
+        begun = [stylizer.submit(frame[None]) for frame in frames]
         outputs.append(torch.cat([future.result()[0] for future in begun]))
         stylizer.reset()
         stylizer.strength, stylizer.preserve_color, stylizer.coherence = 0.5, True, 0.7

@@ -11,15 +11,7 @@ from pathlib import Path
 
 from vsneuralstyle.errors import NeuralStyleError
 
-PACKAGES = (
-    "vsneuralstyle",
-    "torch",
-    "numpy",
-    "safetensors",
-    "av",
-    "tqdm",
-    "vapoursynth",
-)
+PACKAGES = ("vsneuralstyle", "torch", "numpy", "safetensors", "av", "tqdm", "vapoursynth")
 TIMEOUT = 120  # seconds for a host to answer: it may have to scan its plugins first
 # Hosts are tried in processes of their own: a plugin that doesn't fit can take its process down.
 VAPOURSYNTH_PLUGINS = """\
@@ -97,7 +89,8 @@ def core() -> Iterator[Finding]:
     try:
         import torch
 
-        from vsneuralstyle.core.stylizer import Stylizer, resolve_device, resolve_precision
+        from vsneuralstyle.core.device import resolve_device, resolve_precision
+        from vsneuralstyle.core.stylizer import Stylizer
         from vsneuralstyle.engines.cpu import kernels
         from vsneuralstyle.engines.cuda import kernels as cuda_kernels
         from vsneuralstyle.networks.checkpoint import NETS, available_styles, search_path

@@ -542,7 +542,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         if flow != Gst.FlowReturn.OK:
             return flow
         layout, most = self._layout, self._most_held()
-        with self._aside(most), layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
+        with self._io_context(most), layout.mapped(in_buffer, Gst.MapFlags.READ) as source:
             views = layout.views(in_buffer, source)
             rgb = self._pixels.components_to_rgb(views[:3], layout.coding, self._stylizer.device)
             spare = [view.copy() if layout.context is None else view.clone() for view in views[3:]]
@@ -554,7 +554,7 @@ class GstNeuralStyle(GstVideo.VideoFilter):
             self._seconds += time.perf_counter() - began
             self._position = None
             return Gst.FlowReturn.OK  # the base class pushes it
-        self._held.append((self._stylizer.begin(rgb), spare, out_buffer, afresh))
+        self._held.append((self._stylizer.submit(rgb), spare, out_buffer, afresh))
         self._seconds += time.perf_counter() - began
         # Not one of them through the base class: it takes those before for lost, and would flag a
         # DISCONT.
@@ -573,11 +573,11 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         # 2: the one in work, and the sink's
         return min(lookahead, max(most - 2, 0)) if most else lookahead
 
-    def _aside(self, held):
+    def _io_context(self, held):
         """A context manager for what the element computes itself: where frames are held, the
         threads work at those.
         """
-        return self._stylizer.aside() if held else contextlib.nullcontext()
+        return self._stylizer.io_context() if held else contextlib.nullcontext()
 
     def _finish(self, stylized, spare, buffer, afresh):
         """Fill a frame's output buffer: with (RGB, whether it started a scene), and alpha or
@@ -602,9 +602,9 @@ class GstNeuralStyle(GstVideo.VideoFilter):
         flow = Gst.FlowReturn.OK
         while len(self._held) > most:
             began = time.perf_counter()
-            begun, spare, buffer, afresh = self._held.pop(0)
-            with self._aside(True):
-                self._finish(begun.result(), spare, buffer, afresh)
+            pending, spare, buffer, afresh = self._held.pop(0)
+            with self._io_context(True):
+                self._finish(pending.result(), spare, buffer, afresh)
             self._seconds += time.perf_counter() - began
             if flow == Gst.FlowReturn.OK:
                 if (span := self._span(buffer)) is not None:

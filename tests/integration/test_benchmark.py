@@ -388,7 +388,7 @@ def test_hosts_in_turn_with_the_core(models, tmp_path):
     )
     two = (
         ["core, per frame, two at a time", "core, coherent, two at a time"]
-        if make().works_ahead
+        if make().is_async
         else []
     )
     assert [(row["name"], row["count"]) for row in rows] == [

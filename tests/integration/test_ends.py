@@ -43,7 +43,7 @@ def test_a_closed_one_says_so_and_what_to_do(stylizer, frames):
     with stylizer:
         stylizer.stylize(frames[:1])
     stylizer.close()
-    for use in (lambda: stylizer.stylize(frames[:1]), lambda: stylizer.begin(frames[:1])):
+    for use in (lambda: stylizer.stylize(frames[:1]), lambda: stylizer.submit(frames[:1])):
         with pytest.raises(ArgumentError, match="closed; make another one"):
             use()
 
@@ -52,7 +52,7 @@ def test_closing_cancels_what_has_not_begun_and_waits_for_what_has(python):
     done = python(
         """
 with Stylizer("candy", device="cpu") as stylizer:
-    begun = [stylizer.begin(frame) for frame in frames]
+    begun = [stylizer.submit(frame) for frame in frames]
     begun[0].result()
 states = [job.cancelled() or job.done() for job in begun]
 print(all(states), begun[-1].cancelled())
@@ -69,7 +69,7 @@ def test_a_process_ends_by_an_error_with_frames_in_flight(python, seconds):
         f"""
 import time
 stylizer = Stylizer("candy", device="cpu")
-begun = [stylizer.begin(frame) for frame in frames]
+begun = [stylizer.submit(frame) for frame in frames]
 time.sleep({seconds})
 raise SystemExit(3)
 """,
@@ -84,7 +84,7 @@ def test_one_that_is_dropped_with_frames_in_flight_still_makes_those(python):
 stylizer = Stylizer("candy", device="cpu")
 expected = stylizer.stylize(torch.cat(frames))
 stylizer.reset()
-begun = [stylizer.begin(frame) for frame in frames]
+begun = [stylizer.submit(frame) for frame in frames]
 del stylizer
 print(torch.equal(torch.cat([job.result()[0] for job in begun]), expected))
 """)

@@ -781,11 +781,11 @@ def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
 def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
     ours = Stylizer("candy", device="cpu", precision="float32")
-    assert isinstance(ours.net1, FusedNet1)
+    assert isinstance(ours.engine, FusedNet1)
     a = ours.stylize(frames)
     monkeypatch.setattr(kernels, "library", lambda: None)
     theirs = Stylizer("candy", device="cpu", precision="float32")
-    assert isinstance(theirs.net1, Net1)
+    assert isinstance(theirs.engine, Net1)
     b = theirs.stylize(frames)
     assert ours.scene_starts == theirs.scene_starts
     assert (a - b).abs().max() < 0.01 and (a - b).square().mean() < 1e-7  # 70 dB
@@ -1168,8 +1168,9 @@ def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames
         copy(sources, targets)
 
     for one in (eager, graphed):
-        one.net1, one.threads, one._remembers = GpuNet1(one.model.net1.half()), 1, False
-    graphed._steps = graphed._steps._make(graphs.Graphed(step, taped) for step in graphed._steps)
+        one.engine = GpuNet1(one.model.net1.half())
+        one.pipeline.threads, one.pipeline._reuses_repeated_frames = 1, False
+    graphed.pipeline.capture(taped)
     monkeypatch.setattr(graphs, "_copy", copy_noting)
     frames = frames[..., 8:24, 8:28]
     for n, starts in enumerate((None, False, False, True)):

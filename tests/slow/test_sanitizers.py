@@ -55,12 +55,12 @@ class Session:
         self.last, self.value = None, 0
         under_way.add(self)
 
-    def prepare(self, source):
+    def encode_ahead(self, source):
         return [np.array(plane) for plane in source]
 
-    def process(self, starts, source, prepared=None):
-        if prepared is not None:  # of this frame
-            assert all(np.array_equal(a, b) for a, b in zip(prepared, source))
+    def process(self, starts, source, encoded=None):
+        if encoded is not None:  # of this frame
+            assert all(np.array_equal(a, b) for a, b in zip(encoded, source))
         now = float(np.asarray(source[0])[0, 0])
         starts = self.is_cut(self.last, now) if starts is None else starts
         self.value = (0 if starts else self.value * 3 + 1) % 7

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vsneuralstyle import Stylizer
-from vsneuralstyle.core import stylizer
-from vsneuralstyle.core.stylizer import State
+from vsneuralstyle.core import recurrence, stylizer
+from vsneuralstyle.core.recurrence import State
 from vsneuralstyle.engines.cuda.graphs import Graphed
 from vsneuralstyle.networks.checkpoint import NETS, available_styles
 from vsneuralstyle.networks.net1 import Net1
@@ -68,13 +68,17 @@ def steps(one: Stylizer, height: int, width: int) -> None:
     third needn't.
     """
     frames = [torch.empty(1, 3, height, width, device="meta") for _ in range(3)]
+    state, pipeline, options = None, one.pipeline, one.options
     with torch.no_grad(), NothingFromTheHost(), NothingToTheHost():
         for frame, starts in zip(frames, (True, False, False)):
-            quarter = one.net1.downsample4(frame)
-            glimpse = one.net1.scene_descriptor(quarter)
-            picture = one._follow(one._prepared(frame, quarter, glimpse), glimpse, starts, 1.0)
+            lowres, descriptor = pipeline._run(recurrence.describe, frame)
+            encoded = pipeline._encode_described(frame, lowres, descriptor, options)
+            state, picture = recurrence.step(
+                state, encoded, descriptor, (starts, 1.0), options.coherence, pipeline._run
+            )
+            picture = recurrence.blend(encoded, picture, options.strength, pipeline._luma_weights)
             assert picture.shape == frame.shape and picture.dtype == torch.float32
-    assert bool(one.state.look) == (one.coherence > 0)
+    assert bool(state.flow_features) == (options.coherence > 0)
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_a_step_can_be_captured(on_meta, net):
 def test_a_step_with_the_papers_flow_network_can_be_captured(on_meta):
     one = on_meta("candy")
     with torch.device("meta"):
-        one.net1 = stylizer.select_engine(
+        one.engine = stylizer.select_engine(
             Net1(flow_network="flownets", flow_width=0.125), one.device, one.precision
         )
     steps(one, 48, 64)
@@ -158,14 +162,14 @@ def pair(model_dir, trace, reference, monkeypatch):
         eager, graphed = (
             Stylizer("candy", device="cpu", precision="float32", **options) for _ in range(2)
         )
-        graphed._steps = graphed._steps._make(Graphed(step, trace) for step in graphed._steps)
+        graphed.pipeline.capture(trace)
         return eager, graphed
 
     return make
 
 
 def parts(state: State) -> list[Tensor]:
-    return [state.frame, state.quarter, state.feature, *(state.look or ())]
+    return [state.frame, state.lowres, state.feature, *(state.flow_features or ())]
 
 
 def test_graphs_move_no_bit(pair, frames):
@@ -255,7 +259,7 @@ def test_a_stylizer_that_is_dropped_goes_at_once_with_its_graphs(pair, frames):
     """
     _, one = pair()
     one.stylize(frames[:2])
-    gone = weakref.ref(one), weakref.ref(one._steps.coherent), weakref.ref(one.net1)
+    gone = weakref.ref(one), weakref.ref(one.pipeline), weakref.ref(one.engine)
     gc.disable()
     try:
         del one
@@ -285,8 +289,10 @@ def test_to_watch_a_function_loads_nothing(run):
 
 def test_a_graph_gives_the_eager_steps_bits(model_dir, cuda, frames):
     graphed, eager = (Stylizer("candy", device=cuda) for _ in range(2))
-    assert all(isinstance(step, Graphed) for step in graphed._steps)
-    eager._steps = eager._steps._make(step._function for step in eager._steps)
+    graphs = graphed.pipeline._functions.values()
+    assert all(isinstance(function, Graphed) for function in graphs)
+    functions = eager.pipeline._functions
+    functions.update({name: graph._function for name, graph in functions.items()})
     for one in (graphed, eager):
         one.coherence = 0.7
     for group in frames.split(3):

@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vsneuralstyle import ArgumentError, Stylizer
-from vsneuralstyle.core import stylizer
-from vsneuralstyle.core.teams import AHEAD
-from vsneuralstyle.engines.cuda.graphs import Graphed
+from vsneuralstyle.core import pipeline, stylizer
+from vsneuralstyle.core.pipeline import MAX_IN_FLIGHT, Pipeline
 from vsneuralstyle.engines.cuda.streams import Streams
 from vsneuralstyle.hosts.vapoursynth.session import Session
 from vsneuralstyle.video import pixels
@@ -157,18 +156,22 @@ def watched(model_dir, watch, again, reference, monkeypatch):
     """A Stylizer as on a GPU: with streams, and steps that have one copy of their tensors."""
     monkeypatch.setattr(stylizer, "select_engine", reference)
     one = Stylizer("candy", device="cpu", precision="float32")
-    one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
-    one._streams, one._remembers, one.threads = (
-        Streams(*(Stream() for _ in Streams._fields)),
-        False,
-        1,
-    )
+    one.pipeline.capture(again)
+    one.pipeline._streams = Streams(*(Stream() for _ in Streams._fields))
+    one.pipeline._reuses_repeated_frames, one.pipeline.threads = False, 1
     return one
 
 
 def converted(frame: Tensor) -> Tensor:
     """By operators, in the current stream."""
     return frame.mul(255).div(255)
+
+
+def encoded_frame(one: Stylizer, frame: Tensor) -> Future:
+    """As `encode_ahead` gives it, in the calling thread."""
+    ahead = Future()
+    ahead.set_result(one.pipeline._encode(frame, one.options))
+    return ahead
 
 
 def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
@@ -183,9 +186,9 @@ def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
         for number in numbers:
             with aside():
                 frame = converted(frames[number : number + 1])
-            begun.append(one.begin(frame, told))
+            begun.append(one.submit(frame, told))
             with aside():
-                take(AHEAD)
+                take(MAX_IN_FLIGHT)
 
     ahead(0, 1, 2, 3)
     # beside those that are under way, over a cut
@@ -212,8 +215,8 @@ def play(one: Stylizer, frames: Tensor, aside=nullcontext) -> list[Tensor]:
         take(0)
     one.reset()
     small = frames[:3, :, :45, :50]
-    prepared = [one.prepare(converted(frame)) for frame in small.flip(0).split(1)][::-1]
-    shown += [one.advance(frame) * 1 for frame in prepared]
+    encoded = [encoded_frame(one, converted(frame)) for frame in small.flip(0).split(1)][::-1]
+    shown += [one.submit(frame).result()[0] * 1 for frame in encoded]
     one.state = one.state
     shown += [one.stylize(converted(small[1:2])) * 1, *kept]
     return shown
@@ -226,9 +229,9 @@ def test_streams_wait_for_each_other(watch, watched, frames, aside, brightness):
     frames = frames * brightness
     expected = Stylizer("candy", device="cpu", precision="float32", coherence=1.0)
     with watch:
-        shown = play(watched, frames, watched.aside if aside else nullcontext)
+        shown = play(watched, frames, watched.io_context if aside else nullcontext)
     assert watch.operators > 1000
-    expected.__dict__["_remembers"] = False
+    expected.pipeline._reuses_repeated_frames, expected.pipeline.threads = False, 1
     plain = play(expected, frames)
     assert len(shown) == len(plain) and all(map(torch.equal, shown, plain))
 
@@ -240,9 +243,9 @@ def test_a_stream_that_waits_for_none_is_seen(watch, watched, frames, monkeypatc
     elif fault == "unrecorded":
         monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
     elif fault == "unreceived":
-        monkeypatch.setattr(stylizer, "receive", lambda event, *tensors: None)
+        monkeypatch.setattr(pipeline, "receive", lambda event, *tensors: None)
     else:
-        monkeypatch.setattr(stylizer, "queued", lambda stream, *tensors: stylizer.on(stream))
+        monkeypatch.setattr(pipeline, "queued", lambda stream, *tensors: pipeline.on(stream))
     with pytest.raises(AssertionError, match="may not be there yet|doesn't know of"), watch:
         play(watched, frames)
 
@@ -251,23 +254,23 @@ def test_frames_are_launched_while_others_are_under_way(watch, watched, frames):
     """No stream but `work` waits for what was drawn of the frames before, and none but these two
     for their flow.
     """
-    side, ahead, flow, work, _ = watched._streams
+    io, encode, flow, work, _ = watched.pipeline._streams
     with watch:
         for frame in frames[:5].split(1):
-            with watched.aside():
-                watched.begin(converted(frame))
+            with watched.io_context():
+                watched.submit(converted(frame))
     assert (
-        all(work.clock[one] for one in (side, ahead, flow))
-        and flow.clock[ahead]
+        all(work.clock[one] for one in (io, encode, flow))
+        and flow.clock[encode]
         and work not in flow.clock
     )
-    assert not {flow, work} & {*side.clock, *ahead.clock} and watch.current.clock.keys() == {
+    assert not {flow, work} & {*io.clock, *encode.clock} and watch.current.clock.keys() == {
         watch.current
     }
 
 
 class Here:
-    """What stands for a session's worker: the caller's own thread, which is the one that is
+    """What stands for the device's thread: the caller's own thread, which is the one that is
     watched.
     """
 
@@ -289,7 +292,8 @@ def session(watched, monkeypatch) -> Session:
     )
     monkeypatch.setattr(pixels, "download", lambda samples: samples * 1)
     session = Session(64, 48, 8, style="candy", device="cpu")
-    session._stylizer, session._on_gpu, session._worker = watched, True, Here()
+    session._stylizer = watched
+    monkeypatch.setattr(pipeline, "_thread", lambda device: Here())
     return session
 
 
@@ -311,7 +315,7 @@ def play_filter(session: Session, sources: list) -> list[list[np.ndarray]]:
             pending.pop(n), made.setdefault(n, [np.zeros_like(plane) for plane in sources[n]])
         )
 
-    prepared = {n: session.prepare(sources[n]) for n in range(4)}
+    prepared = {n: session.encode_ahead(sources[n]) for n in range(4)}
     for n, source in enumerate(sources):
         starts, pending[n] = session.process(None, source, prepared.pop(n, None))
         assert starts in (True, False)
@@ -349,13 +353,13 @@ def test_a_session_waits_for_what_it_reads(watch, watched, session, frames):
 def test_a_session_that_waits_for_nothing_is_seen(watch, session, frames, monkeypatch, fault):
     sources = sources_of(frames[:1])
     with watch:
-        _, begun = session.process(None, sources[0], session.prepare(sources[0]))
+        _, begun = session.process(None, sources[0], session.encode_ahead(sources[0]))
         if fault == "unordered":
             monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
         elif fault == "unrecorded":
             monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
         else:
-            monkeypatch.setattr(stylizer, "receive", lambda event, *tensors: None)
+            monkeypatch.setattr(pipeline, "receive", lambda event, *tensors: None)
         with pytest.raises(AssertionError, match="may not be there yet|doesn't know of"):
             session.fill(begun, sources[0])
 
@@ -363,13 +367,13 @@ def test_a_session_that_waits_for_nothing_is_seen(watch, session, frames, monkey
 def test_a_session_launches_frames_while_others_are_filled(watch, watched, session, frames):
     """No stream waits for the networks but that of the downloads, which none waits for."""
     sources = sources_of(frames)
-    side, ahead, flow, work, down = watched._streams
+    io, encode, flow, work, down = watched.pipeline._streams
     with watch:
         for source in sources:
-            _, begun = session.process(None, source, session.prepare(source))
+            _, begun = session.process(None, source, session.encode_ahead(source))
             session.fill(begun, [np.zeros_like(plane) for plane in source])
-    assert all(work.clock[one] for one in (side, ahead, flow)) and down.clock[work]
-    assert not {flow, work, down} & {*side.clock, *ahead.clock, *watch.current.clock}
+    assert all(work.clock[one] for one in (io, encode, flow)) and down.clock[work]
+    assert not {flow, work, down} & {*io.clock, *encode.clock, *watch.current.clock}
     assert work not in flow.clock and down not in {*flow.clock, *work.clock}
 
 
@@ -387,11 +391,11 @@ def large(frames) -> Tensor:
 def in_turn(**options) -> Stylizer:
     """As it is without streams of its own: all in the caller's current one."""
     one = Stylizer("candy", **options)
-    one._streams = Streams()
+    one.pipeline._streams = Streams()
     return one
 
 
-@pytest.mark.parametrize("slow", [None, "side", "ahead", "flow", "work"])
+@pytest.mark.parametrize("slow", [None, "io", "encode", "flow", "work"])
 def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
     """Bit for bit, whichever stream is behind; the others then come to what isn't there yet, or not
     any more.
@@ -403,7 +407,7 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
         one = Stylizer("candy", device=cuda)
         torch.cuda.synchronize(cuda)
         if slow:
-            stream = getattr(one._streams, slow)
+            stream = getattr(one.pipeline._streams, slow)
 
             def slowed(step):
                 def call(*inputs):
@@ -413,11 +417,12 @@ def test_frames_under_way_are_those_in_turn(model_dir, cuda, large, slow):
 
                 return call
 
-            one._steps = one._steps._make(map(slowed, one._steps))
+            functions = one.pipeline._functions
+            functions.update({name: slowed(function) for name, function in functions.items()})
         for _ in range(3):  # graphs are captured in the first
             one.reset()
             one.coherence, one.strength, one.preserve_color = 1, 1, False
-            shown = play(one, large, one.aside if aside else nullcontext)
+            shown = play(one, large, one.io_context if aside else nullcontext)
             torch.cuda.synchronize(cuda)
             assert len(shown) == len(expected)
             assert [
@@ -429,10 +434,12 @@ def test_a_session_waits_for_the_networks_in_fill_alone(model_dir, cuda, large):
     """So that frames are launched while others are waited for."""
     height, width = large.shape[2:]
     session, sources = Session(width, height, 8, style="candy", device=cuda), sources_of(large[:4])
-    work = session._stylizer._streams.work
+    work = session._stylizer.pipeline._streams.work
 
     def launch() -> list:
-        return [session.process(None, source, session.prepare(source))[1] for source in sources]
+        return [
+            session.process(None, source, session.encode_ahead(source))[1] for source in sources
+        ]
 
     with ThreadPoolExecutor(4) as threads:
         for asleep in (False, True):  # memory is found and graphs are captured in the first round
@@ -463,22 +470,22 @@ def test_nobody_waits_for_the_networks(model_dir, cuda, large):
     pixels.rgb_to_components(pixels.components_to_rgb(planes, CODING), expected, CODING)
 
     def through() -> list:
-        with one.aside():
-            begun = [one.begin(pixels.components_to_rgb(planes, CODING, cuda)) for _ in range(3)]
+        with one.io_context():
+            begun = [one.submit(pixels.components_to_rgb(planes, CODING, cuda)) for _ in range(3)]
             pixels.rgb_to_components(pixels.components_to_rgb(planes, CODING, cuda), target, CODING)
         return begun
 
     for begun in through():
         begun.result()
     torch.cuda.synchronize(cuda)
-    with torch.cuda.stream(one._streams.work):
+    with torch.cuda.stream(one.pipeline._streams.work):
         torch.cuda._sleep(4 * 10**9)
     begun = through()
-    assert not one._streams.work.query()  # still asleep
+    assert not one.pipeline._streams.work.query()  # still asleep
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(expected, target))
-    with one.aside():
+    with one.io_context():
         pictures = [future.result()[0] for future in begun]
-        assert not one._streams.work.query()  # nor does who takes a result
+        assert not one.pipeline._streams.work.query()  # nor does who takes a result
         torch.cuda.synchronize(cuda)
     # of a repeated frame
     assert all((picture - pictures[0]).abs().max() < 0.1 for picture in pictures)
@@ -494,9 +501,11 @@ def test_memory_does_not_grow_while_frames_are_under_way(model_dir, cuda, large)
         pixels.rgb_to_components(frame, pictures[-1], CODING)
     target, begun, reserved = [np.zeros_like(plane) for plane in pictures[0]], [], []
     for n in range(400):
-        with one.aside():
-            begun.append(one.begin(pixels.components_to_rgb(pictures[n % 4], CODING, cuda), n == 0))
-            if len(begun) > AHEAD:
+        with one.io_context():
+            begun.append(
+                one.submit(pixels.components_to_rgb(pictures[n % 4], CODING, cuda), n == 0)
+            )
+            if len(begun) > MAX_IN_FLIGHT:
                 pixels.rgb_to_components(begun.pop(0).result()[0], target, CODING)
         if n in (50, 399):
             reserved.append(torch.cuda.memory_reserved(cuda))
@@ -507,9 +516,9 @@ def test_a_state_is_there_where_it_is_read(model_dir, cuda, large):
     one = Stylizer("candy", device=cuda)
     one.stylize(large[:2])
     torch.cuda.synchronize(cuda)
-    with torch.cuda.stream(one._streams.work):
+    with torch.cuda.stream(one.pipeline._streams.work):
         torch.cuda._sleep(10**9)
-    begun = [one.begin(frame) for frame in large[2:4].split(1)]
+    begun = [one.submit(frame) for frame in large[2:4].split(1)]
     state = one.state.to("cpu")  # in the current stream
     assert all(future.done() for future in begun)
     other = Stylizer("candy", device=cuda)
@@ -522,10 +531,10 @@ def test_a_state_is_there_where_it_is_read(model_dir, cuda, large):
 
 def test_frames_of_another_size_are_errors_that_leave_the_state(model_dir, cuda, frames):
     one, other = (Stylizer("candy", device=cuda) for _ in range(2))
-    one.begin(frames[:1])
+    one.submit(frames[:1])
     with pytest.raises(ArgumentError, match="after one of 64x48"):
-        one.begin(frames[1:2, ..., :32]).result()
-    assert torch.equal(one.begin(frames[1:2]).result()[0], other.stylize(frames[:2])[1:])
+        one.submit(frames[1:2, ..., :32]).result()
+    assert torch.equal(one.submit(frames[1:2]).result()[0], other.stylize(frames[:2])[1:])
 
 
 def test_a_session_prepares_frames_in_any_order(model_dir, cuda, large):
@@ -536,10 +545,10 @@ def test_a_session_prepares_frames_in_any_order(model_dir, cuda, large):
 
 def test_a_session_as_on_a_gpu(model_dir, frames, monkeypatch):
     """Its threads, on a CPU."""
-    monkeypatch.setattr(Stylizer, "works_ahead", True)
-    monkeypatch.setattr(Stylizer, "_in_teams", False)
+    monkeypatch.setattr(Pipeline, "is_async", True)
+    monkeypatch.setattr(Pipeline, "_in_teams", False)
     session = Session(64, 48, 8, style="candy", device="cpu")
-    session._on_gpu, session._stylizer._remembers = True, False
+    session._stylizer.pipeline._reuses_repeated_frames = False
     play_session(session, frames)
 
 
@@ -572,12 +581,12 @@ def play_session(session: Session, frames: Tensor) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         for _ in range(3):
-            prepared = list(threads.map(session.prepare, sources[::-1]))[::-1]
+            prepared = list(threads.map(session.encode_ahead, sources[::-1]))[::-1]
             assert all(prepared) and same(played(prepared))
-            later = iter([threads.submit(session.prepare, source) for source in sources])
+            later = iter([threads.submit(session.encode_ahead, source) for source in sources])
             # while others are prepared
             assert same(played(next(later).result() for _ in range(count)))
         assert same(played([None] * count))
     state = session.checkpoint()
     session.resume(state)
-    assert session.checkpoint().shown == state.shown
+    assert session.checkpoint().opacity == state.opacity

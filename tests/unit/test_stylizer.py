@@ -6,17 +6,18 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import torch
 
 from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
-from vsneuralstyle.core.stylizer import resolve_precision
+from vsneuralstyle.core.device import resolve_precision
+from vsneuralstyle.core.recurrence import encode_with_flow_features
 from vsneuralstyle.engines.cpu import kernels
 from vsneuralstyle.engines.cpu.host import computing_by, openmp
 from vsneuralstyle.engines.cpu.net1 import FusedNet1
-from vsneuralstyle.engines.cuda.graphs import Graphed
 
 THREADS_BEFORE = torch.get_num_threads()
 
@@ -44,10 +45,20 @@ def stylizer(model_dir, device, again, reference, monkeypatch):
 
     def make(**options) -> Stylizer:
         one = Stylizer("candy", device="cpu", **options)
-        one._steps = one._steps._make(Graphed(step, again) for step in one._steps)
+        one.pipeline.capture(again)
         return one
 
     return make
+
+
+def encode_ahead(one: Stylizer, frame: torch.Tensor) -> Future:
+    """Also where the pipeline does frames one by one."""
+    frame = frame.clone()
+    ahead = one.encode_ahead(lambda: frame)
+    if ahead is None:
+        ahead = Future()
+        ahead.set_result(one.pipeline._encode(frame, one.options))
+    return ahead
 
 
 def per_frame(stylizer, frames) -> torch.Tensor:
@@ -72,13 +83,13 @@ def test_frames_begun_ahead_are_the_same_bit_for_bit(stylizer, frames):
     one = stylizer()
     whole, starts, state = one.stylize(frames), one.scene_starts, one.state
     one.reset()
-    with one.aside():
-        begun = [one.begin(frame.clone()) for frame in frames.split(1)]
+    with one.io_context():
+        begun = [one.submit(frame.clone()) for frame in frames.split(1)]
     stylized, started = zip(*(future.result() for future in begun))
     assert torch.equal(torch.cat(stylized), whole) and started == starts
     assert torch.equal(one.state.feature, state.feature)
     one.reset()
-    begun = [one.begin(frames[n : n + 1], told) for n, told in enumerate((None, True, False))]
+    begun = [one.submit(frames[n : n + 1], told) for n, told in enumerate((None, True, False))]
     one.reset()  # waits for them
     assert all(future.done() for future in begun) and [future.result()[1] for future in begun] == [
         True,
@@ -88,12 +99,35 @@ def test_frames_begun_ahead_are_the_same_bit_for_bit(stylizer, frames):
     assert torch.equal(one.stylize(frames[:2]), whole[:2])
 
 
-def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
+def test_a_frame_has_the_options_of_when_it_was_submitted(stylizer, frames):
+    """Whatever is set while it is in flight."""
+    one, shown = stylizer(), []
+    settings = [
+        {"strength": 0.5},
+        {"strength": 1, "preserve_color": True},
+        {"preserve_color": False, "coherence": 0.5},
+        {"coherence": 1, "scene_cut": 0},
+    ]
+    for together in (False, True):
+        one.reset()
+        one.strength, one.preserve_color, one.coherence, one.scene_cut = 1, False, 1, 0.15
+        pending = [one.submit(frames[3:4].clone())]
+        for setting, frame in zip(settings, frames[2:6].split(1)):
+            if not together:
+                pending[-1].result()
+            for name, value in setting.items():
+                setattr(one, name, value)
+            pending.append(one.submit(frame.clone()))
+        shown.append(torch.cat([one.result()[0] for one in pending]))
+    assert torch.equal(*shown)
+
+
+def test_a_frame_can_be_encoded_at_any_time(stylizer, frames):
     one = stylizer()
     whole = one.stylize(frames)
     one.reset()
-    prepared = [one.prepare(frame.clone()) for frame in frames.flip(0).split(1)][::-1]
-    stylized, starts = zip(*((one.advance(frame), *one.scene_starts) for frame in prepared))
+    encoded = [encode_ahead(one, frame) for frame in frames.flip(0).split(1)][::-1]
+    stylized, starts = zip(*(one.submit(frame).result() for frame in encoded))
     assert torch.equal(torch.cat(stylized), whole) and starts == (
         True,
         False,
@@ -105,10 +139,11 @@ def test_a_frame_can_be_prepared_at_any_time(stylizer, frames):
         False,
     )
     one.coherence = 0
-    later = [one.prepare(frame.clone()) for frame in frames[:3].split(1)]
+    later = [encode_ahead(one, frame) for frame in frames[:3].split(1)]
+    assert later[1].result().flow_features is None  # the first is a repeated frame
     one.coherence = 1
     one.reset()
-    assert torch.equal(torch.cat([one.advance(frame) for frame in later]), whole[:3])
+    assert torch.equal(torch.cat([one.submit(frame).result()[0] for frame in later]), whole[:3])
 
 
 def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
@@ -117,12 +152,13 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     """
     repeated = frames[[0, 0, 1, 1, 1, 2, 0, 0]]
     one, other = (Stylizer("candy", device="cpu") for _ in range(2))
-    other._remembers = False
-    made, matched, make = [], [], one._steps.make
-    one._steps = one._steps._replace(make=lambda frame: made.append(frame) or make(frame))
+    other.pipeline._reuses_repeated_frames = False
+    made, matched, functions = [], [], one.pipeline._functions
+    encode = functions[encode_with_flow_features]
+    functions[encode_with_flow_features] = lambda frame: made.append(frame) or encode(frame)
     place, name = (
         (kernels, "motion")
-        if isinstance(one.net1, FusedNet1)
+        if isinstance(one.engine, FusedNet1)
         else (type(one.model.net1.flow), "match")
     )
     match = getattr(place, name)
@@ -133,8 +169,8 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     assert len(made) == 4 and len(matched) == 3  # 0 to 1, 1 to 2, 2 to 0
     assert torch.equal(stylized, other.stylize(repeated)) and len(matched) == 3 + 7
     one.reset()
-    with one.aside():
-        begun = [one.begin(frame.clone()) for frame in repeated.split(1)]
+    with one.io_context():
+        begun = [one.submit(frame.clone()) for frame in repeated.split(1)]
     assert torch.equal(torch.cat([future.result()[0] for future in begun]), stylized)
     for stylizer in (one, other):
         stylizer.reset()
@@ -144,9 +180,9 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     # after one that nobody looked at
     assert torch.equal(one.stylize(frames[:1]), other.stylize(frames[:1]))
     with monkeypatch.context() as failing:
-        failing.setattr(one, "_steps", one._steps._replace(make=lambda frame: 1 // 0))
+        failing.setitem(functions, encode_with_flow_features, lambda frame: 1 // 0)
         with pytest.raises(ZeroDivisionError):
-            one.prepare(frames[1:2])
+            one.stylize(frames[1:2])
     assert torch.equal(one.stylize(frames[1:2]), other.stylize(frames[1:2]))
 
 
@@ -158,12 +194,12 @@ def test_as_many_threads_as_there_are_change_no_bit(model_dir, frames, threads):
     expected = Stylizer("candy", device="cpu").stylize(frames)
     with computing_by(threads):
         one = Stylizer("candy", device="cpu")
-        assert one.works_ahead == (threads > 1 and None not in (openmp(), kernels.library()))
+        assert one.is_async == (threads > 1 and None not in (openmp(), kernels.library()))
         assert torch.equal(one.stylize(frames), expected)
         one.reset()
-        with one.aside():
-            assert torch.get_num_threads() == (1 if one.works_ahead else threads)
-            begun = [one.begin(frame.clone()) for frame in frames.split(1)]
+        with one.io_context():
+            assert torch.get_num_threads() == (1 if one.is_async else threads)
+            begun = [one.submit(frame.clone()) for frame in frames.split(1)]
         assert torch.equal(torch.cat([future.result()[0] for future in begun]), expected)
         assert torch.get_num_threads() == (threads if openmp() else THREADS_BEFORE)
     assert torch.get_num_threads() == THREADS_BEFORE
@@ -192,8 +228,8 @@ def test_a_frame_of_one_color_stays_as_it_is(stylizer, frames, level):
         + torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)).round() / 255
     ).clamp(0, 1)
     assert torch.equal(one.stylize(flat).cpu(), flat)
-    assert one.state.shown == 0
-    assert not torch.equal(one.stylize(frames[:1]).cpu(), frames[:1]) and one.state.shown == 1
+    assert one.state.opacity == 0
+    assert not torch.equal(one.stylize(frames[:1]).cpu(), frames[:1]) and one.state.opacity == 1
 
 
 def test_a_fade_brings_the_style_and_nothing_of_what_was_before(stylizer, frames):
@@ -203,7 +239,7 @@ def test_a_fade_brings_the_style_and_nothing_of_what_was_before(stylizer, frames
     styled, shares = [], []
     for frame in fade.split(1):
         styled.append(one.stylize(frame))
-        shares.append(one.state.shown)
+        shares.append(one.state.opacity)
     assert (
         shares == sorted(shares)
         and shares[0] == 0
@@ -239,7 +275,7 @@ def test_a_checkpoint_stays_as_it_is(stylizer, frames):
     one = stylizer()
     one.stylize(frames[:2])
     state = one.state
-    parts = state.frame, state.quarter, state.feature, *state.look
+    parts = state.frame, state.lowres, state.feature, *state.flow_features
     copies = [part.clone() for part in parts]
     first = one.stylize(frames[2:5])
     one.state = state
@@ -309,8 +345,8 @@ def test_float32_and_the_automatic_precision_agree(stylizer, frames):
     ],
 )
 def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, library, precision):
-    monkeypatch.setattr("vsneuralstyle.core.stylizer.units", lambda: units)
-    monkeypatch.setattr("vsneuralstyle.core.stylizer.cpuinfo", lambda: {"vendor_id": vendor})
+    monkeypatch.setattr("vsneuralstyle.core.device.units", lambda: units)
+    monkeypatch.setattr("vsneuralstyle.core.device.cpuinfo", lambda: {"vendor_id": vendor})
     monkeypatch.setattr(kernels, "library", lambda: library)
     monkeypatch.setattr(kernels, "name", lambda: library)
     assert resolve_precision("auto", torch.device("cpu")) == precision
@@ -348,9 +384,9 @@ def test_bad_frames_are_errors_that_leave_the_state(model_dir, frames):
         (frames[:1, ..., :15], "too small"),
     ):
         with pytest.raises(ArgumentError, match=match):
-            one.begin(bad)
+            one.submit(bad)
     with pytest.raises(ArgumentError, match="after one of 64x48"):
-        one.begin(frames[:1, ..., :32]).result()
+        one.submit(frames[:1, ..., :32]).result()
     with pytest.raises(ArgumentError, match="2 entries in starts_scene for 1"):
         one.stylize(frames[:1], [None, None])
     after = one.stylize(frames[1:2])

@@ -148,7 +148,9 @@ def measure(args: argparse.Namespace) -> dict:
 
     from vsneuralstyle.benchmark import arithmetic, core, fresh, hosts, machine
     from vsneuralstyle.benchmark.clip import pan
-    from vsneuralstyle.core.stylizer import MIN_SIZE, Stylizer, resolve_device, resolve_precision
+    from vsneuralstyle.core.device import resolve_device, resolve_precision
+    from vsneuralstyle.core.pipeline import MIN_SIZE
+    from vsneuralstyle.core.stylizer import Stylizer
 
     device = resolve_device(args.device)
     precision = resolve_precision(args.precision, device)

@@ -69,7 +69,7 @@ def play_usual(stylizer: Stylizer, clip: Clip) -> Callable[[], object]:
 
 def stages(stylizer: Stylizer, clip: Clip) -> dict[str, Stage]:
     """The parts of `Stylizer.stylize` from a clip's second frame on, by name, as it calls them."""
-    net1, (width, height) = stylizer.net1, clip.size
+    net1, (width, height) = stylizer.engine, clip.size
     previous, frame = clip.frames(stylizer.device)[:2]
     moving = frame, previous, net1.max_change(frame, previous), *net1.flow_features(previous)
 

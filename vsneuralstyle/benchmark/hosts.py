@@ -9,7 +9,6 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import wait
 from contextlib import ExitStack, closing
 from itertools import cycle, islice
 from pathlib import Path
@@ -29,8 +28,8 @@ from vsneuralstyle.benchmark.core import (
     play_usual,
 )
 from vsneuralstyle.benchmark.timing import Timing, in_turn, synchronise
+from vsneuralstyle.core.pipeline import MAX_IN_FLIGHT
 from vsneuralstyle.core.stylizer import Stylizer
-from vsneuralstyle.core.teams import AHEAD
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.video import pixels
 
@@ -104,7 +103,7 @@ class GStreamer(Host, host_processes.GStreamer):
             f"caps={caps}",
             "!",
             "neuralstyle",
-            f"lookahead={AHEAD}",
+            f"lookahead={MAX_IN_FLIGHT}",
             *(f"{name.replace('_', '-')}={value}" for name, value in options.items()),
             "!",
             "y4menc",
@@ -148,12 +147,12 @@ def arrivals(
 
 def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Generator[float, None, None]:
     """When each frame of the endless clip was done, by `time.monotonic`, where the next ones are
-    begun before.
+    in_flight before.
 
     converted: from 8-bit I420 in host memory to 8-bit I420 in host memory, as `play_converted` does
     it.
     """
-    begun, device, target = [], stylizer.device, blank(*clip.size)
+    in_flight, device, target = [], stylizer.device, blank(*clip.size)
     frames: Iterator[Tensor]
     if converted:
         frames = (
@@ -165,18 +164,18 @@ def ahead(stylizer: Stylizer, clip: Clip, converted: bool = False) -> Generator[
     try:
         while True:
             # no longer than this: whoever asks for the frames measures others between them
-            with stylizer.aside():
-                begun.append(stylizer.begin(next(frames)))
-                if len(begun) <= AHEAD:
+            with stylizer.io_context():
+                in_flight.append(stylizer.submit(next(frames)))
+                if len(in_flight) <= MAX_IN_FLIGHT:
                     continue
-                stylized, _ = begun.pop(0).result()
+                stylized, _ = in_flight.pop(0).result()
                 if converted:
                     pixels.rgb_to_components(stylized, target, CODING)
                 elif device.type == "cuda":  # not for those that are under way
                     torch.cuda.current_stream(device).synchronize()
             yield time.monotonic()
     finally:
-        wait(begun)
+        stylizer.pipeline.wait()
 
 
 def intervals(times: Sequence[float]) -> tuple[float, ...]:
@@ -222,7 +221,7 @@ def measure(
         USUAL: play_usual(stylizer, clip),
     }
     streams: dict[str, Generator[float, None, None]] = {}
-    if stylizer.works_ahead:
+    if stylizer.is_async:
         kind = stylizer.device.type
         streams = {PER_FRAME: ahead(make(coherence=0.0), clip), COHERENT: ahead(make(), clip)}
         if kind == "cuda":  # which transfers meanwhile

@@ -17,38 +17,40 @@ from torch.nn import functional as F
 from vsneuralstyle.networks.scene_descriptor import (
     COARSE,
     HISTOGRAMS,
-    PICTURE,
+    PIXELS,
     THUMBNAIL,
-    seen,
     thumbnail,
+    thumbnail_descriptor,
 )
 
 DEFAULT_THRESHOLD = 0.15
-FAINT = 2 / 255
+NOISE_STD = 2 / 255
 """Standard deviation of detail that says nothing."""
-_CELL = (9, 8)
+_PATCH = (9, 8)
 """Height and width of the pieces of a thumbnail that are looked for in another one."""
-_CHANCE = 0.3
+_UNRELATED = 0.3
 """Share of a picture's detail that may be left when it is put together of another one's pieces; of
 frames of different shots twice that is, as the median."""
 
 
-def change(previous: Tensor, current: Tensor) -> float:
+def cut_score(previous: Tensor, current: Tensor) -> float:
     """How surely another scene begins: 0 (the same scene) to 1.
 
     Args:
         previous, current: (1, 3, H, W), RGB 0..1, of the same size; both may be scaled down.
     """
-    before, now = (seen(thumbnail(frame)) for frame in (previous, current))
-    return min(distance(before, now), unfound(before, now))
+    before, now = (thumbnail_descriptor(thumbnail(frame)) for frame in (previous, current))
+    return min(distance(before, now), patch_mismatch(before, now))
 
 
-def starts(previous: Tensor, current: Tensor, threshold: float) -> bool:
-    """Whether `change` is above a threshold, of what was `seen` of two frames, or a `glimpse` of
-    each, in host memory.
+def is_cut(previous: Tensor, current: Tensor, threshold: float) -> bool:
+    """Whether the `cut_score` of two frames is above a threshold.
+
+    Args:
+        previous, current: their scene descriptors, in host memory.
     """
     # Only where the first is above it is the other one worth its milliseconds.
-    return distance(previous, current) > threshold and unfound(previous, current) > threshold
+    return distance(previous, current) > threshold and patch_mismatch(previous, current) > threshold
 
 
 def distance(previous: Tensor, current: Tensor) -> float:
@@ -59,7 +61,7 @@ def distance(previous: Tensor, current: Tensor) -> float:
     their colors).
 
     Args:
-        previous, current: what was `seen` of them.
+        previous, current: their scene descriptors.
     """
     structure, length = slice(HISTOGRAMS.start), HISTOGRAMS.stop
     likeness = (previous[structure] * current[structure]).sum()
@@ -69,12 +71,12 @@ def distance(previous: Tensor, current: Tensor) -> float:
     ).tolist()
     # As if both had the same faint detail besides their own: two nearly flat pictures, such as the
     # first of a fade, are then alike, and a flat one and another are not.
-    detail = FAINT**2 * 3 * prod(COARSE)
+    detail = NOISE_STD**2 * 3 * prod(COARSE)
     correlation = (likeness + detail) / sqrt((before + detail) * (after + detail))
     return min(1 - min(max(correlation, 0.0), 1.0), apart / 6)
 
 
-def unfound(previous: Tensor, current: Tensor) -> float:
+def patch_mismatch(previous: Tensor, current: Tensor) -> float:
     """How little two frames have in common wherever it lies, 0 to 1: it is small where something
     fast and large goes through the picture, which `distance` takes for a cut.
 
@@ -83,21 +85,21 @@ def unfound(previous: Tensor, current: Tensor) -> float:
     so that it has the same threshold.
 
     Args:
-        previous, current: what was `seen` of them.
+        previous, current: their scene descriptors.
     """
-    pictures = [one[PICTURE].view(1, 3, *THUMBNAIL) for one in (previous, current)]
-    everywhere = [_pieces(picture, 1) for picture in pictures]
+    pictures = [one[PIXELS].view(1, 3, *THUMBNAIL) for one in (previous, current)]
+    everywhere = [_patches(picture, 1) for picture in pictures]
     left, detail = 0.0, 0.0
     for wanted, there in zip(pictures, reversed(everywhere)):
-        pieces = _pieces(wanted, _CELL)
+        pieces = _patches(wanted, _PATCH)
         nearest = (there.square().sum(1) - 2 * pieces @ there.T).amin(1)
         energy = pieces.square().sum(1)
         left += (energy + nearest).clamp(min=0).sum().item()
-        detail += energy.sum().item() + FAINT**2 * pieces.numel()
-    return min(max(1.6 * (left / detail - _CHANCE), 0.0), 1.0)
+        detail += energy.sum().item() + NOISE_STD**2 * pieces.numel()
+    return min(max(1.6 * (left / detail - _UNRELATED), 0.0), 1.0)
 
 
-def _pieces(picture: Tensor, stride: int | tuple[int, int]) -> Tensor:
+def _patches(picture: Tensor, stride: int | tuple[int, int]) -> Tensor:
     """The pieces of a picture (1, 3, H, W), each about each color's mean, one a row."""
-    pieces = F.unfold(picture, _CELL, stride=stride)[0].T.unflatten(1, (3, -1))
+    pieces = F.unfold(picture, _PATCH, stride=stride)[0].T.unflatten(1, (3, -1))
     return (pieces - pieces.mean(2, keepdim=True)).flatten(1)

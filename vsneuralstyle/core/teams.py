@@ -13,9 +13,6 @@ from vsneuralstyle.engines.cpu.host import computing_by, openmp
 from vsneuralstyle.workers import Job, Workers
 
 TEAMS = 2
-AHEAD = 3
-"""Frames that are begun before one is waited for: with one fewer a team has nothing to do at times,
-more gain nothing."""
 
 _teams = Workers(TEAMS, "team")
 """Those of the process: any more would fight over the cores."""

@@ -116,7 +116,7 @@ def read_source(path: Path, frames: int | None) -> Source:
     starts = [
         True,
         *(
-            scene_detection.change(a[None], b[None]) > scene_detection.DEFAULT_THRESHOLD
+            scene_detection.cut_score(a[None], b[None]) > scene_detection.DEFAULT_THRESHOLD
             for a, b in pairwise(source)
         ),
     ]

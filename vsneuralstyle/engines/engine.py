@@ -55,10 +55,10 @@ class Engine(Protocol):
     def downsample4(self, frame: Tensor) -> Tensor:
         """The frame at quarter resolution, (1, 3, h, w) float32."""
 
-    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+    def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """What the cut detector sees of a frame at quarter resolution, one float32 vector."""
 
-    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """What the flow leaves unexplained of two frames at quarter resolution, (1, 3, h, w)."""
 
     def compose(
@@ -66,7 +66,7 @@ class Engine(Protocol):
         feature: Tensor,
         previous: Tensor,
         flow: Tensor,
-        unexplained: Tensor,
+        residual: Tensor,
         change: Tensor | None = None,
         coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:

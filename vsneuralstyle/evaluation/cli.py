@@ -226,7 +226,7 @@ def evaluate(
         if motion:
             net1, other = result.model.net1, stylizer(Path(motion)).model.net1
             net1.flow, net1.mask = other.flow, other.mask
-            result.net1 = select_engine(net1, result.device, result.precision)
+            result.engine = select_engine(net1, result.device, result.precision)
         return result
 
     per_frame = methods.Stylized("per frame", stylizer(coherence=0.0))

@@ -77,8 +77,8 @@ class Composed(Stylized):
 
     def __init__(self, name: str, stylizer: Stylizer, layer: str) -> None:
         super().__init__(name, stylizer)
-        composed = _ComposedNet1(stylizer.net1, stylizer.model.net1, layer)
-        stylizer.net1 = cast(Engine, composed)  # what it lacks, it hands on to one
+        composed = _ComposedNet1(stylizer.engine, stylizer.model.net1, layer)
+        stylizer.engine = cast(Engine, composed)  # what it lacks, it hands on to one
 
     def step(self, frame: Tensor, per_frame: Tensor | None) -> Tensor:
         output = super().step(frame, per_frame)
@@ -180,7 +180,7 @@ class Blind(Method):
         if self._before is not None and not self.starts_scene:
             before, styled = self._before
             device = self._stylizer.device
-            flow = self._stylizer.net1.estimate_motion(frame.to(device), before.to(device)).cpu()
+            flow = self._stylizer.engine.estimate_motion(frame.to(device), before.to(device)).cpu()
             flow = full_resolution(flow, *frame.shape[-2:])
             difference = (frame - warp(before, flow)).square().sum(1, keepdim=True)
             moved = warp(styled, flow, "bicubic").clamp(0, 1)

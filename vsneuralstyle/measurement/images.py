@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsneuralstyle.core.stylizer import resolve_precision
+from vsneuralstyle.core.device import resolve_precision
 from vsneuralstyle.errors import ArgumentError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")

@@ -201,28 +201,28 @@ class Net1(MotionEstimator, nn.Module):
         """
         return F.avg_pool2d(frame, STRIDE, ceil_mode=True)
 
-    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+    def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """What the cut detector sees of what `downsample4` gives, and the frame's contrast:
-        `scene_descriptor.glimpse`.
+        `scene_descriptor.scene_descriptor`.
         """
-        return scene_descriptor.glimpse(quarter)
+        return scene_descriptor.scene_descriptor(lowres)
 
-    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """|I_t - I_{t-1} sampled along the flow| at quarter resolution, (B, 3, ceil(H/4),
         ceil(W/4)) float32, 0..1.
 
         Args:
-            quarter, previous: what `downsample4` gives of I_t and I_{t-1}.
+            lowres, previous: what `downsample4` gives of I_t and I_{t-1}.
             flow: W_t as `estimate_motion` gives it.
         """
-        return (quarter - warp(previous, flow / STRIDE)).abs()
+        return (lowres - warp(previous, flow / STRIDE)).abs()
 
     def compose(
         self,
         feature: Tensor,
         previous: Tensor,
         flow: Tensor,
-        unexplained: Tensor,
+        residual: Tensor,
         change: Tensor | None = None,
         coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:
@@ -235,7 +235,7 @@ class Net1(MotionEstimator, nn.Module):
             feature: F_t, (B, C, h, w), from `style.encode`.
             previous: the composite F°_{t-1}, (B, C, h, w).
             flow: W_t from frame t to frame t-1, (B, 2, h, w), in full-resolution pixels.
-            unexplained: of the two frames, (B, 3, h, w).
+            residual: of the two frames, (B, 3, h, w).
             change: of the two frames, (B, 1, h, w); None: everything changed.
             coherence: scales the mask, 0..1; 1 is the paper's. A number, or a tensor of no
                 dimension.
@@ -247,7 +247,7 @@ class Net1(MotionEstimator, nn.Module):
         warped = warp(previous, offset, self.warp_mode)
         feature = feature.float()
         # The source's differences are about a tenth of the features'.
-        difference = torch.cat(((feature - warped).abs(), 10 * unexplained), 1).to(self._dtype)
+        difference = torch.cat(((feature - warped).abs(), 10 * residual), 1).to(self._dtype)
         mask = self.mask(difference.contiguous(memory_format=torch.channels_last))
         change = (
             torch.ones_like(mask)

@@ -1,4 +1,4 @@
-"""What the detector of scene cuts looks at: a frame as one vector, its scene descriptor."""
+"""What the detector of scene cuts compares: a frame as one vector, its scene descriptor."""
 
 from math import prod
 
@@ -7,25 +7,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 THUMBNAIL = (36, 64)
-"""Height and width of the pictures that are looked at."""
+"""Height and width of a frame's thumbnail."""
 COARSE = (18, 32)
-"""Of the pictures whose structure is looked at."""
+"""Height and width of its structure."""
 BINS = 16
 HISTOGRAMS = slice(3 * prod(COARSE), 3 * (prod(COARSE) + BINS))
-PICTURE = slice(HISTOGRAMS.stop + 1, HISTOGRAMS.stop + 1 + 3 * prod(THUMBNAIL))
-GLIMPSE = PICTURE.stop + 1
-"""Numbers of a `glimpse`."""
+PIXELS = slice(HISTOGRAMS.stop + 1, HISTOGRAMS.stop + 1 + 3 * prod(THUMBNAIL))
+SIZE = PIXELS.stop + 1
+"""Numbers of a scene descriptor."""
 
 
 def thumbnail(frame: Tensor) -> Tensor:
-    """What is looked at of a frame (1, C, H, W): (1, C, 36, 64)."""
+    """The thumbnail (1, C, 36, 64) of a frame (1, C, H, W)."""
     return F.adaptive_avg_pool2d(frame, THUMBNAIL)
 
 
-def seen(thumbnail: Tensor) -> Tensor:
-    """What is kept of a frame's thumbnail (1, 3, 36, 64), one vector: its structure, which is the
-    thumbnail at half its size about each color's mean, its colors' histograms, the structure's
-    squared length, and the thumbnail.
+def thumbnail_descriptor(thumbnail: Tensor) -> Tensor:
+    """One vector of a thumbnail (1, 3, 36, 64): a scene descriptor without the contrast.
+
+    It has the structure, which is the thumbnail at half its size about each color's mean; the
+    colors' histograms; the structure's squared length; the thumbnail.
     """
     colors = F.avg_pool2d(thumbnail, 2)[0].flatten(1)
     structure = colors - colors.mean(1, keepdim=True)
@@ -43,16 +44,16 @@ def seen(thumbnail: Tensor) -> Tensor:
     )
 
 
-def glimpse(quarter: Tensor) -> Tensor:
-    """Of a frame at quarter resolution (1, 3, H, W) what is `seen`, and last the frame's contrast,
-    by which it shows of the style: the standard deviation of its quarter, in which fine noise is
-    averaged away.
+def scene_descriptor(lowres: Tensor) -> Tensor:
+    """The scene descriptor, (SIZE,), of a frame at quarter resolution, (1, 3, H, W).
 
-    Instance normalisation brings whatever there is to full contrast: the noise of a black leader,
-    and of a frame of one color its own rounding. In a fade, the style comes with the picture.
+    Its last number is the contrast, by which the frame shows of the style: the standard deviation
+    of the frame at quarter resolution, in which fine noise is averaged away. Instance normalisation
+    brings whatever there is to full contrast: the noise of a black leader, and of a frame of one
+    color its own rounding. In a fade, the style comes with the picture.
     """
-    thumbnails = thumbnail(torch.cat((quarter, quarter.square()), 1))
+    thumbnails = thumbnail(torch.cat((lowres, lowres.square()), 1))
     # By way of thumbnails: sums of so few numbers don't depend on the number of threads.
     mean, squares = thumbnails.mean((2, 3)).chunk(2, 1)
     contrast = (squares - mean.square()).mean().clamp(min=0).sqrt()
-    return torch.cat((seen(thumbnails[:, :3]), contrast.view(1)))
+    return torch.cat((thumbnail_descriptor(thumbnails[:, :3]), contrast.view(1)))

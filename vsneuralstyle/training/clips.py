@@ -102,7 +102,7 @@ def _read(path: Path, size: int) -> list[np.ndarray]:
 def _is_one_scene(frames: np.ndarray) -> bool:
     tensors = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames]
     return all(
-        scene_detection.change(a, b) < scene_detection.DEFAULT_THRESHOLD
+        scene_detection.cut_score(a, b) < scene_detection.DEFAULT_THRESHOLD
         for a, b in pairwise(tensors)
     )
 

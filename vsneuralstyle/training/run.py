@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vsneuralstyle.core.stylizer import resolve_device
+from vsneuralstyle.core.device import resolve_device
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.checkpoint import load_flow
 

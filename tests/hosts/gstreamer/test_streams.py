@@ -365,7 +365,7 @@ def test_lookahead_holds_frames_back_and_the_end_drains_them(
     with computing_by(threads):
         one = pipeline(f"scene-cut=0 lookahead={lookahead}")
     possible = None not in (openmp(), kernels.library())
-    assert one.style._stylizer.works_ahead == (threads == 2 and possible)
+    assert one.style._stylizer.is_async == (threads == 2 and possible)
     whole = max(len(clip) - lookahead, 0)
     for number, frame in enumerate(clip):
         one.send(frame, number)

@@ -99,12 +99,12 @@ def tagged():
 @pytest.fixture
 def steps(monkeypatch) -> list:
     """One entry for each frame that a filter of this process stylizes."""
-    from vsneuralstyle.hosts.vapoursynth.session import Session
+    from vsneuralstyle.core.pipeline import Pipeline
 
     steps = []
-    finish = Session._finish
+    step = Pipeline._step
     monkeypatch.setattr(
-        Session, "_finish", lambda self, *arguments: steps.append(1) or finish(self, *arguments)
+        Pipeline, "_step", lambda self, *arguments: steps.append(1) or step(self, *arguments)
     )
     return steps
 

@@ -26,7 +26,7 @@ PACKAGE = Path(vs.__file__).parent
 def test_version(model_dir, tmp_path, monkeypatch):
     import torch
 
-    from vsneuralstyle.core.stylizer import PRECISIONS, resolve_device, resolve_precision
+    from vsneuralstyle.core.device import PRECISIONS, resolve_device, resolve_precision
 
     monkeypatch.setenv("NEURALSTYLE_MODEL_PATH", str(tmp_path))
     shutil.copy(model_dir / "candy.safetensors", tmp_path / "other.safetensors")

@@ -195,9 +195,9 @@ def test_frames_that_are_asked_for_together_are_prepared_together(
     """And those that are asked for one by one are not: all threads work at each."""
     if openmp() is None:
         pytest.skip("no OpenMP runtime with GNU's names here: frames are done one by one")
-    prepare, prepared = Session.prepare, []
+    encode, encoded = Session.encode_ahead, []
     monkeypatch.setattr(
-        Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source)
+        Session, "encode_ahead", lambda self, source: encoded.append(1) or encode(self, source)
     )
     monkeypatch.setattr(vs_core, "num_threads", 4)
     source = make_clip(scenes(40))
@@ -205,10 +205,10 @@ def test_frames_that_are_asked_for_together_are_prepared_together(
         output = vs_core.vsneuralstyle.Stylize(source, model_dir=model_dir, device="cpu")
     for n in range(20):
         output.get_frame(n)
-    assert not prepared
+    assert not encoded
     for future in [output.get_frame_async(n) for n in range(20, 40)]:
         future.result()
-    assert 10 < len(prepared) <= 20
+    assert 10 < len(encoded) <= 20
 
 
 def test_a_closed_pipe_ends_vspipe(scenes, model_dir, write_script, run):
@@ -237,9 +237,9 @@ def test_cuda(clip, model_dir, stylized, make_clip, planes, vs_core, cuda):
 def test_cuda_prepares_frames_that_are_asked_for_together(
     scenes, model_dir, stylized, make_clip, vs_core, monkeypatch, cuda
 ):
-    prepare, prepared = Session.prepare, []
+    encode, encoded = Session.encode_ahead, []
     monkeypatch.setattr(
-        Session, "prepare", lambda self, source: prepared.append(1) or prepare(self, source)
+        Session, "encode_ahead", lambda self, source: encoded.append(1) or encode(self, source)
     )
     monkeypatch.setattr(vs_core, "num_threads", 4)
     frames = scenes(30, 30)
@@ -250,7 +250,7 @@ def test_cuda_prepares_frames_that_are_asked_for_together(
             assert np.array_equal(
                 np.stack([np.array(frame[plane]) for plane in range(3)], axis=-1), picture
             )
-    assert len(prepared) > 20
+    assert len(encoded) > 20
 
 
 EXIT = """

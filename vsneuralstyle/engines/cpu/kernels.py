@@ -859,8 +859,8 @@ def quarter(frame: Tensor) -> Tensor:
 
 
 def glimpse(quarter: Tensor) -> Tensor:
-    """`scene_descriptor.glimpse` of (1, 3, H, W) float32, contiguous."""
-    out = _floats(scene_descriptor.GLIMPSE)
+    """`scene_descriptor.scene_descriptor` of (1, 3, H, W) float32, contiguous."""
+    out = _floats(scene_descriptor.SIZE)
     _call("glimpse", quarter, *quarter.shape[2:], out)
     return out
 

@@ -238,20 +238,20 @@ class FusedNet1(MotionEstimator):
         """As `Net1.downsample4`."""
         return kernels.quarter(frame)
 
-    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+    def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """As `Net1.scene_descriptor`."""
-        return kernels.glimpse(quarter)
+        return kernels.glimpse(lowres)
 
-    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.warp_residual`."""
-        return kernels.unexplained(quarter, previous, flow.contiguous())
+        return kernels.unexplained(lowres, previous, flow.contiguous())
 
     def compose(
         self,
         feature: Tensor,
         previous: Tensor,
         flow: Tensor,
-        unexplained: Tensor,
+        residual: Tensor,
         change: Tensor | None = None,
         coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:
@@ -265,7 +265,7 @@ class FusedNet1(MotionEstimator):
             feature,
             previous,
             flow.contiguous(),
-            unexplained.contiguous(),
+            residual.contiguous(),
             change.contiguous() if change is not None and net1.still > 0 else None,
             self.mask,
             cubic=net1.warp_mode == "bicubic",

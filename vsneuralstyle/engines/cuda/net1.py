@@ -288,20 +288,20 @@ class GpuNet1(MotionEstimator):
         """As `Net1.downsample4`."""
         return cuda_kernels.quarter(frame.contiguous())
 
-    def scene_descriptor(self, quarter: Tensor) -> Tensor:
+    def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """As `Net1.scene_descriptor`."""
-        return scene_descriptor.glimpse(quarter)
+        return scene_descriptor.scene_descriptor(lowres)
 
-    def warp_residual(self, quarter: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.warp_residual`."""
-        return cuda_kernels.unexplained(*(x.contiguous() for x in (quarter, previous, flow)))
+        return cuda_kernels.unexplained(*(x.contiguous() for x in (lowres, previous, flow)))
 
     def compose(
         self,
         feature: Tensor,
         previous: Tensor,
         flow: Tensor,
-        unexplained: Tensor,
+        residual: Tensor,
         change: Tensor | None = None,
         coherence: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor]:
@@ -311,7 +311,7 @@ class GpuNet1(MotionEstimator):
         previous = previous.to(self.state_dtype, memory_format=torch.channels_last)
         flow = flow.contiguous()
         warped, difference = cuda_kernels.follow(
-            previous, flow, feature, unexplained.contiguous(), cubic
+            previous, flow, feature, residual.contiguous(), cubic
         )
         mask = self.mask(difference)
         change = change.contiguous() if change is not None and net1.still > 0 else None

@@ -21,21 +21,19 @@ class Streams(NamedTuple):
     """Where a frame's work is launched. None, all of them: there are no streams on this device, and
     all is done in turn.
 
-    side: what is short and waited for: uploads, downloads, conversions, and the look for a cut. It
-    goes first.
-    ahead: what a frame needs by itself, while those before it are still in `flow` and `work`.
+    io: what is short and waited for: uploads, conversions, scene descriptors. It goes first.
+    encode: what a frame needs by itself, while those before it are still in `flow` and `work`.
     flow: what needs a frame and the one before it, but not what was drawn of them.
     work: what follows from frame to frame.
-    down: downloads that threads of their own wait for, from the moment on that a frame is launched.
-    In `side`, the next frame's
-        look for a cut would come behind this frame's networks, and with it all of that frame.
+    download: downloads that threads of their own wait for, from the moment on that a frame is
+        launched. In `io`, the next frame's descriptor would come behind this frame's networks.
     """
 
-    side: torch.cuda.Stream | None = None
-    ahead: torch.cuda.Stream | None = None
+    io: torch.cuda.Stream | None = None
+    encode: torch.cuda.Stream | None = None
     flow: torch.cuda.Stream | None = None
     work: torch.cuda.Stream | None = None
-    down: torch.cuda.Stream | None = None
+    download: torch.cuda.Stream | None = None
 
 
 def streams(device: torch.device) -> Streams:

@@ -6,16 +6,14 @@ import collections
 import itertools
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import av
 from av.container import OutputContainer
-from torch import Tensor
 from tqdm import tqdm
 
+from vsneuralstyle.core.pipeline import MAX_IN_FLIGHT, PendingFrame
 from vsneuralstyle.core.stylizer import Stylizer
-from vsneuralstyle.core.teams import AHEAD
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.audio import AudioTranscoder, PacketCopy
 from vsneuralstyle.hosts.render.conversion import PALETTE, Converter
@@ -131,7 +129,7 @@ def render(
             hidden = True
         with (
             Stylizer(style, **stylizer_options) as stylizer,
-            stylizer.aside(),
+            stylizer.io_context(),
             tqdm(total=expected_frames(reader, video), unit=" frames", disable=hidden) as bar,
         ):
             for item in _stylized(itertools.chain(head, items), stylizer, converter):
@@ -165,18 +163,18 @@ def _stylized(
     """Packets as they are and frames stylized; each frame once the next ones are under way, so that
     there is work while it is encoded and those after them are decoded.
     """
-    under_way: collections.deque[
-        tuple[Future[tuple[Tensor, bool]] | None, av.VideoFrame | Repeat]
-    ] = collections.deque()
+    under_way: collections.deque[tuple[PendingFrame | None, av.VideoFrame | Repeat]] = (
+        collections.deque()
+    )
     for item in items:
         if isinstance(item, av.Packet):
             yield item
             continue
         stylized = None
         if not isinstance(item, Repeat):
-            stylized = stylizer.begin(converter.to_rgb(item, stylizer.device))
+            stylized = stylizer.submit(converter.to_rgb(item, stylizer.device))
         under_way.append((stylized, item))
-        if len(under_way) > AHEAD:
+        if len(under_way) > MAX_IN_FLIGHT:
             yield converter.to_frame(*under_way.popleft())
     while under_way:
         yield converter.to_frame(*under_way.popleft())

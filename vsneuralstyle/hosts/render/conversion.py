@@ -1,7 +1,6 @@
 """Decoded frames -> RGB tensors -> frames for the encoder."""
 
 import logging
-from concurrent.futures import Future
 from pathlib import Path
 
 import av
@@ -11,6 +10,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from vsneuralstyle.core.pipeline import PendingFrame
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.damage import Repeat, time_of
 from vsneuralstyle.video import yuv
@@ -122,7 +122,7 @@ class Converter:
         return components_to_rgb(planes(planar), _coding(planar.format, matrix, full), device)
 
     def to_frame(
-        self, stylized: Future[tuple[Tensor, bool]] | None, original: av.VideoFrame | Repeat
+        self, stylized: PendingFrame | None, original: av.VideoFrame | Repeat
     ) -> av.VideoFrame:
         """What `Stylizer.begin` gave, in the encoder's pixel format, at the original's time.
 

@@ -13,7 +13,7 @@
  * starts a scene is decided from it and the one before, so it comes out the same as in a walk.
  *
  * One request walks at a time. Where several are made at a time, the others wait for it, once they
- * have had the session prepare their frames, which needs no state and goes on meanwhile.
+ * have had the session encode their frames ahead, which needs no state and goes on meanwhile.
  *
  * What a walk makes is an Output: the session has it, on a GPU before it is even computed. A
  * request for it fills a VSFrame from it, beside the next walks and other fills. What nobody asks
@@ -40,7 +40,7 @@ enum {
     REACH = 16, /* frames. What is nearer is walked to without a look for something nearer still,
                    and one checkpoint is made for as many. */
     RECENT = 8, /* outputs that are kept, and as many more as there are threads */
-    CROWD = 16, /* frames that are prepared after requests came several at a time */
+    CROWD = 16, /* frames that are encoded after requests came several at a time */
 };
 static const int64_t LOOK_BYTES = 256 << 20; /* sources that are held for a look, at most */
 static const int64_t TRIM_BYTES = 256 << 20; /* of frames, between two trims of the heap */
@@ -65,7 +65,7 @@ typedef struct Waiter {
     int look;           /* sources that it looks at next */
     bool here;          /* its source is, and a thread that works for it or waits */
     Output *output;     /* of frame n, once a walk has come to it; held */
-    PyObject *prepared; /* what the session has begun of frame n, or NULL; owned; touched with the
+    PyObject *encoded; /* what the session has begun of frame n, or NULL; owned; touched with the
                            GIL only */
     struct Waiter *next;
 } Waiter;
@@ -93,7 +93,7 @@ typedef struct {
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t changed;
     bool walking; /* a request walks, with or without the lock */
-    int crowd;    /* frames that are still to be prepared */
+    int crowd;    /* frames that are still to be encoded */
     int next;     /* the frame that the session's state, the live one, stands before; -1: it stands
                      nowhere */
     int failures; /* fills that failed: what the device computed by then is not trusted any more */
@@ -517,19 +517,19 @@ static void leave(Filter *filter, Waiter *self, const VSAPI *vsapi) {
         link = &(*link)->next;
     *link = self->next;
     drop(self->output, vsapi);
-    if (self->prepared)
-        release(self->prepared);
+    if (self->encoded)
+        release(self->encoded);
     free(self);
 }
 
 /* What the session has begun of frame n, for one of the requests for it; NULL: nothing. The caller
  * owns it. */
-static PyObject *takePrepared(Filter *filter, int n) {
+static PyObject *takeEncoded(Filter *filter, int n) {
     for (Waiter *w = filter->waiters; w; w = w->next)
-        if (w->n == n && w->prepared) {
-            PyObject *prepared = w->prepared;
-            w->prepared = NULL;
-            return prepared;
+        if (w->n == n && w->encoded) {
+            PyObject *encoded = w->encoded;
+            w->encoded = NULL;
+            return encoded;
         }
     return NULL;
 }
@@ -567,11 +567,11 @@ static Output *step(Filter *filter, int k, const VSFrame *src, char *message, co
     bool stands = filter->next == k;
     int failures = filter->failures;
     Scene scene = stands ? filter->scenes[k] : SCENE_STARTS;
-    PyObject *prepared = takePrepared(filter, k);
+    PyObject *encoded = takeEncoded(filter, k);
     pthread_mutex_unlock(&filter->lock);
-    scene = process(filter->session, scene, src, prepared, &output->pending, message, vsapi);
-    if (prepared)
-        release(prepared);
+    scene = process(filter->session, scene, src, encoded, &output->pending, message, vsapi);
+    if (encoded)
+        release(encoded);
     output->properties = vsapi->createMap();
     vsapi->copyMap(vsapi->getFramePropertiesRO(src), output->properties);
     pthread_mutex_lock(&filter->lock);
@@ -629,14 +629,14 @@ static Progress walk(Filter *filter, Waiter *self, char *message, VSFrameContext
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* Notes that a request's source is here. Whether its frame should be prepared: the next ones are
+/* Notes that a request's source is here. Whether its frame should be encoded: the next ones are
  * asked for already. */
 static bool arrive(Filter *filter, Waiter *self) {
     self->here = true;
-    bool alone = true, begun = self->prepared;
+    bool alone = true, begun = self->encoded;
     for (const Waiter *w = filter->waiters; w; w = w->next) {
         alone = alone && (w == self || !w->here);
-        begun = begun || (w->n == self->n && w->prepared);
+        begun = begun || (w->n == self->n && w->encoded);
     }
     if (!alone)
         filter->crowd = CROWD;
@@ -658,13 +658,13 @@ static bool mustWait(const Filter *filter, const Waiter *self) {
 static Progress serve(Filter *filter, Waiter *self, const VSFrame *own, const VSFrame **result,
                       char *message, VSFrameContext *context, VSCore *core, const VSAPI *vsapi) {
     if (arrive(filter, self) && own && !self->output) { /* a look may have let go of it */
-        PyObject *prepared;
+        PyObject *encoded;
         pthread_mutex_unlock(&filter->lock);
-        bool begun = prepare(filter->session, own, &prepared, message, vsapi);
+        bool begun = encodeAhead(filter->session, own, &encoded, message, vsapi);
         pthread_mutex_lock(&filter->lock);
         if (!begun)
             return FAILED;
-        self->prepared = prepared;
+        self->encoded = encoded;
     }
     while (!self->output && mustWait(filter, self))
         pthread_cond_wait(&filter->changed, &filter->lock);

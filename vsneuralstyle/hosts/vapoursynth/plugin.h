@@ -56,15 +56,15 @@ PyObject *openSession(const VSMap *in, const VSVideoInfo *vi, char *message, con
 /* Lets go of an object. After the interpreter's end both are gone already. */
 void release(PyObject *object);
 
-/* session.prepare: begins the work on a frame that needs no state. False: it failed, with a
+/* session.encode_ahead: begins the work on a frame that needs no state. False: it failed, with a
  * message. */
-bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message,
+bool encodeAhead(PyObject *session, const VSFrame *src, PyObject **encoded, char *message,
              const VSAPI *vsapi);
 
-/* session.process: makes the next frame from src, and from what was prepared of it, if it isn't
+/* session.process: makes the next frame from src, and from what was encoded of it, if it isn't
    NULL. Returns whether src starts a scene, with what fillFrame takes in *pending; or SCENE_UNKNOWN
    with a message: it failed, and the state may be half changed. */
-Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared,
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *encoded,
               PyObject **pending, char *message, const VSAPI *vsapi);
 
 /* session.fill: fills dst with what process gave, once that is done, and lets go of it. For several

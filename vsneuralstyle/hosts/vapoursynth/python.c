@@ -240,23 +240,23 @@ void release(PyObject *object) {
     PyGILState_Release(gil);
 }
 
-bool prepare(PyObject *session, const VSFrame *src, PyObject **prepared, char *message,
+bool encodeAhead(PyObject *session, const VSFrame *src, PyObject **encoded, char *message,
              const VSAPI *vsapi) {
     void *from[3];
     readPointers(src, from, vsapi);
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *source = planeList(src, from, true, vsapi);
-    PyObject *answer = source ? PyObject_CallMethod(session, "prepare", "O", source) : NULL;
+    PyObject *answer = source ? PyObject_CallMethod(session, "encode_ahead", "O", source) : NULL;
     bool begun = answer != NULL;
     if (!begun)
         takeException(message);
     Py_XDECREF(source);
     PyGILState_Release(gil);
-    *prepared = answer;
+    *encoded = answer;
     return begun;
 }
 
-Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prepared,
+Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *encoded,
               PyObject **pending, char *message, const VSAPI *vsapi) {
     void *from[3];
     readPointers(src, from, vsapi);
@@ -266,7 +266,7 @@ Scene process(PyObject *session, Scene scene, const VSFrame *src, PyObject *prep
                                                : Py_False;
     PyObject *source = planeList(src, from, true, vsapi);
     PyObject *answer = source ? PyObject_CallMethod(session, "process", "OOO", starts, source,
-                                                    prepared ? prepared : Py_None)
+                                                    encoded ? encoded : Py_None)
                               : NULL;
     int started;
     PyObject *made;

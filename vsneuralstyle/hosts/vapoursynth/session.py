@@ -3,12 +3,11 @@ filter.c gives them.
 
 `process` goes through them one after the other. On a GPU it returns as soon as a frame is launched,
 and `fill` waits for it and fills planes with it: at any later time, in any thread, for several
-frames at once, or never.
+frames at once, or never. Where and how frames are computed, `core.pipeline` decides.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,33 +18,13 @@ import torch
 from torch import Tensor
 
 import vsneuralstyle
-from vsneuralstyle.core import teams
-from vsneuralstyle.core.stylizer import (
-    MIN_SIZE,
-    PRECISIONS,
-    Begun,
-    Prepared,
-    State,
-    Stylizer,
-    resolve_device,
-    resolve_precision,
-)
+from vsneuralstyle.core.device import PRECISIONS, resolve_device, resolve_precision
+from vsneuralstyle.core.pipeline import MIN_SIZE, PendingFrame
+from vsneuralstyle.core.recurrence import EncodedFrame, State
+from vsneuralstyle.core.stylizer import Stylizer
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.networks.checkpoint import available_styles
 from vsneuralstyle.video import pixels
-from vsneuralstyle.workers import Workers
-
-
-@functools.cache
-def _worker(device: str) -> Workers:
-    """The one thread that computes on a device, unless two frames are under way at a time
-    (`teams`).
-
-    OpenMP gives each thread that computes a team of its own, as many as there are cores: torch
-    called from every VapourSynth worker would keep workers x cores threads, and those of two
-    filters would fight over the cores.
-    """
-    return Workers(1, device)
 
 
 def versions() -> dict[str, str]:
@@ -111,10 +90,8 @@ class Session:
             arguments["precision"] = "float16" if fp16 else "float32"
         self._bits = bits
         self._stylizer = Stylizer(**arguments)
-        self._on_gpu = self._stylizer.device.type == "cuda"
-        self._worker = _worker(str(self._stylizer.device))
 
-    def prepare(self, source: Sequence) -> Future[Prepared] | None:
+    def encode_ahead(self, source: Sequence) -> Future[EncodedFrame] | None:
         """Begins the work on a frame that needs no other one; `process` does the rest. For when
         several are asked for at a time.
 
@@ -124,74 +101,45 @@ class Session:
         Returns:
             What `process` takes; None where frames are better done one by one.
         """
-        if not self._stylizer.works_ahead:
-            return None
-        # Copied by the caller's thread: the planes aren't kept; and on a GPU that takes longer than
-        # the rest, which one thread does for all.
-        with self._stylizer.aside():
-            frame = self._frame(source)
-        if self._on_gpu:
-            return self._worker.submit(self._prepare_aside, frame)
-        return teams.submit(self._stylizer.threads, self._stylizer.prepare, frame)
-
-    def _frame(self, source: Sequence) -> Tensor:
-        return pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
-
-    def _prepare_aside(self, frame: Tensor) -> Prepared:
-        # the worker's own stream may wait for the frame that is in `process`
-        with self._stylizer.aside():
-            return self._stylizer.prepare(frame)
+        return self._stylizer.encode_ahead(partial(self._load, source))
 
     def process(
-        self, starts_scene: bool | None, source: Sequence, prepared: Future[Prepared] | None = None
-    ) -> tuple[bool, Begun]:
+        self,
+        starts_scene: bool | None,
+        source: Sequence,
+        encoded: Future[EncodedFrame] | None = None,
+    ) -> tuple[bool, PendingFrame]:
         """Stylizes the next frame.
 
         Args:
             starts_scene: whether the frame starts a scene; None: the built-in detector decides.
             source: buffers of the planes R, G and B, each (height, width). They are not kept.
-            prepared: what `prepare` gave for the source.
+            encoded: what `encode_ahead` gave for the source.
 
         Returns:
             Whether the frame started a scene, and what `fill` takes: the frame's samples, on the
             device, which keep memory there of the planes' size.
         """
-        dtype = np.asarray(source[0]).dtype
-        if prepared is None:
-            begun = self._worker.submit(self._process, starts_scene, source, dtype).result()
-        elif self._on_gpu:  # by the caller's thread: the worker goes on preparing frames
-            begun = self._finish(starts_scene, prepared.result(), dtype)
-        else:
-            begun = teams.submit(
-                self._stylizer.threads,
-                self._finish,
-                starts_scene,
-                prepared.result(),
-                dtype,
-                first=True,
-            ).result()
-        return self._stylizer.scene_starts[0], begun
-
-    def _process(self, starts_scene: bool | None, source: Sequence, dtype: np.dtype) -> Begun:
-        return self._finish(starts_scene, self._stylizer.prepare(self._frame(source)), dtype)
-
-    def _finish(self, starts_scene: bool | None, prepared: Prepared, dtype: np.dtype) -> Begun:
         # Converted with the networks' work: by the threads that compute, and to what takes the
         # least memory until it is fetched.
-        return self._stylizer.launch(
-            prepared, starts_scene, partial(pixels.rgb_to_samples, dtype=dtype, bits=self._bits)
-        )
+        convert = partial(pixels.rgb_to_samples, dtype=np.asarray(source[0]).dtype, bits=self._bits)
+        load = partial(self._load, source)
+        pending = self._stylizer.submit(load if encoded is None else encoded, starts_scene, convert)
+        return pending.starts_scene, pending
 
-    def fill(self, begun: Begun, target: Sequence) -> None:
+    def _load(self, source: Sequence) -> Tensor:
+        return pixels.planes_to_rgb(source, self._bits, self._stylizer.device)
+
+    def fill(self, pending: PendingFrame, target: Sequence) -> None:
         """Waits for a frame and fills planes with it; in any thread, also while another one is in
         `process`. It computes nothing.
 
         Args:
-            begun: as `process` gave it.
+            pending: as `process` gave it.
             target: writable buffers of the source's layout. They are not kept.
         """
-        with self._stylizer.fetching():
-            samples, _ = begun.result()
+        with self._stylizer.download_context():
+            samples, _ = pending.result()
             pixels.samples_to_planes(samples, target)
 
     def cuts(self, run: Sequence[Sequence]) -> list[bool]:
@@ -199,10 +147,10 @@ class Session:
         detector says that it starts a scene, as `process` would. Each frame is given as `process`
         takes its source; the state stays.
         """
-        return self._worker.submit(self._cuts, run).result()
+        return self._stylizer.pipeline.call(self._cuts, run)
 
     def _cuts(self, run: Sequence[Sequence]) -> list[bool]:
-        frames = (self._frame(planes) for planes in run)  # two at a time in memory
+        frames = (self._load(planes) for planes in run)  # two at a time in memory
         return [
             self._stylizer.is_cut(previous, frame) for previous, frame in itertools.pairwise(frames)
         ]
