@@ -62,9 +62,9 @@ typedef struct {
 /* A request that is under way. */
 typedef struct Waiter {
     int n;
-    int look;           /* sources that it looks at next */
-    bool here;          /* its source is, and a thread that works for it or waits */
-    Output *output;     /* of frame n, once a walk has come to it; held */
+    int look;          /* sources that it looks at next */
+    bool here;         /* its source is, and a thread that works for it or waits */
+    Output *output;    /* of frame n, once a walk has come to it; held */
     PyObject *encoded; /* what the session has begun of frame n, or NULL; owned; touched with the
                            GIL only */
     struct Waiter *next;

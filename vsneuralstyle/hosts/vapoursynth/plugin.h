@@ -59,7 +59,7 @@ void release(PyObject *object);
 /* session.encode_ahead: begins the work on a frame that needs no state. False: it failed, with a
  * message. */
 bool encodeAhead(PyObject *session, const VSFrame *src, PyObject **encoded, char *message,
-             const VSAPI *vsapi);
+                 const VSAPI *vsapi);
 
 /* session.process: makes the next frame from src, and from what was encoded of it, if it isn't
    NULL. Returns whether src starts a scene, with what fillFrame takes in *pending; or SCENE_UNKNOWN

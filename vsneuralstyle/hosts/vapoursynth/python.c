@@ -241,7 +241,7 @@ void release(PyObject *object) {
 }
 
 bool encodeAhead(PyObject *session, const VSFrame *src, PyObject **encoded, char *message,
-             const VSAPI *vsapi) {
+                 const VSAPI *vsapi) {
     void *from[3];
     readPointers(src, from, vsapi);
     PyGILState_STATE gil = PyGILState_Ensure();
