@@ -91,16 +91,16 @@ def digest(data: bytes) -> str:
 
 def take_engine(name: str) -> bool:
     """Has this process compute by one engine; whether this machine can."""
-    from vsneuralstyle.engines.cpu import kernels
+    from vsneuralstyle.engines.cpu import library
 
     if name == "reference":
-        kernels.library = lambda: None
+        library.library = lambda: None
         return True
-    if name not in kernels.LEVELS or not kernels.LEVELS[name] <= kernels.units():
+    if name not in library.LEVELS or not library.LEVELS[name] <= library.units():
         return False
-    needed = kernels.LEVELS[name]
-    kernels.units = lambda: needed
-    return kernels.name() == f"kernels-{name}"
+    needed = library.LEVELS[name]
+    library.units = lambda: needed
+    return library.name() == f"kernels-{name}"
 
 
 def hash_core(engine: str) -> None:

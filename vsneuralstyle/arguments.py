@@ -1,6 +1,6 @@
 """The arguments of all hosts, each declared once.
 
-`scripts/generate_arguments.py` writes what can't import this: the C plugin's header, the GStreamer
+`scripts/generate.py` writes what can't import this: the C plugin's header, the GStreamer
 element's table, and the reference page. The command line reads it as it is.
 """
 

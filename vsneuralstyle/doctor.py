@@ -91,8 +91,8 @@ def core() -> Iterator[Finding]:
 
         from vsneuralstyle.core.device import resolve_device, resolve_precision
         from vsneuralstyle.core.stylizer import Stylizer
-        from vsneuralstyle.engines.cpu import kernels
-        from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+        from vsneuralstyle.engines.cpu import library
+        from vsneuralstyle.engines.cuda import runtime
         from vsneuralstyle.networks.checkpoint import NETS, available_styles, search_path
     except (ImportError, OSError) as error:
         yield FAIL, f"can't be imported ({error}): pip install --force-reinstall vsneuralstyle"
@@ -126,8 +126,8 @@ def core() -> Iterator[Finding]:
         yield (
             OK,
             (
-                f"kernels {kernels.name()}"
-                if kernels.name()
+                f"kernels {library.name()}"
+                if library.name()
                 else "no kernels for this CPU: a frame takes about three times as long. Wheels "
                 "have them that are built on Linux with a "
                 "C compiler: install gcc, or set CC, and build the wheel again"
@@ -137,11 +137,11 @@ def core() -> Iterator[Finding]:
         yield (
             OK,
             (
-                f"kernels {cuda_kernels.name(device, torch.float16)}"
-                if cuda_kernels.name(device, torch.float16)
+                f"kernels {runtime.name(device, torch.float16)}"
+                if runtime.name(device, torch.float16)
                 else f"no kernels for this GPU: a frame takes about five times as long. They need "
-                f"compute capability {cuda_kernels.CAPABILITY[0]}."
-                f"{cuda_kernels.CAPABILITY[1]} (this one has "
+                f"compute capability {runtime.CAPABILITY[0]}."
+                f"{runtime.CAPABILITY[1]} (this one has "
                 f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}), NVRTC, which "
                 "PyTorch has, and NVIDIA's Python bindings: pip install "
                 f"'cuda-bindings=={(torch.version.cuda or '').split('.')[0]}.*'"

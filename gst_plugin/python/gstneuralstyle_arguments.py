@@ -1,6 +1,6 @@
 """The arguments that the element has as properties, and when each may change.
 
-Generated from vsneuralstyle/arguments.py by scripts/generate_arguments.py: change it there.
+Generated from vsneuralstyle/arguments.py by scripts/generate.py: change it there.
 """
 
 # name: (type, nick, blurb, [minimum, maximum,] default, when it may change)

@@ -16,7 +16,7 @@ from vsneuralstyle import ArgumentError, Stylizer
 from vsneuralstyle.arguments import ARGUMENTS, BY_NAME, Host, arguments_of, check_range
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATOR = Path("scripts", "generate_arguments.py")
+GENERATOR = Path("scripts", "generate.py")
 GENERATED = (
     Path("vsneuralstyle", "hosts", "vapoursynth", "arguments.h"),
     Path("gst_plugin", "python", "gstneuralstyle_arguments.py"),

@@ -23,7 +23,7 @@ from vsneuralstyle.benchmark.clip import CODING, pan
 from vsneuralstyle.benchmark.peer import usual_network
 from vsneuralstyle.benchmark.timing import Timing, in_turn
 from vsneuralstyle.cli import main
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import kernels, layers, library, packing
 from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.networks.checkpoint import save_model
 from vsneuralstyle.networks.net1 import Net1
@@ -199,14 +199,14 @@ def test_floors():
     )
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+@pytest.mark.skipif(library.library() is None, reason="the wheel was built without the kernels")
 @pytest.mark.parametrize("precision, size", [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_operations_and_bytes_of_kernels(precision, size):
     """Tiles of 4x4 outputs, 36 products for each pair of channels; and of 5x5, 324 for each."""
     x = torch.rand(1, 16, 9, 12).to(precision).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        convolution = kernels.Convolution(torch.rand(32, 16, 3, 3), torch.rand(32), 6)
-        counted = count(lambda x: kernels.convolve(x, convolution)[0], (x,))
+        convolution = layers.Convolution(torch.rand(32, 16, 3, 3), torch.rand(32), 6)
+        counted = count(lambda x: kernels.conv3x3(x, convolution)[0], (x,))
         assert counted.layers == (
             Layer(
                 2 * 3 * 3 * 36 * 16 * 32,
@@ -217,9 +217,10 @@ def test_operations_and_bytes_of_kernels(precision, size):
             ),
         )
         x = torch.rand(1, 16, 10, 12).to(precision).contiguous(memory_format=torch.channels_last)
-        weight = kernels.nine_points(torch.rand(3, 16, 9, 9))
+        weight = packing.conv9x9_weight(torch.rand(3, 16, 9, 9))
         counted = count(
-            lambda x: kernels.draw(x, torch.rand(2, 16), 10, 12, weight, torch.rand(3)), (x,)
+            lambda x: kernels.conv9x9_to_rgb(x, torch.rand(2, 16), 10, 12, weight, torch.rand(3)),
+            (x,),
         )
         assert counted.layers == (
             Layer(
@@ -232,7 +233,7 @@ def test_operations_and_bytes_of_kernels(precision, size):
         )
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="the wheel was built without the kernels")
+@pytest.mark.skipif(library.library() is None, reason="the wheel was built without the kernels")
 def test_operations_of_tiles(monkeypatch):
     """With the zeros that fill them: two chunks of 32 samples for 3 pixels of 16 channels, of what
     is enlarged one for 2; of the first layer twice 9 for two pixels, of the last one 20 of 512
@@ -248,30 +249,31 @@ def test_operations_of_tiles(monkeypatch):
     with torch.inference_mode():
         for reach, places, each in (
             (6, 8 * 12, 3 * 2),
-            (kernels.HALVING, 4 * 6, 3 * 2),
-            (kernels.ENLARGING, 8 * 12, 4 * 2 * 1),
+            (packing.STRIDE2, 4 * 6, 3 * 2),
+            (packing.UPSAMPLE2, 8 * 12, 4 * 2 * 1),
         ):
-            convolution = kernels.Convolution(
+            convolution = layers.Convolution(
                 torch.rand(32, 16, 3, 3).bfloat16(), torch.rand(32), reach
             )
             assert (
-                operations(lambda x: kernels.convolve(x, convolution)[0])  # noqa: B023  called at once
+                operations(lambda x: kernels.conv3x3(x, convolution)[0])  # noqa: B023  called at once
                 == 2 * places * each * 32 * 32
             )
         first, last = (
-            kernels.nine_points(torch.rand(*size, 9, 9).bfloat16()) for size in ((16, 3), (3, 16))
+            packing.conv9x9_weight(torch.rand(*size, 9, 9).bfloat16())
+            for size in ((16, 3), (3, 16))
         )
         frame, norm = torch.rand(1, 3, 8, 12), (torch.rand(16), torch.rand(16), 1e-5)
         assert (
             operations(
-                lambda x: kernels.enter(frame, 8, 12, first, torch.rand(16), norm, torch.bfloat16)[
-                    0
-                ]
+                lambda x: kernels.conv9x9_from_rgb(
+                    frame, 8, 12, first, torch.rand(16), norm, torch.bfloat16
+                )[0]
             )
             == 2 * 48 * 2 * 2 * 9 * 512
         )
         assert (
-            operations(lambda x: kernels.draw(x, None, 8, 12, last, torch.rand(3)))
+            operations(lambda x: kernels.conv9x9_to_rgb(x, None, 8, 12, last, torch.rand(3)))
             == 2 * 48 * 20 * 512
         )
 

@@ -17,11 +17,11 @@ held = contextlib.ExitStack()
 {setting}
 
 from vsneuralstyle import Stylizer
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library as kernel_library
 from vsneuralstyle.video import pixels
 from vsneuralstyle.networks.checkpoint import available_styles
 
-library = kernels.library
+library = kernel_library.library
 clip = np.load({clip!r})[:3]
 coding = pixels.Coding(matrix=1, full_range=False)
 
@@ -36,7 +36,7 @@ def pixels_of(**options):
     return digest.hexdigest()[:16]
 
 for way, found in {{"kernels": library(), "networks": None}}.items():
-    kernels.library = lambda: found
+    kernel_library.library = lambda: found
     if way == "kernels" and found is None:
         continue
     print("johnson", way, pixels_of(precision="float32", strength=0.9, preserve_color=True))

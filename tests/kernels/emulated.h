@@ -1,5 +1,5 @@
-/* kernels.cu on a CPU: blocks one after the other, the threads of one that has shared memory at the
- * same time. */
+/* The CUDA kernels on a CPU: blocks one after the other, the threads of one that has shared memory
+ * at the same time. */
 
 #include <algorithm>
 #include <barrier>
@@ -74,24 +74,24 @@ static int launch(Kernel kernel, const unsigned *grid, const unsigned *threads, 
     return 0;
 }
 
-static float widened(unsigned short half) {
+static float half_to_float(unsigned short half) {
     return _cvtsh_ss(half);
 }
 
-static unsigned short narrowed(float value) {
+static unsigned short float_to_half(float value) {
     return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
 }
 
-static unsigned fused_pair(unsigned first, unsigned second, unsigned third) {
+static unsigned fma_pair(unsigned first, unsigned second, unsigned third) {
     unsigned pair = 0;
     for (int n = 0; n < 32; n += 16)
-        pair |=
-            (unsigned)narrowed(fmaf(widened(first >> n), widened(second >> n), widened(third >> n)))
-            << n;
+        pair |= (unsigned)float_to_half(fmaf(half_to_float(first >> n), half_to_float(second >> n),
+                                             half_to_float(third >> n)))
+                << n;
     return pair;
 }
 
-template <int TILES> struct Right {
+template <int TILES> struct WeightTiles {
     const unsigned short *from;
 
     void load(const unsigned short *address) {
@@ -100,8 +100,8 @@ template <int TILES> struct Right {
 };
 
 template <int TILES>
-static void multiply(float (&sums)[TILES][4], const unsigned short *from, int stride,
-                     const Right<TILES> &right) {
+static void mma(float (&sums)[TILES][4], const unsigned short *from, int stride,
+                const WeightTiles<TILES> &right) {
     const int lane = threadIdx.x % 32;
     for (int tile = 0; tile < TILES; tile++)
         for (int n = 0; n < 4; n++) {
@@ -109,7 +109,8 @@ static void multiply(float (&sums)[TILES][4], const unsigned short *from, int st
             for (int k = 0; k < 16; k++) {
                 const int owner = column * 4 + k % 8 / 2,
                           at = (tile / 2 * 32 + owner) * 8 + tile % 2 * 4 + k / 8 * 2 + k % 2;
-                sums[tile][n] += widened(from[row * stride + k]) * widened(right.from[at]);
+                sums[tile][n] +=
+                    half_to_float(from[row * stride + k]) * half_to_float(right.from[at]);
             }
         }
 }

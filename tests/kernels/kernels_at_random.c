@@ -4,35 +4,16 @@
 
 #include <stdio.h>
 
-#include "kernels.h"
+#include "flow.h"
+#include "layers.h"
+
+/* A plane of a host's picture, as yuv_rgb.c has it. */
+typedef struct {
+    char *samples;
+    long row, step;
+} Plane;
 
 int permitted(void);
-int convolve(Fork, int, const void *, long, long, const void *, const float *, int, float *, void *,
-             int, int);
-int blocks(Fork, int, const void *, long, long, const void *, long, void *, int);
-int look(Fork, int, const float *, long, long, long, long, float, const void *, const float *,
-         float, const void *, long, void *const *, int);
-int motion(Fork, int, const void *const *, const void *const *, const void *, int, const void *,
-           long, float, long, long, const float *, float, float *, int);
-int enter(Fork, int, const float *, long, long, long, long, const void *, const float *,
-          const float *, const float *, float, float *, void *, int);
-int enter_tiled(Fork, int, const float *, long, long, long, long, const void *, const float *,
-                const float *, const float *, float, float *, void *, int);
-int draw_tiled(Fork, int, const void *, long, long, const float *, const void *, const float *,
-               float *, long, long, int);
-int draw(Fork, int, const void *, long, long, const float *, const void *, int, const float *,
-         float *, long, long, int);
-int quarter(Fork, int, const float *, long, long, float *);
-int change(Fork, int, const float *, const float *, long, long, float, float *);
-int glimpse(Fork, int, const float *, long, long, float *);
-int unexplained(Fork, int, const float *, const float *, const float *, long, long, float *);
-int from_components(Fork, int, const void *, long, long, long, long, long, int, int, long,
-                    const void *, float *);
-int to_components(Fork, int, const float *, long, long, const void *, long, long, long, int, int,
-                  const void *, long, long);
-int compose(Fork, int, const void *, const void *, const float *, const float *, const float *,
-            long, long, long, int, const void *, float, float, float, float, float, void *, float *,
-            int, int);
 
 static long from_to(long first, long last) {
     return first + rand() % (last - first + 1);
@@ -58,7 +39,8 @@ static Layer layer_of(long inputs, long outputs, long reach, int how, int reflec
                 (how == IN_PAIRS ? (inputs + 1) / 2 * 2 : inputs) * outputs;
     if (how == IN_TILES)
         each = outputs / 16 *
-               (reach == 4 ? 4 * 2 * (whole(inputs) / 16) : 3 * ((3 * whole(inputs) + 31) / 32)) *
+               (reach == 4 ? 4 * 2 * (padded_channels(inputs) / 16)
+                           : 3 * ((3 * padded_channels(inputs) + 31) / 32)) *
                512;
     return (Layer){samples(each, how != IN_FLOAT32, 1),
                    samples(outputs, 0, 1),
@@ -93,17 +75,17 @@ int main(int count, char **arguments) {
         long full_height = height + from_to(0, 5), full_width = width + from_to(0, 5);
         long quarters = ((height + 3) / 4) * ((width + 3) / 4);
         float *means = samples(3 * quarters, 0, 1), *changes = samples(quarters, 0, 1);
-        quarter(NULL, 1, frame, height, width, means);
-        change(NULL, 1, frame, previous, height, width, on ? 1 : 0, changes);
+        downsample4(NULL, 1, frame, height, width, means);
+        max_change(NULL, 1, frame, previous, height, width, on ? 1 : 0, changes);
         float *glanced = samples(3 * (18 * 32 + 16 + 36 * 64) + 2, 0, 1);
-        if (glimpse(NULL, 1, frame, height, width, glanced))
+        if (scene_descriptor(NULL, 1, frame, height, width, glanced))
             return 1;
 
         void *x = samples(size, half, 50), *out = samples(size, half, 1);
         void *residual = samples(size, half, 1);
         float *scale = samples(2 * channels, 0, 1);
-        normalise(NULL, 1, x, height, width, channels, on ? scale : NULL, on, on ? residual : NULL,
-                  out, half);
+        scale_shift_relu_add(NULL, 1, x, height, width, channels, on ? scale : NULL, on,
+                             on ? residual : NULL, out, half);
         long inputs = channels - from_to(0, 15), outputs = 16 * from_to(1, 4),
              half_out = half && !on;
         const long reaches[] = {6, 8, 4, 7};
@@ -116,8 +98,8 @@ int main(int count, char **arguments) {
                                       outputs,
                                   half_out, 1);
         float *norm = samples(2 * outputs, 0, 1);
-        if (convolve(NULL, 1, x, height, width, &layer, half_out ? scale : NULL, 1,
-                     on ? NULL : norm, convolved, half, half_out))
+        if (conv3x3(NULL, 1, x, height, width, &layer, half_out ? scale : NULL, 1, on ? NULL : norm,
+                    convolved, half, half_out))
             return 1;
 
         /* Two for a block, of which the second goes on to others. */
@@ -129,8 +111,9 @@ int main(int count, char **arguments) {
         void *blocked = samples(size, half, 1);
         float *drawn_planes = samples(planes * height * width, 0, 1),
               *base = samples(planes * height * width, 0, 1);
-        if (blocks(NULL, 1, x, height, width, layers, 2, blocked, half) ||
-            chain(NULL, 1, x, height, width, &chained, on ? base : NULL, drawn_planes, half))
+        if (residual_blocks(NULL, 1, x, height, width, layers, 2, blocked, half) ||
+            conv3x3_chain(NULL, 1, x, height, width, &chained, on ? base : NULL, drawn_planes,
+                          half))
             return 1;
 
         /* Features of one to three levels, of which the first is the coarsest, and the flow between
@@ -159,37 +142,38 @@ int main(int count, char **arguments) {
                 radius,
                 0.6f};
         }
-        if (look(NULL, 1, frame, height, width, full_height, full_width, 4, first, shift, 0.1f,
-                 seen, levels, features, half))
+        if (flow_features(NULL, 1, frame, height, width, full_height, full_width, 4, first, shift,
+                          0.1f, seen, levels, features, half))
             return 1;
         long finest_height = ((full_height + 1) / 2 + 1) / 2,
              finest_width = ((full_width + 1) / 2 + 1) / 2, widest = estimators[0].channels;
         Start start = {samples(widest * widest, pairs, 1), samples(widest, 0, 1), pairs, 0.05f};
         float *moved = samples(2 * finest_height * finest_width, 0, 1),
               *altered = samples(finest_height * finest_width, 0, 1);
-        if (motion(NULL, 1, (const void *const *)here, (const void *const *)there, &start,
-                   (int)squares, estimators, levels, 20, finest_height, finest_width,
-                   on ? altered : NULL, 0.5f, moved, half))
+        if (estimate_motion(NULL, 1, (const void *const *)here, (const void *const *)there, &start,
+                            (int)squares, estimators, levels, 20, finest_height, finest_width,
+                            on ? altered : NULL, 0.5f, moved, half))
             return 1;
 
         float *first_points = samples(81 * 4 * 3 * 16, 0, 1),
               *last_points = samples((pairs ? 25 * 9 : 81 * 4) * 3 * 16, pairs, 1);
         float *sixteen = samples(16, 0, 1), *both = samples(32, 0, 1);
         void *entered = samples(full_height * full_width * 16, half, 1);
-        if (enter(NULL, 1, frame, height, width, full_height, full_width, first_points, sixteen,
-                  on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
+        if (conv9x9_from_rgb(NULL, 1, frame, height, width, full_height, full_width, first_points,
+                             sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half))
             return 1;
         void *drawn = samples(full_height * full_width * 16, half, 3);
         float *shown = samples(3 * height * width, 0, 1);
-        if (draw(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points, pairs,
-                 sixteen, shown, height, width, half))
+        if (conv9x9_to_rgb(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_points,
+                           pairs, sixteen, shown, height, width, half))
             return 1;
         void *first_tiles = samples(2 * 9 * 512, 1, 1),
              *last_tiles = samples(9 * 4 * 5 * 512, 1, 1);
-        if (enter_tiled(NULL, 1, frame, height, width, full_height, full_width, first_tiles,
-                        sixteen, on ? sixteen : NULL, NULL, 1e-5f, both, entered, half) ||
-            draw_tiled(NULL, 1, drawn, full_height, full_width, on ? both : NULL, last_tiles,
-                       sixteen, shown, height, width, half))
+        if (conv9x9_from_rgb_amx(NULL, 1, frame, height, width, full_height, full_width,
+                                 first_tiles, sixteen, on ? sixteen : NULL, NULL, 1e-5f, both,
+                                 entered, half) ||
+            conv9x9_to_rgb_amx(NULL, 1, drawn, full_height, full_width, on ? both : NULL,
+                               last_tiles, sixteen, shown, height, width, half))
             return 1;
 
         float *flow = samples(2 * height * width, 0, on ? 1e30f : 30),
@@ -200,35 +184,35 @@ int main(int count, char **arguments) {
         flow[0] = 0.0f / (float)(height - height); /* not a number */
         Layer masking = layer_of(channels + 3, 16, plain, how, 0);
         Chain mask = {&masking, 1, samples(9 * 16, 0, 1), sixteen, 1};
-        if (unexplained(NULL, 1, frame, previous, flow, height, width, unlike) ||
+        if (warp_residual(NULL, 1, frame, previous, flow, height, width, unlike) ||
             compose(NULL, 1, x, before, flow, frame, on ? flow : NULL, height, width, channels, on,
                     &mask, 0.5f, 0.75f, 0.5f, 0.1f, half ? 0.2f : 0, composite, blended, half,
                     kept) ||
-            convolve(NULL, 1, composite, height, width, &layer, NULL, 0, NULL, convolved, kept,
-                     half_out))
+            conv3x3(NULL, 1, composite, height, width, &layer, NULL, 0, NULL, convolved, kept,
+                    half_out))
             return 1;
 
         /* Pictures that are planar or packed, some of them bottom up, and none of which ends with
          * what lies between its samples. */
-        long bytes = from_to(1, 2), chroma_rows = n >> 6 & 1 ? height : half_of(height),
-             chroma_columns = n >> 7 & 1 ? width : half_of(width);
+        long bytes = from_to(1, 2), chroma_rows = n >> 6 & 1 ? height : half_up(height),
+             chroma_columns = n >> 7 & 1 ? width : half_up(width);
         const float map[12] = {1, 0, 2, -1, 1, -1, -0.5f, 0, 0.3f, 0.6f, 0.1f, 0.2f};
-        Component components[3];
+        Plane components[3];
         void *hosts[3];
         for (long i = 0; i < 3; i++) {
             long rows_of = i ? chroma_rows : height, columns_of = i ? chroma_columns : width,
                  step = bytes * from_to(1, 4), row = columns_of * step;
             hosts[i] = malloc((rows_of - 1) * row + (columns_of - 1) * step + bytes);
             memset(hosts[i], 77, (rows_of - 1) * row + (columns_of - 1) * step + bytes);
-            components[i] = on ? (Component){(char *)hosts[i] + (rows_of - 1) * row, -row, step}
-                               : (Component){hosts[i], row, step};
+            components[i] = on ? (Plane){(char *)hosts[i] + (rows_of - 1) * row, -row, step}
+                               : (Plane){hosts[i], row, step};
         }
         float *colors = samples(3 * height * width, 0, 1);
-        if (from_components(NULL, 1, components, bytes, height, width, chroma_rows, chroma_columns,
-                            half, on, on ? 255 : 1, map, colors))
+        if (planes_to_rgb(NULL, 1, components, bytes, height, width, chroma_rows, chroma_columns,
+                          half, on, on ? 255 : 1, map, colors))
             return 1;
         colors[0] = flow[0];
-        if (to_components(NULL, 1, colors, height, width, components, bytes, chroma_rows,
+        if (rgb_to_planes(NULL, 1, colors, height, width, components, bytes, chroma_rows,
                           chroma_columns, half, on, map, 255, 1))
             return 1;
 

@@ -24,13 +24,14 @@ from torch.utils._pytree import tree_leaves
 
 from vsneuralstyle import Stylizer, cache
 from vsneuralstyle.engines import ops
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import kernels, layers, library, packing
+from vsneuralstyle.engines.cpu.engine import CpuEngine
 from vsneuralstyle.engines.cpu.host import units
-from vsneuralstyle.engines.cpu.net1 import FusedNet1
-from vsneuralstyle.engines.cuda import graphs
+from vsneuralstyle.engines.cuda import flow_kernels, graphs, runtime
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
-from vsneuralstyle.engines.cuda.kernels import Picture
-from vsneuralstyle.engines.cuda.net1 import GpuNet1, served
+from vsneuralstyle.engines.cuda import packing as cuda_packing
+from vsneuralstyle.engines.cuda.engine import CudaEngine, served
+from vsneuralstyle.engines.cuda.kernels import FeatureMap
 from vsneuralstyle.engines.engine import Engine, select_engine
 from vsneuralstyle.networks.flow import litepwcnet
 from vsneuralstyle.networks.layers.norm import InstanceNorm
@@ -47,7 +48,7 @@ from vsneuralstyle.video.pixels import (
 )
 
 needs_library = pytest.mark.skipif(
-    kernels.library() is None, reason="the wheel was built without the kernels"
+    library.library() is None, reason="the wheel was built without the kernels"
 )
 PRECISIONS = [torch.float32, torch.bfloat16]
 CLOSE = {
@@ -80,10 +81,12 @@ def unit(request, monkeypatch) -> str:
     slowly.
     """
     monkeypatch.setattr(
-        kernels, "pairs", lambda dtype: dtype == torch.bfloat16 and request.param == "pairs"
+        library,
+        "uses_bf16_pairs",
+        lambda dtype: dtype == torch.bfloat16 and request.param == "pairs",
     )
     monkeypatch.setattr(
-        kernels, "tiled", lambda dtype: dtype == torch.bfloat16 and request.param == "tiles"
+        library, "uses_amx", lambda dtype: dtype == torch.bfloat16 and request.param == "tiles"
     )
     return request.param
 
@@ -104,41 +107,43 @@ def random_norm(channels: int) -> InstanceNorm:
 def test_normalise_is_a_scale_a_relu_and_a_sum(precision, height, width):
     x, residual = (lasting(torch.randn(1, 48, height, width), precision) for _ in range(2))
     scale = torch.randn(2, 48)
-    ours = kernels.normalise(x, scale, relu=True, residual=residual)
+    ours = kernels.scale_shift_relu_add(x, scale, relu=True, residual=residual)
     theirs = (
         x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)
     ).relu() + residual.float()
     assert ours.dtype == precision and ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
-    assert torch.equal(kernels.normalise(x), x)
+    assert torch.equal(kernels.scale_shift_relu_add(x), x)
 
 
 @needs_library
 @torch.inference_mode()
-@pytest.mark.parametrize("reach", [kernels.ENLARGING, kernels.HALVING, 6])
+@pytest.mark.parametrize("reach", [packing.UPSAMPLE2, packing.STRIDE2, 6])
 def test_a_mean_far_from_0_leaves_the_variance_its_digits(unit, reach):
     net, norm = torch.nn.Conv2d(16, 16, 3, padding=1).bfloat16(), random_norm(16)
     x = lasting(torch.randn(1, 16, 33, 50), torch.bfloat16)
     made = {}
     for far in (0, 1000):
-        convolution = kernels.Convolution(
+        convolution = layers.Convolution(
             net.weight,
             net.bias + far,
             reach,
             reflects=True,
             norm=(norm.weight, norm.bias, norm.eps),
         )
-        made[far] = kernels.normalise(*kernels.convolve(x, convolution, dtype=torch.float32))
+        made[far] = kernels.scale_shift_relu_add(
+            *kernels.conv3x3(x, convolution, dtype=torch.float32)
+        )
     torch.testing.assert_close(made[1000], made[0], rtol=0, atol=2e-3)
     height, width = made[0].shape[2:]
     frame, first = torch.rand(1, 3, height, width), torch.nn.Conv2d(3, 16, 9)
     for far in (0, 1000):
-        made[far] = kernels.normalise(
-            *kernels.enter(
+        made[far] = kernels.scale_shift_relu_add(
+            *kernels.conv9x9_from_rgb(
                 frame,
                 height,
                 width,
-                kernels.nine_points(first.weight.bfloat16()),
+                packing.conv9x9_weight(first.weight.bfloat16()),
                 first.bias.detach() + far,
                 (norm.weight, norm.bias, norm.eps),
                 torch.float32,
@@ -156,31 +161,35 @@ def test_a_mean_far_from_0_leaves_the_variance_its_digits(unit, reach):
 def test_convolve_is_a_convolution_and_what_surrounds_it(
     precision, reach, inputs, outputs, height, width
 ):
-    net, norm = torch.nn.Conv2d(inputs, outputs, 3, padding=1), random_norm(kernels.whole(outputs))
+    net, norm = (
+        torch.nn.Conv2d(inputs, outputs, 3, padding=1),
+        random_norm(packing.padded_channels(outputs)),
+    )
     x = lasting(
         F.pad(
-            torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)
+            torch.randn(1, inputs, height, width),
+            (0, 0, 0, 0, 0, packing.padded_channels(inputs) - inputs),
         ),
         precision,
     )
     affine = norm.weight, norm.bias, norm.eps
-    ours, scale = kernels.convolve(
-        x, kernels.Convolution(net.weight, net.bias, reach, slope=0.1, norm=affine)
+    ours, scale = kernels.conv3x3(
+        x, layers.Convolution(net.weight, net.bias, reach, slope=0.1, norm=affine)
     )
     theirs = F.leaky_relu(net(x[:, :inputs].float()), 0.1)
     assert ours.dtype == precision
     torch.testing.assert_close(ours[:, :outputs].float(), theirs, **CLOSE[precision])
     assert not ours[:, outputs:].any()
     torch.testing.assert_close(
-        kernels.normalise(ours, scale).float(), norm(ours.float()), rtol=2e-2, atol=2e-2
+        kernels.scale_shift_relu_add(ours, scale).float(), norm(ours.float()), rtol=2e-2, atol=2e-2
     )
     if height == 1:
         return
-    scale = torch.randn(2, kernels.whole(inputs))
+    scale = torch.randn(2, packing.padded_channels(inputs))
     scale[:, inputs:] = 0
-    ours, _ = kernels.convolve(
+    ours, _ = kernels.conv3x3(
         x,
-        kernels.Convolution(net.weight, net.bias, reach, reflects=True),
+        layers.Convolution(net.weight, net.bias, reach, reflects=True),
         scale=scale,
         relu=True,
         dtype=precision,
@@ -200,10 +209,10 @@ def test_convolve_is_a_convolution_and_what_surrounds_it(
 def test_convolutions_in_one_call_are_those_one_by_one(unit, precision, height, width):
     def convolution(
         inputs: int, outputs: int, reach: int = 6, normalises: bool = False
-    ) -> kernels.Convolution:
+    ) -> layers.Convolution:
         norm = (torch.rand(outputs), torch.randn(outputs), 1e-5) if normalises else None
         weight = 0.1 * torch.randn(outputs, inputs, 3, 3).to(precision)
-        return kernels.Convolution(
+        return layers.Convolution(
             weight,
             torch.randn(outputs),
             reach,
@@ -216,56 +225,56 @@ def test_convolutions_in_one_call_are_those_one_by_one(unit, precision, height, 
         return result[0]
 
     x = lasting(torch.randn(1, 32, height, width), precision)
-    layers = [convolution(32, 48), convolution(48, 16), convolution(16, 32)]
+    chained = [convolution(32, 48), convolution(48, 16), convolution(16, 32)]
     last = torch.nn.Conv2d(32, 2, 3, padding=1)
     theirs = x
-    for layer in layers:
-        theirs = only(kernels.convolve(theirs, layer))
-    ours = kernels.chain(x, kernels.Chain(layers, last.weight, last.bias))
+    for layer in chained:
+        theirs = only(kernels.conv3x3(theirs, layer))
+    ours = kernels.conv3x3_chain(x, layers.Chain(chained, last.weight, last.bias))
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, last(theirs.float()), rtol=1e-4, atol=1e-4)
 
-    layers, theirs = [convolution(32, 32, normalises=True) for _ in range(6)], x
-    for first, second in zip(layers[::2], layers[1::2]):
-        y, scale = kernels.convolve(theirs, first)
-        theirs = kernels.normalise(
-            *kernels.convolve(y, second, scale=scale, relu=True), residual=theirs
+    chained, theirs = [convolution(32, 32, normalises=True) for _ in range(6)], x
+    for first, second in zip(chained[::2], chained[1::2]):
+        y, scale = kernels.conv3x3(theirs, first)
+        theirs = kernels.scale_shift_relu_add(
+            *kernels.conv3x3(y, second, scale=scale, relu=True), residual=theirs
         )
-    assert torch.equal(kernels.blocks(x, kernels.Layers(layers)), theirs)
+    assert torch.equal(kernels.residual_blocks(x, layers.Layers(chained)), theirs)
 
 
 @needs_library
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("reach", [kernels.ENLARGING, kernels.HALVING, 6])
+@pytest.mark.parametrize("reach", [packing.UPSAMPLE2, packing.STRIDE2, 6])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 32), (64, 48), (43, 24)])
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (3, 8), (5, 7), (34, 50), (61, 130)])
 def test_convolve_enlarges_and_halves_by_each_unit(
     unit, precision, reach, inputs, outputs, height, width
 ):
-    stride, whole = 2 if reach == kernels.HALVING else 1, kernels.whole(inputs)
+    stride, whole = 2 if reach == packing.STRIDE2 else 1, packing.padded_channels(inputs)
     net = (
         UpsampledConv(inputs, outputs)
-        if reach == kernels.ENLARGING
+        if reach == packing.UPSAMPLE2
         else torch.nn.Conv2d(inputs, outputs, 3, stride, padding=1)
     )
-    net, norm = net.to(precision), random_norm(kernels.whole(outputs))
+    net, norm = net.to(precision), random_norm(packing.padded_channels(outputs))
     x = lasting(
         F.pad(torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, whole - inputs)), precision
     )
     scale = F.pad(torch.randn(2, inputs), (0, whole - inputs))
     scaled = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
     exact = copy.deepcopy(net).float()
-    for border in ["reflect"] if reach == kernels.ENLARGING else ["zeros", "reflect"]:
+    for border in ["reflect"] if reach == packing.UPSAMPLE2 else ["zeros", "reflect"]:
         exact.padding_mode = border  # which `UpsampledConv` doesn't look at
         affine = norm.weight, norm.bias, norm.eps
-        convolution = kernels.Convolution(
+        convolution = layers.Convolution(
             net.weight, net.bias, reach, reflects=border == "reflect", slope=0.1, norm=affine
         )
         rounded = convolution.weight.dtype == torch.bfloat16
         assert rounded == (unit != "vectors" and precision == torch.bfloat16)
-        plain, following = kernels.convolve(x, convolution)
-        after, _ = kernels.convolve(x, convolution, scale=scale, relu=True)
+        plain, following = kernels.conv3x3(x, convolution)
+        after, _ = kernels.conv3x3(x, convolution, scale=scale, relu=True)
         for ours, theirs in (
             (plain, F.leaky_relu(exact(x[:, :inputs].float()), 0.1)),
             (after, F.leaky_relu(exact(scaled[:, :inputs]), 0.1)),
@@ -277,12 +286,12 @@ def test_convolve_enlarges_and_halves_by_each_unit(
             )
             apart = relative(ours[:, :outputs].float(), theirs)
             limits = (0.05, 0.005) if precision == torch.bfloat16 else (3e-5, 2e-6)
-            if unit == "pairs" and rounded and reach != kernels.HALVING:
-                limits = (0.08, 0.005) if reach == kernels.ENLARGING else (0.15, 0.02)
+            if unit == "pairs" and rounded and reach != packing.STRIDE2:
+                limits = (0.08, 0.005) if reach == packing.UPSAMPLE2 else (0.15, 0.02)
             assert apart.max() < limits[0] and apart.mean() < limits[1], (apart.max(), apart.mean())
         if height > 5:  # of a few samples, what rounding took away is normalised, too
             torch.testing.assert_close(
-                kernels.normalise(plain, following).float(),
+                kernels.scale_shift_relu_add(plain, following).float(),
                 norm(plain.float()),
                 rtol=2e-2,
                 atol=3e-2,
@@ -302,14 +311,14 @@ def test_first_and_last_layer(unit, precision, height, width):
     full_height, full_width = -(-height // 4) * 4, -(-width // 4) * 4
     frame, border = torch.rand(1, 3, height, width), (4, 4, 4, 4)
     weights, (first, last) = (
-        [kernels.nine_points(one.weight) for one in (first, last)],
+        [packing.conv9x9_weight(one.weight) for one in (first, last)],
         (first.float(), last.float()),
     )
     rounded = [weight.dtype == torch.bfloat16 for weight in weights]
     assert rounded == [
         precision == torch.bfloat16 and unit in units for units in (("tiles",), ("tiles", "pairs"))
     ]
-    ours, scale = kernels.enter(
+    ours, scale = kernels.conv9x9_from_rgb(
         frame,
         full_height,
         full_width,
@@ -322,18 +331,18 @@ def test_first_and_last_layer(unit, precision, height, width):
     theirs = first(F.pad(full, border, mode="reflect"))
     torch.testing.assert_close(ours.float(), theirs, **CLOSE[precision])
     torch.testing.assert_close(
-        kernels.normalise(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2
+        kernels.scale_shift_relu_add(ours, scale).float(), norm(theirs), rtol=2e-2, atol=4e-2
     )
     x, scale = lasting(torch.randn(1, 16, full_height, full_width), precision), torch.randn(2, 16)
     same = torch.ones(2, 16).mul_(torch.tensor([[1], [0]]))
     # a ReLU there is either way
     assert torch.equal(
         *(
-            kernels.draw(x, one, height, width, weights[1], last.bias.detach())
+            kernels.conv9x9_to_rgb(x, one, height, width, weights[1], last.bias.detach())
             for one in (None, same)
         )
     )
-    ours = kernels.draw(x, scale, height, width, weights[1], last.bias.detach())
+    ours = kernels.conv9x9_to_rgb(x, scale, height, width, weights[1], last.bias.detach())
     x = (x.float() * scale[0].view(1, -1, 1, 1) + scale[1].view(1, -1, 1, 1)).relu()
     theirs = last(F.pad(x, border, mode="reflect"))[..., :height, :width]
     if rounded[1]:
@@ -353,17 +362,17 @@ def test_first_layer_sees_what_a_bright_wall_has_of_detail(unit):
     first, norm = torch.nn.Conv2d(3, 16, 9).bfloat16(), random_norm(16)
     detail = F.interpolate(torch.randn(1, 3, 12, 16), scale_factor=5.0, mode="bicubic")
     frame = 0.8 + 0.01 * detail
-    ours, scale = kernels.enter(
+    ours, scale = kernels.conv9x9_from_rgb(
         frame,
         60,
         80,
-        kernels.nine_points(first.weight),
+        packing.conv9x9_weight(first.weight),
         first.bias.detach().float(),
         (norm.weight, norm.bias, norm.eps),
         torch.float32,
     )
     ours, theirs = (
-        kernels.normalise(ours, scale),
+        kernels.scale_shift_relu_add(ours, scale),
         norm(first.float()(F.pad(frame, (4, 4, 4, 4), mode="reflect"))),
     )
     assert (ours - theirs).abs().mean() < 1e-3 * theirs.abs().mean()
@@ -378,23 +387,24 @@ def test_a_chain_ends_in_planes(precision, inputs, outputs, height, width):
     """One layer that changes nothing, and the last."""
     as_it_is = torch.zeros(inputs, inputs, 3, 3, dtype=precision)
     as_it_is[range(inputs), range(inputs), 1, 1] = 1
-    same = kernels.Convolution(as_it_is, torch.zeros(inputs), 6)
+    same = layers.Convolution(as_it_is, torch.zeros(inputs), 6)
     last = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
     x = lasting(
         F.pad(
-            torch.randn(1, inputs, height, width), (0, 0, 0, 0, 0, kernels.whole(inputs) - inputs)
+            torch.randn(1, inputs, height, width),
+            (0, 0, 0, 0, 0, packing.padded_channels(inputs) - inputs),
         ),
         precision,
     )
-    ours = kernels.chain(x, kernels.Chain([same], last.weight, last.bias))
-    theirs = last(kernels.convolve(x, same)[0][:, :inputs].float())
+    ours = kernels.conv3x3_chain(x, layers.Chain([same], last.weight, last.bias))
+    theirs = last(kernels.conv3x3(x, same)[0][:, :inputs].float())
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def fused_flow(precision: torch.dtype) -> tuple[FusedNet1, litepwcnet.LitePWCNet]:
+def fused_flow(precision: torch.dtype) -> tuple[CpuEngine, litepwcnet.LitePWCNet]:
     """The kernels' and PyTorch's, in float32, of the same weights."""
     net = net1(precision)
-    return FusedNet1(net), copy.deepcopy(net.flow).float()
+    return CpuEngine(net), copy.deepcopy(net.flow).float()
 
 
 @needs_library
@@ -447,7 +457,7 @@ def test_motion_starts_with_the_global_match(monkeypatch, precision, squares, he
         predict.weight.zero_(), predict.bias.zero_()
     net.flow.matching.weight.mul_(3)
     here, there = features_that_moved(height, width, precision)
-    ours = kernels.motion(here, there, FusedNet1(net).matcher, squares)
+    ours = kernels.estimate_motion(here, there, CpuEngine(net).flow_decoder, squares)
     theirs = net.flow.float().between(
         [x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width
     )
@@ -474,7 +484,7 @@ def test_motion_is_the_flow_networks(precision, height, width):
     net.flow.load_state_dict(flow.state_dict())
     here, there = features_that_moved(height, width, precision)
     change = torch.rand(1, 1, height, width)
-    ours = kernels.motion(here, there, FusedNet1(net).matcher, False, change, 0.25)
+    ours = kernels.estimate_motion(here, there, CpuEngine(net).flow_decoder, False, change, 0.25)
     theirs = flow.between(
         [x.float() for x in here], [x.float() for x in there], 4 * height, 4 * width
     ) * (change > 0.25)
@@ -486,7 +496,9 @@ def test_motion_is_the_flow_networks(precision, height, width):
         else apart.mean() < 0.04
     ), (apart.max(), apart.mean())
     # nothing changed by more
-    assert not kernels.motion(here, there, FusedNet1(net).matcher, False, change, 1.0).any()
+    assert not kernels.estimate_motion(
+        here, there, CpuEngine(net).flow_decoder, False, change, 1.0
+    ).any()
 
 
 @needs_library
@@ -495,20 +507,20 @@ def test_motion_is_the_flow_networks(precision, height, width):
 def test_frames_at_quarter_resolution(height, width):
     frame, previous = torch.rand(2, 1, 3, height, width)
     net = Net1(flow_width=0.125)
-    torch.testing.assert_close(kernels.quarter(frame), net.downsample4(frame))
+    torch.testing.assert_close(kernels.downsample4(frame), net.downsample4(frame))
     # what moves, and what repeats
     for before in (previous, frame + 0.005 * torch.randn_like(frame)):
-        change = kernels.change(frame, before, REPEATED)
+        change = kernels.max_change(frame, before, REPEATED)
         torch.testing.assert_close(change, net.max_change(frame, before), rtol=0, atol=0)
-    quarters = kernels.quarter(frame), kernels.quarter(previous)
+    quarters = kernels.downsample4(frame), kernels.downsample4(previous)
     for quarter in (*quarters, 0.3 + 0 * quarters[0]):
         torch.testing.assert_close(
-            kernels.glimpse(quarter), net.scene_descriptor(quarter), rtol=1e-4, atol=2e-4
+            kernels.scene_descriptor(quarter), net.scene_descriptor(quarter), rtol=1e-4, atol=2e-4
         )
     flow = 30 * torch.randn(1, 2, *quarters[0].shape[2:])
     flow[..., 0, 0] = 1000.0  # far outside
     torch.testing.assert_close(
-        kernels.unexplained(*quarters, flow),
+        kernels.warp_residual(*quarters, flow),
         net.warp_residual(*quarters, flow),
         rtol=1e-4,
         atol=1e-4,
@@ -579,7 +591,7 @@ def stages(
 def test_every_stage_is_net1s(precision, options, height, width):
     net = net1(precision, **options)
     fused = fastest(net)
-    assert isinstance(fused, FusedNet1)
+    assert isinstance(fused, CpuEngine)
     picture = F.interpolate(
         torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic"
     ).clamp(0, 1)
@@ -600,7 +612,9 @@ def test_every_stage_is_net1s(precision, options, height, width):
             assert apart.mean() < 0.1  # rounding decides here and there what matches best
         else:
             limit = (
-                2.5 * usual.mean() + 4e-3 if kernels.pairs(precision) else 1.2 * usual.mean() + 1e-3
+                2.5 * usual.mean() + 4e-3
+                if library.uses_bf16_pairs(precision)
+                else 1.2 * usual.mean() + 1e-3
             )
             assert apart.mean() < limit, (name, apart.mean(), usual.mean())
 
@@ -615,11 +629,11 @@ def test_every_stage_by_tiles(monkeypatch, net):
     usual = net1(torch.bfloat16, net=net)
     exact = stages(copy.deepcopy(usual).float(), frame, previous, {})
     exact["feature"] = exact["feature"].bfloat16()  # as a stage gets it
-    monkeypatch.setattr(kernels, "tiled", lambda dtype: True)
+    monkeypatch.setattr(library, "uses_amx", lambda dtype: True)
     fused = fastest(usual)
     assert (
-        fused.ups[0].tiled
-        and all(layer.tiled for layer in fused.before.layers.convolutions)
+        fused.ups[0].amx
+        and all(layer.amx for layer in fused.before.layers.convolutions)
         and fused.last[0].dtype == torch.bfloat16
     )
     theirs, ours = (stages(one, frame, previous, exact) for one in (usual, fused))
@@ -651,18 +665,18 @@ def test_the_number_of_threads_shows_in_no_pixel(unit, precision):
 
 @needs_library
 @torch.inference_mode()
-@pytest.mark.parametrize("level", kernels.LEVELS)
+@pytest.mark.parametrize("level", library.LEVELS)
 def test_each_level_of_x86_computes_the_same(monkeypatch, level):
     file = Path(kernels.__file__).with_name(f"kernels-{level}.so")
-    if not file.is_file() or not kernels.LEVELS[level] <= kernels.units():
+    if not file.is_file() or not library.LEVELS[level] <= library.units():
         pytest.skip(f"{file.name} is not there, or not for this CPU")
     picture = F.interpolate(torch.rand(1, 3, 20, 30), scale_factor=4.0, mode="bicubic").clamp(0, 1)
     frame, previous = picture[..., :50, 4:100].contiguous(), picture[..., 2:52, 1:97].contiguous()
     net = net1(torch.float32)
     exact = stages(net, frame, previous, {})
     used = []
-    library = ctypes.CDLL(str(file))
-    monkeypatch.setattr(kernels, "library", lambda: used.append(level) or library)
+    loaded = ctypes.CDLL(str(file))
+    monkeypatch.setattr(library, "library", lambda: used.append(level) or loaded)
     ours = stages(fastest(net), frame, previous, exact)
     assert used
     for name, theirs in exact.items():
@@ -674,22 +688,22 @@ def test_each_level_of_x86_computes_the_same(monkeypatch, level):
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="there is one library only")
 def test_a_library_that_the_system_does_not_permit_is_passed_over(monkeypatch):
     """As with AMX's registers, which a system may keep for itself."""
-    folder, best, load = Path(kernels.__file__).parent, kernels.name(), ctypes.CDLL
+    folder, best, load = Path(kernels.__file__).parent, library.name(), ctypes.CDLL
     names = [
         f"kernels-{level}"
-        for level, needed in kernels.LEVELS.items()
+        for level, needed in library.LEVELS.items()
         if needed <= units() and (folder / f"kernels-{level}.so").is_file()
     ]
     assert names[0] == best
 
     def loaded(path: str) -> ctypes.CDLL:
-        library = load(path)
+        loaded = load(path)
         if Path(path).stem == best:
-            library.permitted = lambda: 0
-        return library
+            loaded.permitted = lambda: 0
+        return loaded
 
     monkeypatch.setattr(ctypes, "CDLL", loaded)
-    found = kernels.library.__wrapped__()
+    found = library.library.__wrapped__()
     assert [Path(found._name).stem] == names[1:2] if names[1:] else found is None
 
 
@@ -712,67 +726,73 @@ def unfit(good: Tensor) -> dict[str, Tensor | None]:
 @torch.inference_mode()
 @pytest.mark.parametrize("wrong", unfit(torch.zeros(1, 3, 1, 2)))
 def test_a_tensor_that_does_not_fit_is_an_error_and_nothing_is_called(monkeypatch, wrong):
-    monkeypatch.setattr(kernels, "library", None)  # which isn't asked for
+    monkeypatch.setattr(library, "library", None)  # which isn't asked for
     (quarter, previous), flow = torch.rand(2, 1, 3, 12, 20), torch.zeros(1, 2, 12, 20)
     for name, call in {
-        "previous": lambda: kernels.unexplained(quarter, unfit(previous)[wrong], flow),
-        "flow": lambda: kernels.unexplained(quarter, previous, unfit(flow)[wrong]),
+        "previous": lambda: kernels.warp_residual(quarter, unfit(previous)[wrong], flow),
+        "flow": lambda: kernels.warp_residual(quarter, previous, unfit(flow)[wrong]),
     }.items():
         fitting = r"expected \(1, [23], 12, 20\) torch.float32, contiguous format, on cpu"
-        with pytest.raises(ValueError, match=f"kernel unexplained: {name} is .* {fitting}"):
+        with pytest.raises(ValueError, match=f"kernel warp_residual: {name} is .* {fitting}"):
             call()
     x = lasting(torch.randn(1, 16, 12, 20))
     if wrong != "none":  # which is none to add
         fitting = r"expected \(1, 16, 12, 20\) torch.float32, channels last, on cpu"
-        with pytest.raises(ValueError, match=f"kernel normalise: residual is .* {fitting}"):
-            kernels.normalise(x, residual=unfit(x)[wrong])
+        with pytest.raises(
+            ValueError, match=f"kernel scale_shift_relu_add: residual is .* {fitting}"
+        ):
+            kernels.scale_shift_relu_add(x, residual=unfit(x)[wrong])
 
 
 @needs_library
 @torch.inference_mode()
 def test_what_a_kernel_reads_by_what_its_layers_say_has_to_be_there():
-    layer = kernels.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6)
-    with pytest.raises(ValueError, match=r"kernel convolve: x is \(1, 16, 4, 4\)"):
-        kernels.convolve(lasting(torch.randn(1, 16, 4, 4)), layer)
+    layer = layers.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6)
+    with pytest.raises(ValueError, match=r"kernel conv3x3: x is \(1, 16, 4, 4\)"):
+        kernels.conv3x3(lasting(torch.randn(1, 16, 4, 4)), layer)
     with pytest.raises(ValueError, match=r"kernel layer: norm weight is \(16,\) torch.float64"):
         norm = torch.ones(16).double(), torch.ones(16), 1e-5
-        kernels.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6, norm=norm)
+        layers.Convolution(torch.randn(16, 32, 3, 3), torch.randn(16), 6, norm=norm)
     fused, _ = fused_flow(torch.float32)
     here = fused.flow_features(torch.rand(1, 3, 64, 96))
     smaller = fused.flow_features(torch.rand(1, 3, 64, 64))
     for there in (here[:-1], smaller, (*here[:-1], smaller[-1])):
-        with pytest.raises(ValueError, match="kernel motion: there"):
+        with pytest.raises(ValueError, match="kernel estimate_motion: there"):
             fused.match_features(here, there, 64, 96, None)
     with pytest.raises(ValueError, match="to draw 128x64 pixels"):
-        kernels.draw(lasting(torch.randn(1, 16, 64, 96)), None, 64, 128, *fused.last)
+        kernels.conv9x9_to_rgb(lasting(torch.randn(1, 16, 64, 96)), None, 64, 128, *fused.last)
 
 
 @torch.inference_mode()
 def test_a_gpus_kernels_take_no_tensor_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(cuda_kernels, "_launched", None)  # nothing is
+    monkeypatch.setattr(runtime, "launch_kernel", None)  # nothing is
     quarter, flow = torch.rand(1, 3, 12, 20), torch.zeros(1, 2, 12, 20)
     fitting = r"expected \(1, 2, 12, 20\) torch.float32"
-    with pytest.raises(ValueError, match=f"kernel unexplained: flow is .*float64.* {fitting}"):
-        cuda_kernels.unexplained(quarter, quarter, flow.double())
-    with pytest.raises(ValueError, match="kernel unexplained: previous is .* on meta; .* on cpu"):
-        cuda_kernels.unexplained(quarter, quarter.to("meta"), flow)
-    with pytest.raises(ValueError, match="kernel activate: x is .*torch.float32"):
-        cuda_kernels.activate(lasting(torch.randn(1, 16, 4, 4)), torch.zeros(16), 0.1)
+    with pytest.raises(ValueError, match=f"kernel warp_residual: flow is .*float64.* {fitting}"):
+        cuda_kernels.warp_residual(quarter, quarter, flow.double())
+    with pytest.raises(ValueError, match="kernel warp_residual: previous is .* on meta; .* on cpu"):
+        cuda_kernels.warp_residual(quarter, quarter.to("meta"), flow)
+    with pytest.raises(ValueError, match="kernel bias_leaky_relu: x is .*torch.float32"):
+        cuda_kernels.bias_leaky_relu(lasting(torch.randn(1, 16, 4, 4)), torch.zeros(16), 0.1)
 
 
 def test_the_operations_are_those_of_the_sources():
     sources = "".join(source.read_text() for source in SOURCES)
-    exported = re.findall(r"^EXPORT int (\w+)\(Fork", sources, re.MULTILINE)
-    assert {name.removesuffix("_pairs") for name in ops.CPU} == set(exported)
-    launched = re.findall(r"^KERNEL\((\w+?)[_\d]*,", CUDA_SOURCE.read_text(), re.MULTILINE)
-    assert set(ops.GPU) == {*launched, "convolve"}  # which a macro makes
+    defined = re.findall(r"^int (\w+)\(Fork", sources, re.MULTILINE)
+    assert {operation.c_name for operation in ops.CPU.values()} <= set(defined)
+    kernels = {
+        name
+        for source in CUDA_SOURCE.parent.glob("*.cu")
+        for name in re.findall(r"^ *KERNEL\((\w+)[,#]", source.read_text(), re.MULTILINE)
+    }
+    assert set(ops.GPU) == {re.sub(r"(_\d*)$", "", name) for name in kernels}
 
 
 def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     small = Net1(channels=(8, 8, 16), flow_width=0.125)
     assert fastest(small) is small
     ordinary = Net1()
-    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(library, "library", lambda: None)
     assert fastest(ordinary) is ordinary
 
 
@@ -781,9 +801,9 @@ def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
 def test_a_clip_looks_the_same_without_them(monkeypatch, clip):
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
     ours = Stylizer("candy", device="cpu", precision="float32")
-    assert isinstance(ours.engine, FusedNet1)
+    assert isinstance(ours.engine, CpuEngine)
     a = ours.stylize(frames)
-    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(library, "library", lambda: None)
     theirs = Stylizer("candy", device="cpu", precision="float32")
     assert isinstance(theirs.engine, Net1)
     b = theirs.stylize(frames)
@@ -877,23 +897,23 @@ def where(request, monkeypatch) -> str:
     return "cpu"
 
 
-def run_emulated(library: ctypes.CDLL, monkeypatch) -> None:
+def run_emulated(emulated: ctypes.CDLL, monkeypatch) -> None:
     """Has `gpu` launch its kernels on the CPU."""
 
     def launched(kernel, grid, threads, shared, job, device):
         grid, threads = ((ctypes.c_uint * 3)(*(*sizes, 1, 1)[:3]) for sizes in (grid, threads))
-        failed = getattr(library, kernel)(job, ctypes.c_long(len(job)), grid, threads, shared)
+        failed = getattr(emulated, kernel)(job, ctypes.c_long(len(job)), grid, threads, shared)
         why = "another size than the job has" if failed == -1 else "more shared memory than it has"
         assert not failed, f"{kernel}: {why}"
 
-    monkeypatch.setattr(cuda_kernels, "_launched", launched)
+    monkeypatch.setattr(runtime, "launch_kernel", launched)
 
 
 def half(x: Tensor, where: str) -> Tensor:
     return x.to(where, torch.float16).contiguous(memory_format=torch.channels_last)
 
 
-def in_layout(x: Tensor, side: int, edge: int) -> Picture:
+def in_layout(x: Tensor, side: int, edge: int) -> FeatureMap:
     """A picture in squares, with something else in what is around it."""
     height, width = x.shape[2:]
     spare = edge, -(width + edge) % side, edge, -(height + edge) % side
@@ -904,12 +924,12 @@ def in_layout(x: Tensor, side: int, edge: int) -> Picture:
         .permute(0, 3, 5, 1, 2, 4)
         .flatten(1, 3)
     )
-    return Picture(
+    return FeatureMap(
         squares.contiguous(memory_format=torch.channels_last), x.shape[1], height, width, side, edge
     )
 
 
-def out_of_layout(picture: Picture, border: int) -> Tensor:
+def out_of_layout(picture: FeatureMap, border: int) -> Tensor:
     """All of its samples, with the border that was put about it."""
     samples = picture.samples.unflatten(1, (picture.side, picture.side, picture.channels)).permute(
         0, 3, 4, 1, 5, 2
@@ -934,9 +954,9 @@ def out_of_layout(picture: Picture, border: int) -> Tensor:
 def test_a_gpus_statistics_normalise(where, channels, height, width, side, edge):
     norm = random_norm(channels).to(where)
     x = half(3 * torch.randn(1, channels, height, width) + 40, where)  # a mean far from 0
-    scale = cuda_kernels.statistics(in_layout(x, side, edge), norm.weight, norm.bias, norm.eps)
+    scale = cuda_kernels.instance_norm(in_layout(x, side, edge), norm.weight, norm.bias, norm.eps)
     if height * width > 1:
-        ours = out_of_layout(cuda_kernels.normalise(in_layout(x, side, edge), scale), 0)
+        ours = out_of_layout(cuda_kernels.scale_shift_relu_add(in_layout(x, side, edge), scale), 0)
         torch.testing.assert_close(ours.float(), norm(x.float()), rtol=2**-9, atol=2**-7)
     else:
         torch.testing.assert_close(scale[0], norm.weight / norm.eps**0.5)
@@ -961,11 +981,11 @@ def test_a_gpus_convolve_is_a_convolution(
     x = half(torch.randn(1, inputs, height, width), where)
     weight, bias = layer.weight.half().to(where), layer.bias.to(where)
     expected = F.leaky_relu(F.conv2d(x.float(), weight.float(), bias, padding=1), 0.1)
-    ours = cuda_kernels.convolve(x, cuda_kernels.convolution_weight(weight), bias, 0.1, planes)
+    ours = cuda_kernels.conv3x3(x, cuda_packing.conv3x3_weight(weight), bias, 0.1, planes)
     monkeypatch.setattr(cuda_kernels, "MANY", 1)
     # by larger tiles
     assert torch.equal(
-        cuda_kernels.convolve(x, cuda_kernels.convolution_weight(weight), bias, 0.1, planes), ours
+        cuda_kernels.conv3x3(x, cuda_packing.conv3x3_weight(weight), bias, 0.1, planes), ours
     )
     assert ours.is_contiguous() if planes else ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.float(), expected, rtol=2**-9, atol=2**-9)
@@ -988,7 +1008,7 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
     expected = (
         F.pad(expected, (pad,) * 4, mode="replicate" if repeats else "reflect") if pad else expected
     )
-    ours = cuda_kernels.normalise(
+    ours = cuda_kernels.scale_shift_relu_add(
         in_layout(x, side, edge),
         scale.to(where),
         relu=True,
@@ -998,7 +1018,7 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
         side=to,
     )
     torch.testing.assert_close(out_of_layout(ours, pad).float(), expected, rtol=2**-10, atol=2**-10)
-    as_it_is = cuda_kernels.normalise(Picture.of(x), pad=pad)
+    as_it_is = cuda_kernels.scale_shift_relu_add(FeatureMap.of(x), pad=pad)
     assert torch.equal(
         out_of_layout(as_it_is, pad), F.pad(x, (pad,) * 4, mode="reflect") if pad else x
     )
@@ -1018,7 +1038,7 @@ def test_a_gpus_normalise_lays_down_what_the_next_convolution_wants(
 )
 def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
     net = net1(torch.float32, **options).to(where)
-    there = GpuNet1(copy.deepcopy(net).half())
+    there = CudaEngine(copy.deepcopy(net).half())
     picture = (
         F.interpolate(
             torch.rand(1, 3, height // 4 + 4, width // 4 + 4), scale_factor=4.0, mode="bicubic"
@@ -1046,10 +1066,12 @@ def test_every_stage_on_a_gpu_is_net1s(where, options, height, width):
 @pytest.mark.parametrize(("height", "width"), [(16, 20), (17, 23), (39, 66)])
 def test_a_gpus_quarter_and_brightness(where, height, width):
     net, frame = net1(torch.float32), torch.rand(1, 3, height, width)
-    torch.testing.assert_close(cuda_kernels.quarter(frame.to(where)).cpu(), net.downsample4(frame))
+    torch.testing.assert_close(
+        cuda_kernels.downsample4(frame.to(where)).cpu(), net.downsample4(frame)
+    )
     whole = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
     torch.testing.assert_close(
-        cuda_kernels.brightness(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()
+        flow_kernels.frame_mean(frame.to(where), *whole.shape[2:]).cpu(), whole.mean()
     )
 
 
@@ -1088,7 +1110,7 @@ class Tape(TorchDispatchMode):
 
     def launched(self, kernel, grid, threads, shared, job, device) -> tuple[None, None]:
         self.steps.append(
-            lambda: cuda_kernels._launched(kernel, grid, threads, shared, bytes(job), device)
+            lambda: runtime.launch_kernel(kernel, grid, threads, shared, bytes(job), device)
         )
         return None, None
 
@@ -1101,12 +1123,12 @@ class Tape(TorchDispatchMode):
 def taped(emulated, monkeypatch):
     """`graphs.record` on a CPU, of what is launched there as it would be on a GPU."""
     run_emulated(emulated, monkeypatch)
-    monkeypatch.setattr(cuda_kernels, "_changed", lambda node, parameters, executable: None)
+    monkeypatch.setattr(runtime, "_changed", lambda node, parameters, executable: None)
 
     def record(function, tensors, device):
         watch, tape = graphs.Watch(tensors), Tape()
         with monkeypatch.context() as patch:
-            patch.setattr(cuda_kernels, "_captured", tape.launched)
+            patch.setattr(runtime, "_captured", tape.launched)
             with watch, tape:
                 outputs = function(*watch.held)
         return graphs.aimed(watch, outputs, tape.replay, 0)
@@ -1130,11 +1152,11 @@ def test_a_graphs_kernels_are_aimed_at_the_callers_tensors(taped, monkeypatch):
         """The first is read by kernels alone, the second by an operator too; so it is with what
         comes out. The third passes through.
         """
-        ours = cuda_kernels.normalise(Picture.of(first), pad=1).samples
-        theirs = cuda_kernels.activate(second + 1, bias, 0.5)
-        both = cuda_kernels.normalise(
-            Picture.of(cuda_kernels.normalise(Picture.of(second)).samples),
-            residual=Picture.of(first),
+        ours = cuda_kernels.scale_shift_relu_add(FeatureMap.of(first), pad=1).samples
+        theirs = cuda_kernels.bias_leaky_relu(second + 1, bias, 0.5)
+        both = cuda_kernels.scale_shift_relu_add(
+            FeatureMap.of(cuda_kernels.scale_shift_relu_add(FeatureMap.of(second)).samples),
+            residual=FeatureMap.of(first),
         ).samples
         return ours, theirs, third, both
 
@@ -1168,7 +1190,7 @@ def test_a_step_on_a_gpu_copies_no_picture(taped, monkeypatch, model_dir, frames
         copy(sources, targets)
 
     for one in (eager, graphed):
-        one.engine = GpuNet1(one.model.net1.half())
+        one.engine = CudaEngine(one.model.net1.half())
         one.pipeline.threads, one.pipeline._reuses_repeated_frames = 1, False
     graphed.pipeline.capture(taped)
     monkeypatch.setattr(graphs, "_copy", copy_noting)
@@ -1206,7 +1228,7 @@ def test_memory_that_is_used_twice_is_told_apart():
 def test_a_gpus_support_is_the_networks(where, height, width):
     scores = torch.randn(1, height, width, height, width).half().to(where)
     torch.testing.assert_close(
-        cuda_kernels.supported(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3
+        flow_kernels.aggregate_costs(scores), litepwcnet.supported(scores), rtol=2e-3, atol=2e-3
     )
 
 
@@ -1217,7 +1239,7 @@ def test_a_gpus_global_match_is_the_networks(where):
         scores.view(45, 45)[n, (n + 7) % 45] = 30  # all but the last are sure
     scores.view(45, 45)[44, 3:23] = 30  # equally good ones
     torch.testing.assert_close(
-        cuda_kernels.global_match(scores, litepwcnet.SURE),
+        flow_kernels.global_match(scores, litepwcnet.SURE),
         litepwcnet.global_match(scores),
         rtol=1e-3,
         atol=1e-3,
@@ -1230,11 +1252,11 @@ def converting(where, monkeypatch):
 
     @contextmanager
     def converting():
-        launched, launch = [], cuda_kernels._launched
+        launched, launch = [], runtime.launch_kernel
         with monkeypatch.context() as patch:
             patch.setattr(
-                cuda_kernels,
-                "_launched",
+                runtime,
+                "launch_kernel",
                 lambda kernel, *job: launched.append(kernel) or launch(kernel, *job),
             )
             if where == "cpu":
@@ -1258,11 +1280,11 @@ def calling(monkeypatch):
 
     @contextmanager
     def calling():
-        called, call = [], kernels._call
+        called, call = [], library.call
         with monkeypatch.context() as patch:
             patch.setattr(
                 kernels,
-                "_call",
+                "call",
                 lambda kernel, *arguments: called.append(kernel) or call(kernel, *arguments),
             )
             yield "cpu"
@@ -1508,32 +1530,37 @@ def test_components_lie_anywhere():
     ],
 )
 def test_nvrtc_compiles_the_kernels(capability, start, tmp_path, monkeypatch):
-    if not cuda_kernels.compiles():
+    if not runtime.compiles():
         pytest.skip("no NVRTC, or no cuda-bindings")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled = cuda_kernels._compiled(capability)
+    compiled = runtime._compiled(capability)
     assert compiled.lstrip().startswith(start) and all(
         name in compiled
-        for name in (b"normalise", b"match3", b"convolve_8_2_0", b"to_components16")
+        for name in (
+            b"scale_shift_relu_add",
+            b"cost_volume_3",
+            b"conv3x3_8_2_0",
+            b"rgb_to_planes_16",
+        )
     )
     assert start != b"//" or b".target sm_80" in compiled
-    monkeypatch.setattr(cuda_kernels, "_made", None)
-    assert cuda_kernels._compiled(capability) == compiled  # from disk
+    monkeypatch.setattr(runtime, "_compile", None)
+    assert runtime._compiled(capability) == compiled  # from disk
 
 
 @torch.inference_mode()
 def test_every_kernel_that_is_launched_is_there(emulated, monkeypatch):
-    """Of `convolve`, which has one for each number of outputs, of rows and, for some, of steps."""
+    """Of `conv3x3`, which has one for each number of outputs, of rows and, for some, of steps."""
     launched = set()
-    monkeypatch.setattr(cuda_kernels, "_launched", lambda kernel, *job: launched.add(kernel))
+    monkeypatch.setattr(runtime, "launch_kernel", lambda kernel, *job: launched.add(kernel))
     # blocks of 4, 2 and 1 rows a warp, as pictures of three sizes have them
     for inputs, outputs, many in product(range(16, 129, 16), range(16, 65, 16), (4, 10, 100)):
         monkeypatch.setattr(cuda_kernels, "MANY", many)
         x, bias = half(torch.zeros(1, inputs, 64, 64), "cpu"), torch.zeros(outputs)
-        weight = cuda_kernels.convolution_weight(torch.zeros(outputs, inputs, 3, 3).half())
-        cuda_kernels.convolve(x, weight, bias)
-    unrolled = {f"convolve_{tiles}_{rows}_{steps}" for tiles, rows, steps in cuda_kernels.UNROLLED}
-    others = {f"convolve_{tiles}_{rows}_0" for tiles in (2, 4, 6, 8) for rows in (1, 2)}
+        weight = cuda_packing.conv3x3_weight(torch.zeros(outputs, inputs, 3, 3).half())
+        cuda_kernels.conv3x3(x, weight, bias)
+    unrolled = {f"conv3x3_{tiles}_{rows}_{steps}" for tiles, rows, steps in cuda_kernels.UNROLLED}
+    others = {f"conv3x3_{tiles}_{rows}_0" for tiles in (2, 4, 6, 8) for rows in (1, 2)}
     assert launched == unrolled | others
     assert not [kernel for kernel in launched if not hasattr(emulated, kernel)]
 
@@ -1567,7 +1594,7 @@ def test_what_is_kept_on_disk_is_made_once(tmp_path, monkeypatch):
 
 def test_only_what_a_gpus_kernels_can_do_is_served(monkeypatch):
     """No GPU is needed: the networks' tensors are of a GPU, and have no memory."""
-    monkeypatch.setattr(cuda_kernels, "available", lambda device: device.type == "cuda")
+    monkeypatch.setattr(runtime, "available", lambda device: device.type == "cuda")
 
     def on(device: str, precision: torch.dtype = torch.float16, **options) -> Net1:
         net = Net1(**options)
@@ -1585,18 +1612,18 @@ def test_only_what_a_gpus_kernels_can_do_is_served(monkeypatch):
     for options in (
         {"flow_network": "flownets", "flow_width": 0.125},
         {"channels": (8, 12, 16)},
-        {"mask_hidden": cuda_kernels.MOST_OUTPUTS + cuda_kernels.MULTIPLE},
+        {"mask_hidden": cuda_kernels.MAX_OUTPUTS + cuda_kernels.MULTIPLE},
     ):
         assert not served(on("cuda", **options)), options
-    monkeypatch.setattr(cuda_kernels, "available", lambda device: False)
+    monkeypatch.setattr(runtime, "available", lambda device: False)
     assert not served(on("cuda"))
 
 
 @torch.inference_mode()
 def test_a_gpu_is_served_by_its_kernels(cuda, monkeypatch):
-    assert isinstance(fastest(net1(torch.float16).to(cuda)), GpuNet1)
+    assert isinstance(fastest(net1(torch.float16).to(cuda)), CudaEngine)
     for options in ({"flow_network": "flownets", "flow_width": 0.125}, {"channels": (8, 12, 16)}):
         assert isinstance(fastest(net1(torch.float16, **options).to(cuda)), Net1)
     assert isinstance(fastest(net1(torch.float32).to(cuda)), Net1)
-    monkeypatch.setattr(cuda_kernels, "available", lambda device: False)
+    monkeypatch.setattr(runtime, "available", lambda device: False)
     assert isinstance(fastest(net1(torch.float16).to(cuda)), Net1)

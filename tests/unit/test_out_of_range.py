@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vsneuralstyle import Stylizer
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 from vsneuralstyle.video import pixels
 from vsneuralstyle.video.pixels import Coding, components_to_rgb, planes_to_rgb
 
@@ -21,10 +21,10 @@ VALUES = [50.0, -5.0, 1.3, 1e30, NAN, INF, -INF]
 @pytest.fixture(params=["kernels", "networks"])
 def way(request, monkeypatch) -> str:
     """What computes."""
-    if request.param == "kernels" and kernels.library() is None:
+    if request.param == "kernels" and library.library() is None:
         pytest.skip("the wheel was built without the kernels")
     if request.param == "networks":
-        monkeypatch.setattr(kernels, "library", lambda: None)
+        monkeypatch.setattr(library, "library", lambda: None)
     return request.param
 
 

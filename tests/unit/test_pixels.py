@@ -167,7 +167,7 @@ def test_foreign_samples_are_refused_by_name():
 @pytest.mark.parametrize("by", ["kernels", "operators"])
 def test_planes_by_way_of_a_gpu(cuda, monkeypatch, dtype, bits, height, by):
     if by == "operators":
-        monkeypatch.setattr("vsneuralstyle.engines.cuda.kernels.available", lambda device: False)
+        monkeypatch.setattr("vsneuralstyle.engines.cuda.runtime.available", lambda device: False)
     random = np.random.default_rng(0)
     top = (1 << (bits or np.dtype(dtype).itemsize * 8)) - 1 if dtype[0] == "u" else 1
     planes = [
@@ -212,7 +212,7 @@ def test_planes_by_way_of_a_gpu(cuda, monkeypatch, dtype, bits, height, by):
 def test_components_by_way_of_a_gpu(cuda, monkeypatch, coding, full, half, by):
     """As on a CPU, but for the last digits of sums."""
     if by == "operators":
-        monkeypatch.setattr("vsneuralstyle.engines.cuda.kernels.available", lambda device: False)
+        monkeypatch.setattr("vsneuralstyle.engines.cuda.runtime.available", lambda device: False)
     random = np.random.default_rng(0)
     kind = np.uint16 if coding.bits > 8 else np.uint8
     shapes = [full, *2 * [full if coding.matrix == 0 else half]]

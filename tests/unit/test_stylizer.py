@@ -15,9 +15,9 @@ import torch
 from vsneuralstyle import ArgumentError, DeviceError, ModelError, Stylizer
 from vsneuralstyle.core.device import resolve_precision
 from vsneuralstyle.core.recurrence import encode_with_flow_features
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import kernels, library
+from vsneuralstyle.engines.cpu.engine import CpuEngine
 from vsneuralstyle.engines.cpu.host import computing_by, openmp
-from vsneuralstyle.engines.cpu.net1 import FusedNet1
 
 THREADS_BEFORE = torch.get_num_threads()
 
@@ -157,8 +157,8 @@ def test_a_repeated_frame_is_prepared_once(model_dir, frames, monkeypatch):
     encode = functions[encode_with_flow_features]
     functions[encode_with_flow_features] = lambda frame: made.append(frame) or encode(frame)
     place, name = (
-        (kernels, "motion")
-        if isinstance(one.engine, FusedNet1)
+        (kernels, "estimate_motion")
+        if isinstance(one.engine, CpuEngine)
         else (type(one.model.net1.flow), "match")
     )
     match = getattr(place, name)
@@ -194,7 +194,7 @@ def test_as_many_threads_as_there_are_change_no_bit(model_dir, frames, threads):
     expected = Stylizer("candy", device="cpu").stylize(frames)
     with computing_by(threads):
         one = Stylizer("candy", device="cpu")
-        assert one.is_async == (threads > 1 and None not in (openmp(), kernels.library()))
+        assert one.is_async == (threads > 1 and None not in (openmp(), library.library()))
         assert torch.equal(one.stylize(frames), expected)
         one.reset()
         with one.io_context():
@@ -333,7 +333,7 @@ def test_float32_and_the_automatic_precision_agree(stylizer, frames):
 
 
 @pytest.mark.parametrize(
-    "units, vendor, library, precision",
+    "units, vendor, found, precision",
     [
         ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", "kernels-v4-amx", torch.bfloat16),
         ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", None, torch.bfloat16),  # PyTorch computes
@@ -344,11 +344,11 @@ def test_float32_and_the_automatic_precision_agree(stylizer, frames):
         ({"avx2"}, "AuthenticAMD", "kernels-v3", torch.float32),
     ],
 )
-def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, library, precision):
+def test_the_automatic_precision_is_the_faster_one(monkeypatch, units, vendor, found, precision):
     monkeypatch.setattr("vsneuralstyle.core.device.units", lambda: units)
     monkeypatch.setattr("vsneuralstyle.core.device.cpuinfo", lambda: {"vendor_id": vendor})
-    monkeypatch.setattr(kernels, "library", lambda: library)
-    monkeypatch.setattr(kernels, "name", lambda: library)
+    monkeypatch.setattr(library, "library", lambda: found)
+    monkeypatch.setattr(library, "name", lambda: found)
     assert resolve_precision("auto", torch.device("cpu")) == precision
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from vsneuralstyle.benchmark.timing import synchronise
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def count(function: Callable, inputs: Sequence[Tensor]) -> Arithmetic:
         return record
 
     mapping = {operator: recorded(operator, formula) for operator, formula in flop_registry.items()}
-    with FlopCounterMode(display=False, custom_mapping=mapping), kernels.counting() as products:
+    with FlopCounterMode(display=False, custom_mapping=mapping), library.counting() as products:
         outputs = function(*inputs)
     layers += [
         Layer(

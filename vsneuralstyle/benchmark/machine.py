@@ -7,9 +7,9 @@ import platform
 import torch
 
 import vsneuralstyle
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 from vsneuralstyle.engines.cpu.host import cpuinfo, units
-from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+from vsneuralstyle.engines.cuda import runtime
 
 
 def describe(device: torch.device, precision: torch.dtype) -> dict:
@@ -22,7 +22,7 @@ def describe(device: torch.device, precision: torch.dtype) -> dict:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "kernels": kernels.name() if device.type == "cpu" else cuda_kernels.name(device, precision),
+        "kernels": library.name() if device.type == "cpu" else runtime.name(device, precision),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "device": str(device),
         "precision": str(precision).removeprefix("torch."),

@@ -2,7 +2,7 @@
 
 import torch
 
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 from vsneuralstyle.engines.cpu.host import cpuinfo, units
 from vsneuralstyle.errors import DeviceError
 
@@ -57,5 +57,5 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 def _prefers_bfloat16() -> bool:
     if "amx_bf16" in units():
-        return kernels.tiled(torch.bfloat16) or kernels.library() is None
+        return library.uses_amx(torch.bfloat16) or library.library() is None
     return "avx512_bf16" in units() and cpuinfo().get("vendor_id") == "AuthenticAMD"

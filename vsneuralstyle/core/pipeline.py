@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vsneuralstyle.core import recurrence, teams
 from vsneuralstyle.core.recurrence import EncodedFrame, Options, State
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 from vsneuralstyle.engines.cpu.host import check_fork, computing_by, give_memory_back, keep_memory
 from vsneuralstyle.engines.cuda.graphs import Graphed, record
 from vsneuralstyle.engines.cuda.streams import mark, on, queued, receive, streams
@@ -205,7 +205,7 @@ class Pipeline:
     def _in_teams(self) -> bool:
         # Where PyTorch's own convolutions do all, their sums, and so the pixels, depend on the
         # number of threads.
-        has_kernels = self.device.type == "cpu" and kernels.library() is not None
+        has_kernels = self.device.type == "cpu" and library.library() is not None
         return has_kernels and teams.possible(self.threads)
 
     def io_context(self) -> AbstractContextManager:

@@ -65,6 +65,7 @@ class Dense:
     dtype: a type, or a name that stands for one in a call.
     layout: torch.contiguous_format or torch.channels_last.
     optional: None may stand for it.
+    written: the kernel writes to it, all of it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Dense:
     dtype: torch.dtype | str
     layout: torch.memory_format
     optional: bool = False
+    written: bool = False
     c_type: type = field(default=c_void_p, init=False)
 
     def passed(self, given: Tensor | None, known: Known, device: torch.device) -> int | None:
@@ -144,7 +146,7 @@ class Operation:
     """
 
     def __init__(self, name: str, *arguments: Argument) -> None:
-        self.name = name
+        self.name, self.arguments = name, arguments
         self.c_types = [argument.c_type for argument in arguments]
         self._checked = [(n, one) for n, one in enumerate(arguments) if not isinstance(one, Number)]
         self._fixed: Known = {}
@@ -153,6 +155,11 @@ class Operation:
             if isinstance(tensor, Dense):
                 names = (*(tensor.shape or ()), tensor.dtype)
                 self._fixed.update((one, one) for one in names if not isinstance(one, str))
+
+    @property
+    def c_name(self) -> str:
+        """Of the C function: those of a weight of bfloat16 are the same as of another one."""
+        return self.name.removesuffix("_bf16")
 
     def values(
         self, given: Sequence[object], device: torch.device = CPU, /, **sizes: int

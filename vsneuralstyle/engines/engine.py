@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vsneuralstyle.engines.cpu import net1 as cpu_net1
-from vsneuralstyle.engines.cpu.net1 import FusedNet1
-from vsneuralstyle.engines.cuda import net1 as cuda_net1
-from vsneuralstyle.engines.cuda.net1 import GpuNet1
+from vsneuralstyle.engines.cpu import engine as cpu_engine
+from vsneuralstyle.engines.cpu.engine import CpuEngine
+from vsneuralstyle.engines.cuda import engine as cuda_engine
+from vsneuralstyle.engines.cuda.engine import CudaEngine
 from vsneuralstyle.networks.net1 import Net1
 from vsneuralstyle.networks.transform_net import RearrangedConv
 
@@ -73,25 +73,25 @@ class Engine(Protocol):
         """F°_t, (1, C, h, w) in `state_dtype`, and the mask M, (1, 1, h, w)."""
 
 
-ENGINES = Net1, FusedNet1, GpuNet1
+ENGINES = Net1, CpuEngine, CudaEngine
 """Those of this package, which keep nothing between two calls."""
 
 
 def select_engine(net1: Net1, device: torch.device, dtype: torch.dtype) -> Engine:
     """The fastest engine for weights that change no more.
 
-    By the kernels where they can do it: `cpu.net1.served` and `cuda.net1.served` say where. Else
-    the reference itself, `net1`.
+    By the kernels where they can do it: `cpu.engine.served` and `cuda.engine.served` say where.
+    Else the reference itself, `net1`.
 
     Args:
         net1: goes to the device and the precision, in place.
         device, dtype: where and in what precision it computes.
     """
     net1 = net1.to(device, dtype).to(memory_format=torch.channels_last)
-    if cpu_net1.served(net1):
-        return FusedNet1(net1)
-    if cuda_net1.served(net1):
-        return GpuNet1(net1)
+    if cpu_engine.served(net1):
+        return CpuEngine(net1)
+    if cuda_engine.served(net1):
+        return CudaEngine(net1)
     for module in net1.modules():
         if isinstance(module, RearrangedConv):
             module.fix()

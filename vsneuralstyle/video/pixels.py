@@ -5,10 +5,10 @@ strides, so a packed or half-packed layout is its components' views: R, G and B 
 `view[..., 2]`, `view[..., 1]` and `view[..., 0]`. Where the host's memory is a GPU's, tensors over
 it stand for the arrays.
 
-Between integers in host memory and a GPU, `kernels.gpu` converts, where it can: one launch each
-way. PyTorch's operators, which do the rest, are some thirty a frame, and what a frame then waits
-for is Python, which launches them. Between integers and a picture on a CPU `kernels` does, where it
-has a library: in one pass over memory, not ten.
+Between integers in host memory and a GPU, `cuda.sample_kernels` converts, where it can: one launch
+each way. PyTorch's operators, which do the rest, are some thirty a frame, and what a frame then
+waits for is Python, which launches them. Between integers and RGB on a CPU `cpu.kernels` does,
+where there is a library: in one pass over memory, not ten.
 """
 
 from collections import deque
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsneuralstyle.engines.cpu import kernels
-from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+from vsneuralstyle.engines.cpu import kernels, library
+from vsneuralstyle.engines.cuda import runtime, sample_kernels
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.settings import without_autocast
 from vsneuralstyle.video import yuv
@@ -150,15 +150,15 @@ def components_to_rgb(
             _rows_to_rgb(coding),
         )
         if coding.matrix == yuv.IDENTITY:
-            return cuda_kernels.from_samples(
+            return sample_kernels.samples_to_rgb(
                 samples.view(1, 3, *shape), coding.top, rows[0][0], rows[0][3]
             )
-        return cuda_kernels.from_components(
+        return sample_kernels.planes_to_rgb(
             samples, shape, components[1].shape, rows, coding.cosited
         )
     if _are_arrays(components) and _near(components[0].dtype, device):
         is_rgb = coding.matrix == yuv.IDENTITY
-        return kernels.from_components(
+        return kernels.planes_to_rgb(
             components,
             coding.top if is_rgb else 1,
             _rows_to_rgb(coding),
@@ -213,9 +213,11 @@ def rgb_to_components(rgb: Tensor, components: Planes, coding: Coding) -> None:
             _rows_of_map(coding),
         )
         if coding.matrix == yuv.IDENTITY:
-            samples = cuda_kernels.to_samples(rgb, dtype, rows[0][0], rows[0][3], levels, unit)
+            samples = sample_kernels.rgb_to_samples(
+                rgb, dtype, rows[0][0], rows[0][3], levels, unit
+            )
         else:
-            samples = cuda_kernels.to_components(
+            samples = sample_kernels.rgb_to_planes(
                 rgb, components[1].shape, rows, coding.cosited, dtype, levels, unit
             )
         _deliver(samples, components)
@@ -223,7 +225,7 @@ def rgb_to_components(rgb: Tensor, components: Planes, coding: Coding) -> None:
     rows_of_map = _rows_of_map(coding)
     if _are_arrays(components) and _near(components[0].dtype, rgb.device):
         cosited = None if coding.matrix == yuv.IDENTITY else coding.cosited
-        kernels.to_components(
+        kernels.rgb_to_planes(
             rgb.float().contiguous(), components, levels, unit, rows_of_map, cosited
         )
         return
@@ -285,7 +287,7 @@ def planes_to_rgb(
     planes = [np.asarray(plane) for plane in planes]
     levels = _levels(planes[0].dtype, bits)
     if levels is not None and _served(planes[0].dtype, device):
-        return cuda_kernels.from_samples(
+        return sample_kernels.samples_to_rgb(
             _upload(planes, device).view(1, 3, *planes[0].shape), levels
         )
     if levels is not None and _near(planes[0].dtype, device):
@@ -311,7 +313,7 @@ def rgb_to_samples(rgb: Tensor, dtype: np.dtype, bits: int | None = None) -> Ten
     """
     levels = _levels(dtype, bits)
     if levels is not None and _served(dtype, rgb.device):
-        return cuda_kernels.to_samples(
+        return sample_kernels.rgb_to_samples(
             rgb.float().contiguous(), _TORCH_TYPES[dtype], float(levels), 0.0, levels
         ).view(rgb.shape[1:])
     if levels is not None and _near(dtype, rgb.device):
@@ -351,13 +353,13 @@ def _served(dtype: np.dtype, device: torch.device | str) -> bool:
     device.
     """
     device = torch.device(device)
-    return device.type == "cuda" and dtype in _INTEGERS and cuda_kernels.available(device)
+    return device.type == "cuda" and dtype in _INTEGERS and runtime.available(device)
 
 
 def _near(dtype: np.dtype, device: torch.device | str) -> bool:
     """Whether `kernels` converts between samples of that type and a picture on that device."""
     return (
-        torch.device(device).type == "cpu" and dtype in _INTEGERS and kernels.library() is not None
+        torch.device(device).type == "cpu" and dtype in _INTEGERS and library.library() is not None
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import library
 from vsneuralstyle.engines.cpu.host import computing_by, openmp
 
 ELEMENT = "neuralstyle name=style device=cpu precision=float32"
@@ -364,7 +364,7 @@ def test_lookahead_holds_frames_back_and_the_end_drains_them(
 ):
     with computing_by(threads):
         one = pipeline(f"scene-cut=0 lookahead={lookahead}")
-    possible = None not in (openmp(), kernels.library())
+    possible = None not in (openmp(), library.library())
     assert one.style._stylizer.is_async == (threads == 2 and possible)
     whole = max(len(clip) - lookahead, 0)
     for number, frame in enumerate(clip):

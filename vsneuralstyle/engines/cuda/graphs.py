@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsneuralstyle.engines.cuda import kernels as cuda_kernels
+from vsneuralstyle.engines.cuda import runtime
 from vsneuralstyle.errors import DeviceError
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -93,7 +93,7 @@ class Memory:
     start: int
     end: int
     operators: bool = False
-    uses: list[tuple[cuda_kernels.Launch, int, int]] = field(default_factory=list)
+    uses: list[tuple[runtime.Launch, int, int]] = field(default_factory=list)
 
 
 class Watch(TorchDispatchMode):
@@ -106,7 +106,7 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.held = [given.clone() for given in inputs]
         self._memories: list[Memory] = []
-        self._noting = cuda_kernels.noted(self._launched)
+        self._noting = runtime.noted(self._launched)
         for given, copy in zip(inputs, self.held):
             self._allocated(copy)
             # A kernel that reads the copy can't read what lies otherwise.
@@ -148,7 +148,7 @@ class Watch(TorchDispatchMode):
                     memory.operators = True
         return result
 
-    def _launched(self, launch: cuda_kernels.Launch) -> None:
+    def _launched(self, launch: runtime.Launch) -> None:
         for place, address in launch.addresses.items():
             if memory := self.memory(address):
                 memory.uses.append((launch, place, address - memory.start))
@@ -183,7 +183,7 @@ def aimed(
         and sum(other is memory for other in memories) == 1
         for memory in memories
     ]
-    uses: dict[cuda_kernels.Launch, list[tuple[int, int, int]]] = {}
+    uses: dict[runtime.Launch, list[tuple[int, int, int]]] = {}
     for n, memory in enumerate(memories):
         for launch, place, behind in memory.uses if memory is not None and direct[n] else ():
             uses.setdefault(launch, []).append((place, n, behind))

@@ -1,4 +1,4 @@
-/* Generated from vsneuralstyle/arguments.py by scripts/generate_arguments.py: change it there. */
+/* Generated from vsneuralstyle/arguments.py by scripts/generate.py: change it there. */
 
 #ifndef ARGUMENTS_H
 #define ARGUMENTS_H

@@ -1,29 +1,40 @@
 #!/usr/bin/env python3
-"""Writes what comes from `vsneuralstyle.arguments` into the files that can't import it.
+"""Writes what comes from the tables of arguments and of operations into files that can't import
+them.
 
-    scripts/generate_arguments.py            writes them
-    scripts/generate_arguments.py --check    exit code 1: one isn't what it would be now; named
+    scripts/generate.py            writes them
+    scripts/generate.py --check    exit code 1: one isn't what it would be now; named
 
-They are the C plugin's header, the GStreamer element's table and the reference page's.
+From `vsneuralstyle.arguments`: the C plugin's header, the GStreamer element's table, and the
+reference page's. From `vsneuralstyle.engines.ops`: the kernels' prototypes, and the constants of C
+and of CUDA.
 """
 
+import ctypes
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout's table, whichever package is installed
 
+import torch  # noqa: E402
+
 from vsneuralstyle import arguments  # noqa: E402
 from vsneuralstyle.arguments import Argument, Clip, Host  # noqa: E402
+from vsneuralstyle.engines import ops  # noqa: E402
+from vsneuralstyle.engines.arguments import Dense, Several  # noqa: E402
 
 HEADER = ROOT / "vsneuralstyle" / "hosts" / "vapoursynth" / "arguments.h"
 ELEMENT = ROOT / "gst_plugin" / "python" / "gstneuralstyle_arguments.py"
 PAGE = ROOT / "docs" / "reference" / "arguments.md"
+OPERATIONS = ROOT / "vsneuralstyle" / "engines" / "cpu" / "csrc" / "operations.h"
+CONSTANTS = ROOT / "vsneuralstyle" / "engines" / "cuda" / "csrc" / "constants.cuh"
 BEGIN, END = "<!-- arguments: generated -->", "<!-- end -->"
-NOTE = "Generated from vsneuralstyle/arguments.py by scripts/generate_arguments.py: change it there"
+NOTE = "Generated from vsneuralstyle/arguments.py by scripts/generate.py: change it there"
+OPERATIONS_NOTE = NOTE.replace("arguments.py", "engines/ops.py")
 
 SIGNATURE_TYPES = {
     Clip: "vnode",
@@ -193,11 +204,89 @@ def page(text: str) -> str:
     return f"{before}{begin}\n\n{table()}\n\n{end}{after}"
 
 
+C_TYPES = {
+    ctypes.c_int: "int",
+    ctypes.c_long: "long",
+    ctypes.c_float: "float",
+    ctypes.c_void_p: "const void *",
+}
+
+
+def operations() -> str:
+    """The C kernels': their prototypes, and the constants that Python has, too."""
+    functions = {}
+    for operation in ops.CPU.values():
+        types = ", ".join(["Fork", "int", *map(_c_type, operation.arguments)])
+        prototype = f"EXPORT int {operation.c_name}({types});"
+        functions[operation.c_name] = textwrap.fill(prototype, 96, subsequent_indent=" " * 4)
+    return f"""\
+/* {OPERATIONS_NOTE}. */
+
+#ifndef OPERATIONS_H
+#define OPERATIONS_H
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* clang-format off */
+{_enums(ops.CONSTANTS | ops.CPU_CONSTANTS)}
+
+/* GOMP_parallel of the OpenMP runtime that PyTorch has loaded: its workers are awake. NULL: the
+ * calling thread alone. */
+typedef void (*Fork)(void (*)(void *), void *, unsigned, unsigned);
+
+{chr(10).join(functions.values())}
+/* clang-format on */
+
+#endif
+"""
+
+
+def _c_type(argument: object) -> str:
+    if isinstance(argument, Several):
+        return "void *const *" if argument.each.written else "const void *const *"
+    if isinstance(argument, Dense):
+        of = "float *" if argument.dtype == torch.float32 else "void *"
+        return of if argument.written else f"const {of}"
+    return C_TYPES[argument.c_type]
+
+
+def _enums(constants: Mapping[str, float]) -> str:
+    whole = [f"{name} = {value}" for name, value in constants.items() if isinstance(value, int)]
+    lines = textwrap.fill(", ".join(whole), 92, initial_indent="    ", subsequent_indent="    ")
+    others = [
+        f"static const float {name} = {value}f;"
+        for name, value in constants.items()
+        if isinstance(value, float)
+    ]
+    return "\n".join([f"enum {{\n{lines}\n}};", *others])
+
+
+def constants() -> str:
+    """CUDA's: the constants that Python has, too."""
+    lines = [
+        f"#define {name} {value}{'f' if isinstance(value, float) else ''}"
+        for name, value in ops.CONSTANTS.items()
+    ]
+    return f"""\
+/* {OPERATIONS_NOTE}. */
+
+#pragma once
+
+{chr(10).join(lines)}
+"""
+
+
 def main(options: list[str]) -> int:
     """Writes the files, or checks them; returns the exit code."""
     if options not in ([], ["--check"]):
         sys.exit(f"unknown options {options}; expected --check or none.")
-    made = {HEADER: header(), ELEMENT: element(), PAGE: page(PAGE.read_text(encoding="utf-8"))}
+    made = {
+        HEADER: header(),
+        ELEMENT: element(),
+        PAGE: page(PAGE.read_text(encoding="utf-8")),
+        OPERATIONS: operations(),
+        CONSTANTS: constants(),
+    }
     stale = [
         path
         for path, text in made.items()
@@ -205,7 +294,7 @@ def main(options: list[str]) -> int:
     ]
     for path in stale:
         if options:
-            print(f"{path.relative_to(ROOT)} is not up to date: run scripts/generate_arguments.py")
+            print(f"{path.relative_to(ROOT)} is not up to date: run scripts/generate.py")
         else:
             path.write_text(made[path], encoding="utf-8")
     return 1 if stale and options else 0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vsneuralstyle.engines.cpu import kernels
+from vsneuralstyle.engines.cpu import kernels, library, packing
+from vsneuralstyle.engines.cpu.layers import Chain, Convolution, FlowDecoder, Layers, Pyramid
 from vsneuralstyle.networks.flow.litepwcnet import (
     CHANNELS,
     NORM_EPS,
@@ -36,14 +37,14 @@ def served(net1: Net1) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
-        and all(count % kernels.MULTIPLE == 0 for count in channels)
-        and channels[0] == kernels.MULTIPLE
-        and kernels.library() is not None
+        and all(count % packing.MULTIPLE == 0 for count in channels)
+        and channels[0] == packing.MULTIPLE
+        and library.library() is not None
     )
 
 
 def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
-    """Of an `InstanceNorm` what `kernels.Convolution` takes; of none, None."""
+    """Of an `InstanceNorm` what `Convolution` takes; of none, None."""
     return (
         (norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
         if isinstance(norm, InstanceNorm)
@@ -53,7 +54,7 @@ def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
 
 def _layer(
     convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2
-) -> kernels.Convolution:
+) -> Convolution:
     """A 3x3 convolution.
 
     Args:
@@ -63,30 +64,27 @@ def _layer(
         halvings: what it takes is a frame's size so many times halved: where tiles are few, large
             ones are slower than small ones.
     """
-    weight, enlarges = convolution.weight, isinstance(convolution, UpsampledConv)
-    if enlarges:
-        reach = kernels.ENLARGING
+    weight, upsamples = convolution.weight, isinstance(convolution, UpsampledConv)
+    if upsamples:
+        tile_size = packing.UPSAMPLE2
     elif convolution.stride[0] == 2:
-        reach = kernels.HALVING
+        tile_size = packing.STRIDE2
     else:
-        reach = (
-            6 if kernels.pairs(weight.dtype) or kernels.tiled(weight.dtype) or halvings > 3 else 8
-        )
-    reflects = enlarges or convolution.padding_mode == "reflect"
-    return kernels.Convolution(
-        weight, convolution.bias, reach, reflects=reflects, slope=slope, norm=norm
+        in_bfloat16 = library.uses_bf16_pairs(weight.dtype) or library.uses_amx(weight.dtype)
+        tile_size = 6 if in_bfloat16 or halvings > 3 else 8
+    reflects = upsamples or convolution.padding_mode == "reflect"
+    return Convolution(
+        weight, convolution.bias, tile_size, reflects=reflects, slope=slope, norm=norm
     )
 
 
-def _leaky(
-    layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2
-) -> kernels.Convolution:
+def _leaky(layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2) -> Convolution:
     """A convolution and its leaky ReLU."""
     return _layer(layer[0], layer[1].negative_slope, norm, halvings)
 
 
-def _block(block: ConvBlock) -> kernels.Convolution:
-    """A `ConvBlock` that halves or enlarges, whose ReLU, where it normalises, is left to who takes
+def _block(block: ConvBlock) -> Convolution:
+    """A `ConvBlock` that halves or upsamples, whose ReLU, where it normalises, is left to who takes
     the scale.
     """
     norm = _arguments(block[1])
@@ -102,10 +100,10 @@ class _Blocks:
             (_layer(first[0], norm=_arguments(first[1])), _layer(second, norm=_arguments(norm)))
             for first, (second, norm) in layers
         ]
-        self.layers = kernels.Layers([layer for pair in pairs for layer in pair])
+        self.layers = Layers([layer for pair in pairs for layer in pair])
 
     def __call__(self, x: Tensor) -> Tensor:
-        return kernels.blocks(x, self.layers) if self.layers.convolutions else x
+        return kernels.residual_blocks(x, self.layers) if self.layers.convolutions else x
 
 
 class _Bank:
@@ -118,10 +116,10 @@ class _Bank:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.blocks(kernels.normalise(*kernels.convolve(x, self.convolution)))
+        return self.blocks(kernels.scale_shift_relu_add(*kernels.conv3x3(x, self.convolution)))
 
 
-class FusedNet1(MotionEstimator):
+class CpuEngine(MotionEstimator):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
@@ -132,7 +130,7 @@ class FusedNet1(MotionEstimator):
     def __init__(self, net1: Net1) -> None:
         style, flow = net1.style, net1.flow
         self.net1, self.flow, self.still = net1, flow, net1.still
-        self.mask = kernels.Chain(
+        self.mask = Chain(
             [_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)],
             net1.mask[4].weight,
             net1.mask[4].bias,
@@ -144,12 +142,12 @@ class FusedNet1(MotionEstimator):
             layers = [_leaky(second, halvings=1)]
             for n, (halving, second) in enumerate(levels, 2):
                 layers += [_leaky(halving), _leaky(second, (None, None, NORM_EPS), n)]
-            self.pyramid = kernels.Pyramid(
+            self.pyramid = Pyramid(
                 (colors[0].weight, colors[0].bias, colors[1].negative_slope), layers, CONTRAST
             )
             estimators = [
                 (
-                    kernels.Chain(
+                    Chain(
                         [_leaky(layer, halvings=len(CHANNELS) - n) for layer in estimator],
                         predict.weight,
                         predict.bias,
@@ -162,14 +160,14 @@ class FusedNet1(MotionEstimator):
                     zip(flow.estimators, flow.predicts, RADII)
                 )
             ]
-            self.matcher = kernels.Motion(
+            self.flow_decoder = FlowDecoder(
                 flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE
             )
         self.dtype = net1.mask[0].weight.dtype
-        self.state_dtype = kernels.kept(self.dtype)
+        self.state_dtype = kernels.state_dtype(self.dtype)
         first, *halving = style.down
         self.first = (
-            kernels.nine_points(first[0].weight),
+            packing.conv9x9_weight(first[0].weight),
             first[0].bias.detach().float(),
             _arguments(first[1]),
         )
@@ -181,15 +179,15 @@ class FusedNet1(MotionEstimator):
         self.banks = [(weight, _Bank(bank)) for weight, bank in between.banks]
         *ups, last = style.up
         self.ups = [_block(block) for block in ups]
-        self.last = kernels.nine_points(last.weight), last.bias.detach().float()
+        self.last = packing.conv9x9_weight(last.weight), last.bias.detach().float()
 
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
-        x, scale = kernels.enter(frame, height, width, *self.first, self.dtype)
+        x, scale = kernels.conv9x9_from_rgb(frame, height, width, *self.first, self.dtype)
         for block in self.down:
-            x, scale = kernels.convolve(x, block, scale=scale, relu=True)
-        x = self.before(kernels.normalise(x, scale, relu=True))
+            x, scale = kernels.conv3x3(x, block, scale=scale, relu=True)
+        x = self.before(kernels.scale_shift_relu_add(x, scale, relu=True))
         if len(self.banks) == 1:
             x = self.banks[0][1](x)
         elif self.banks:
@@ -202,8 +200,8 @@ class FusedNet1(MotionEstimator):
         if self.rest.layers.convolutions:
             x = self.rest(x.to(self.dtype))
         for block in self.ups:
-            x, scale = kernels.convolve(x, block, scale=scale, relu=True, dtype=self.dtype)
-        return kernels.draw(x, scale, height, width, *self.last)
+            x, scale = kernels.conv3x3(x, block, scale=scale, relu=True, dtype=self.dtype)
+        return kernels.conv9x9_to_rgb(x, scale, height, width, *self.last)
 
     def flow_features(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As `Net1.flow_features`."""
@@ -212,11 +210,11 @@ class FusedNet1(MotionEstimator):
         height, width = (
             -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
         )
-        return kernels.look(frame.contiguous(), height, width, self.pyramid, self.dtype)
+        return kernels.flow_features(frame.contiguous(), height, width, self.pyramid, self.dtype)
 
     def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """As `Net1.max_change`."""
-        return kernels.change(frame.contiguous(), previous.contiguous(), REPEATED)
+        return kernels.max_change(frame.contiguous(), previous.contiguous(), REPEATED)
 
     def match_features(
         self,
@@ -230,21 +228,21 @@ class FusedNet1(MotionEstimator):
         if not isinstance(self.flow, LitePWCNet):
             return self.net1.match_features(first, second, height, width, change)
         change = change if change is None else change.contiguous()
-        return kernels.motion(
-            first, second, self.matcher, in_squares(first[-1]), change, self.still
+        return kernels.estimate_motion(
+            first, second, self.flow_decoder, in_squares(first[-1]), change, self.still
         )
 
     def downsample4(self, frame: Tensor) -> Tensor:
         """As `Net1.downsample4`."""
-        return kernels.quarter(frame)
+        return kernels.downsample4(frame)
 
     def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """As `Net1.scene_descriptor`."""
-        return kernels.glimpse(lowres)
+        return kernels.scene_descriptor(lowres)
 
     def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.warp_residual`."""
-        return kernels.unexplained(lowres, previous, flow.contiguous())
+        return kernels.warp_residual(lowres, previous, flow.contiguous())
 
     def compose(
         self,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsneuralstyle.engines.cuda import flow_kernels, packing, runtime
 from vsneuralstyle.engines.cuda import kernels as cuda_kernels
-from vsneuralstyle.engines.cuda.kernels import Picture
+from vsneuralstyle.engines.cuda.kernels import FeatureMap
 from vsneuralstyle.networks import scene_descriptor
 from vsneuralstyle.networks.flow.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.layers.norm import InstanceNorm
@@ -41,16 +42,16 @@ def served(net1: Net1) -> bool:
     )
     return (
         all(module.out_channels % cuda_kernels.MULTIPLE == 0 for module in (*styles, *chains))
-        and max(module.out_channels for module in chains) <= cuda_kernels.MOST_OUTPUTS
-        and max(cuda_kernels.whole(module.in_channels) for module in chains)
-        <= cuda_kernels.MOST_INPUTS
+        and max(module.out_channels for module in chains) <= cuda_kernels.MAX_OUTPUTS
+        and max(cuda_kernels.padded_channels(module.in_channels) for module in chains)
+        <= cuda_kernels.MAX_INPUTS
         and flow.features[0][0][0].out_channels == 16
-        and cuda_kernels.available(weight.device)
+        and runtime.available(weight.device)
     )
 
 
 def _norm(norm: InstanceNorm) -> tuple[Tensor, Tensor, float]:
-    """As `cuda_kernels.statistics` takes it."""
+    """As `cuda_kernels.instance_norm` takes it."""
     return norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
 
 
@@ -60,8 +61,8 @@ class _Block:
     """
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
-        self.enlarges = isinstance(convolution, UpsampledConv)
-        weight = convolution.rearranged()[0] if self.enlarges else convolution.weight
+        self.upsamples = isinstance(convolution, UpsampledConv)
+        weight = convolution.rearranged()[0] if self.upsamples else convolution.weight
         self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
         self.stride = convolution.stride
         self.norm = _norm(norm) if isinstance(norm, InstanceNorm) else None
@@ -69,16 +70,16 @@ class _Block:
         bias = convolution.bias.detach().float()
         self.scale = torch.stack((torch.ones_like(bias), bias))
 
-    def __call__(self, x: Picture) -> tuple[Picture, Tensor]:
+    def __call__(self, x: FeatureMap) -> tuple[FeatureMap, Tensor]:
         """Of a picture with the border that it wants: what comes out, and the scale that it is to
         be normalised by.
         """
         out = F.conv2d(x.samples, self.weight, None, self.stride)
-        if self.enlarges:
-            y = Picture(out, out.shape[1] // 4, 2 * x.height, 2 * x.width, 2, 1)
+        if self.upsamples:
+            y = FeatureMap(out, out.shape[1] // 4, 2 * x.height, 2 * x.width, 2, 1)
         else:
-            y = Picture.of(out)
-        return y, cuda_kernels.statistics(y, *self.norm) if self.norm else self.scale
+            y = FeatureMap.of(out)
+        return y, cuda_kernels.instance_norm(y, *self.norm) if self.norm else self.scale
 
 
 class _Residuals:
@@ -93,11 +94,11 @@ class _Residuals:
             for block in blocks
         ]
 
-    def __call__(self, x: Picture, pad: int = 1) -> Picture:
+    def __call__(self, x: FeatureMap, pad: int = 1) -> FeatureMap:
         """With that border behind the last."""
         for n, (first, second) in enumerate(self.blocks, 1):
-            y = cuda_kernels.normalise(*first(x), relu=True, pad=1)
-            x = cuda_kernels.normalise(
+            y = cuda_kernels.scale_shift_relu_add(*first(x), relu=True, pad=1)
+            x = cuda_kernels.scale_shift_relu_add(
                 *second(y), residual=x, pad=pad if n == len(self.blocks) else 1
             )
         return x
@@ -109,18 +110,18 @@ class _Bank:
     def __init__(self, bank: Bank) -> None:
         self.convolution, self.blocks = _Block(bank[0], bank[1]), _Residuals([bank[2]])
 
-    def __call__(self, x: Picture) -> Picture:
-        return self.blocks(cuda_kernels.normalise(*self.convolution(x), pad=1))
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        return self.blocks(cuda_kernels.scale_shift_relu_add(*self.convolution(x), pad=1))
 
 
 Layer = tuple[Tensor, Tensor, float]
-"""Weight, bias and slope of what is negative, as `cuda_kernels.convolve` takes them."""
+"""Weight, bias and slope of what is negative, as `cuda_kernels.conv3x3` takes them."""
 
 
 def _layer(
     convolution: nn.Conv2d,
     slope: float,
-    arranged: Callable[[Tensor], Tensor] = cuda_kernels.convolution_weight,
+    arranged: Callable[[Tensor], Tensor] = packing.conv3x3_weight,
 ) -> Layer:
     """arranged: what is made of the weight."""
     return arranged(convolution.weight.detach()), convolution.bias.detach().float(), slope
@@ -136,15 +137,15 @@ class _Chain:
 
     def __init__(self, layers: Sequence[Layer], last: nn.Conv2d) -> None:
         self.layers = layers
-        self.last = cuda_kernels.convolution_weight(last.weight), last.bias.detach().float()
+        self.last = packing.conv3x3_weight(last.weight), last.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = cuda_kernels.convolve(x, *layer)
-        return cuda_kernels.convolve(x, *self.last, planes=True)
+            x = cuda_kernels.conv3x3(x, *layer)
+        return cuda_kernels.conv3x3(x, *self.last, planes=True)
 
 
-class GpuNet1(MotionEstimator):
+class CudaEngine(MotionEstimator):
     """`Net1`'s methods, for one frame at a time and without gradients.
 
     Args:
@@ -170,7 +171,7 @@ class GpuNet1(MotionEstimator):
         self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
         self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
         (colors, *halvings), seconds = zip(*flow.features)
-        self.colors = _layer(*_leaky(colors), cuda_kernels.colors_weight)
+        self.colors = _layer(*_leaky(colors), packing.conv3x3_from_rgb_weight)
         self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
         self.seconds = [_layer(*_leaky(second)) for second in seconds]
         self.estimators = [
@@ -179,15 +180,15 @@ class GpuNet1(MotionEstimator):
 
     @staticmethod
     def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
-        """Its first layer takes its inputs as `cuda_kernels.match` lays them down: the feature
-        before the cost volume.
+        """Its first layer takes its inputs as `cost_volume` lays them down: the feature before the
+        cost volume.
         """
         first, *others = map(_leaky, estimator)
         volume, known = (2 * radius + 1) ** 2, first[0].in_channels
         order = [*range(volume, known - 2), *range(volume), known - 2, known - 1]
         return _Chain(
             [
-                _layer(*first, lambda weight: cuda_kernels.convolution_weight(weight[:, order])),
+                _layer(*first, lambda weight: packing.conv3x3_weight(weight[:, order])),
                 *(_layer(*other) for other in others),
             ],
             predict,
@@ -196,13 +197,13 @@ class GpuNet1(MotionEstimator):
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
-        out = F.conv2d(cuda_kernels.enter(frame.contiguous()), self.first)
-        x = Picture(out, out.shape[1] // cuda_kernels.SIDE**2, height, width, cuda_kernels.SIDE)
-        scale = cuda_kernels.statistics(x, *self.first_norm)
+        out = F.conv2d(cuda_kernels.pack_frame(frame.contiguous()), self.first)
+        x = FeatureMap(out, out.shape[1] // cuda_kernels.SIDE**2, height, width, cuda_kernels.SIDE)
+        scale = cuda_kernels.instance_norm(x, *self.first_norm)
         for block in self.down:
-            x, scale = block(cuda_kernels.normalise(x, scale, relu=True, pad=1))
+            x, scale = block(cuda_kernels.scale_shift_relu_add(x, scale, relu=True, pad=1))
         x = self.before(
-            cuda_kernels.normalise(x, scale, relu=True, pad=1),
+            cuda_kernels.scale_shift_relu_add(x, scale, relu=True, pad=1),
             pad=1 if self.banks or self.after.blocks else 0,
         )
         if len(self.banks) == 1:
@@ -210,23 +211,25 @@ class GpuNet1(MotionEstimator):
         elif self.banks:
             # The border of a sum is the sum of the borders.
             samples = sum(bank(x).samples * weight for weight, bank in self.banks)
-            x = Picture(samples, x.channels, x.height, x.width, x.side, x.edge)
+            x = FeatureMap(samples, x.channels, x.height, x.width, x.side, x.edge)
         x = self.after(x, pad=0)
-        return cuda_kernels.normalise(x).samples if x.edge else x.samples
+        return cuda_kernels.scale_shift_relu_add(x).samples if x.edge else x.samples
 
     def decode(self, feature: Tensor, height: int, width: int) -> Tensor:
         """As `Net1.decode`."""
-        x, scale = Picture.of(feature.to(torch.float16, memory_format=torch.channels_last)), None
+        x, scale = FeatureMap.of(feature.to(torch.float16, memory_format=torch.channels_last)), None
         if self.rest.blocks:
-            x = self.rest(cuda_kernels.normalise(x, pad=1))
+            x = self.rest(cuda_kernels.scale_shift_relu_add(x, pad=1))
         for block in self.ups:
             x, scale = block(
-                cuda_kernels.normalise(x, scale, relu=scale is not None, pad=1, repeats=True)
+                cuda_kernels.scale_shift_relu_add(
+                    x, scale, relu=scale is not None, pad=1, repeats=True
+                )
             )
-        squares = cuda_kernels.normalise(
+        squares = cuda_kernels.scale_shift_relu_add(
             x, scale, relu=True, pad=cuda_kernels.SIDE, side=cuda_kernels.SIDE
         )
-        return cuda_kernels.leave(
+        return cuda_kernels.unpack_frame(
             F.conv2d(squares.samples, self.last), self.last_bias, height, width
         )
 
@@ -236,17 +239,17 @@ class GpuNet1(MotionEstimator):
             -(-size // self.flow.multiple) * self.flow.multiple for size in frame.shape[2:]
         )
         frame = frame.contiguous()
-        x = cuda_kernels.colors(
-            frame, cuda_kernels.brightness(frame, height, width), height, width, *self.colors
+        x = flow_kernels.conv3x3_from_rgb(
+            frame, flow_kernels.frame_mean(frame, height, width), height, width, *self.colors
         )
-        x, found = cuda_kernels.convolve(x, *self.seconds[0]), []
+        x, found = cuda_kernels.conv3x3(x, *self.seconds[0]), []
         for (weight, bias, slope), second in zip(self.halvings, self.seconds[1:]):
-            x = cuda_kernels.activate(F.conv2d(x, weight, None, 2, 1), bias, slope)
-            x = cuda_kernels.convolve(x, *second)
-            picture = Picture.of(x)
+            x = cuda_kernels.bias_leaky_relu(F.conv2d(x, weight, None, 2, 1), bias, slope)
+            x = cuda_kernels.conv3x3(x, *second)
+            picture = FeatureMap.of(x)
             found.append(
-                cuda_kernels.normalise(
-                    picture, cuda_kernels.statistics(picture, None, None, NORM_EPS)
+                cuda_kernels.scale_shift_relu_add(
+                    picture, cuda_kernels.instance_norm(picture, None, None, NORM_EPS)
                 ).samples
             )
         return tuple(found)
@@ -270,23 +273,26 @@ class GpuNet1(MotionEstimator):
         # The products are PyTorch's operators', for whose sake a graph would copy what it is given
         # (`graphs`): of a few places, but one more launch.
         products = self.flow.products(
-            *(cuda_kernels.normalise(Picture.of(feature)).samples for feature in (here, there))
+            *(
+                cuda_kernels.scale_shift_relu_add(FeatureMap.of(feature)).samples
+                for feature in (here, there)
+            )
         )
-        return cuda_kernels.global_match(cuda_kernels.supported(products), SURE)
+        return flow_kernels.global_match(flow_kernels.aggregate_costs(products), SURE)
 
     def _residual(self, n: int, here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
         """As `LitePWCNet.residual`."""
         return self.estimators[n](
-            cuda_kernels.match(here, there, flow.contiguous(), pixels(n), RADII[n])
+            flow_kernels.cost_volume(here, there, flow.contiguous(), pixels(n), RADII[n])
         )
 
     def max_change(self, frame: Tensor, previous: Tensor) -> Tensor:
         """As `Net1.max_change`."""
-        return discounted(cuda_kernels.change(frame.contiguous(), previous.contiguous()))
+        return discounted(cuda_kernels.max_change(frame.contiguous(), previous.contiguous()))
 
     def downsample4(self, frame: Tensor) -> Tensor:
         """As `Net1.downsample4`."""
-        return cuda_kernels.quarter(frame.contiguous())
+        return cuda_kernels.downsample4(frame.contiguous())
 
     def scene_descriptor(self, lowres: Tensor) -> Tensor:
         """As `Net1.scene_descriptor`."""
@@ -294,7 +300,7 @@ class GpuNet1(MotionEstimator):
 
     def warp_residual(self, lowres: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
         """As `Net1.warp_residual`."""
-        return cuda_kernels.unexplained(*(x.contiguous() for x in (lowres, previous, flow)))
+        return cuda_kernels.warp_residual(*(x.contiguous() for x in (lowres, previous, flow)))
 
     def compose(
         self,
@@ -310,7 +316,7 @@ class GpuNet1(MotionEstimator):
         feature = feature.contiguous(memory_format=torch.channels_last)
         previous = previous.to(self.state_dtype, memory_format=torch.channels_last)
         flow = flow.contiguous()
-        warped, difference = cuda_kernels.follow(
+        warped, difference = cuda_kernels.warp_feature(
             previous, flow, feature, residual.contiguous(), cubic
         )
         mask = self.mask(difference)
@@ -328,5 +334,5 @@ class GpuNet1(MotionEstimator):
             net1.sharpen,
         )
         if net1.sharpen:
-            composite = cuda_kernels.sharpened(composite, feature, most)
+            composite = cuda_kernels.sharpen(composite, feature, most)
         return composite, blended
