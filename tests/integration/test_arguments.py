@@ -22,6 +22,10 @@ GENERATED = (
     Path("gst_plugin", "python", "gstneuralstyle_arguments.py"),
     Path("docs", "reference", "arguments.md"),
 )
+OF_OPERATIONS = (
+    Path("vsneuralstyle", "engines", "cpu", "csrc", "operations.h"),
+    Path("vsneuralstyle", "engines", "cuda", "csrc", "constants.cuh"),
+)
 SIGNATURE = (
     "clip:vnode;style:data:opt;net:data:opt;device:data:opt;precision:data:opt;strength:float:opt;"
     "coherence:float:opt;preserve_color:int:opt;scene_cut:float:opt;model_dir:data:opt;"
@@ -41,8 +45,9 @@ def generate(root: Path, *options: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of what the generator reads and writes."""
-    package = [Path("vsneuralstyle", f"{name}.py") for name in ("__init__", "arguments", "errors")]
-    for path in (GENERATOR, *package, *GENERATED):
+    source = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(ROOT / "vsneuralstyle", tmp_path / "vsneuralstyle", ignore=source)
+    for path in (GENERATOR, *GENERATED):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     return tmp_path
@@ -72,10 +77,10 @@ def test_a_change_of_the_table_reaches_every_file(checkout):
     assert generate(checkout, "--check").returncode == 0
 
 
-@pytest.mark.parametrize("path", GENERATED, ids=str)
+@pytest.mark.parametrize("path", [*GENERATED, *OF_OPERATIONS], ids=str)
 def test_a_change_by_hand_is_found(checkout, path):
     text = (checkout / path).read_text()
-    (checkout / path).write_text(text.replace("candy", "bonbon"))
+    (checkout / path).write_text(text.replace("candy", "bonbon").replace("STRIDE", "STRIDES"))
     checked = generate(checkout, "--check")
     assert checked.returncode == 1 and checked.stdout.startswith(f"{path} is not up to date")
 

@@ -239,7 +239,7 @@ def test_operations_of_tiles(monkeypatch):
     is enlarged one for 2; of the first layer twice 9 for two pixels, of the last one 20 of 512
     products for two.
     """
-    monkeypatch.setattr(kernels, "tiled", lambda dtype: True)
+    monkeypatch.setattr(library, "uses_amx", lambda dtype: True)
     x = torch.rand(1, 16, 8, 12).bfloat16().contiguous(memory_format=torch.channels_last)
 
     def operations(function) -> int:
