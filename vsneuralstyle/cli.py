@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from vsneuralstyle import __version__
@@ -27,6 +26,7 @@ ENDING_SIGNALS = [
 # Commands that modules of their own define: add_arguments(parser) and main(args). Imported when
 # called, for speed.
 DELEGATED = {
+    ("render",): ("vsneuralstyle.hosts.render.cli", "stylize video files"),
     ("train", "flow"): (
         "vsneuralstyle.training.flow",
         "train the optical flow network on synthetic pairs",
@@ -51,9 +51,6 @@ DELEGATED = {
 }
 # Packages that only some commands need, and the extra of ours that has each
 EXTRAS = {"cv2": "train", "matplotlib": "train", "torchvision": "train"}
-# Arguments of `Stylizer`, as the help groups them
-LOOK = ("strength", "coherence", "preserve_color", "scene_cut")
-MODEL = ("net", "model_dir", "device", "precision")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,8 +165,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"neuralstyle {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_render(commands)
-
     styles = commands.add_parser(
         "styles",
         help="list the styles that there are",
@@ -196,89 +191,6 @@ def _parser() -> argparse.ArgumentParser:
             words[-1], help=description, add_help=False
         )
     return parser
-
-
-def _add_render(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "render",
-        help="stylize a video file",
-        description="Stylizes a video file. Size, timestamps, color tags, audio and, where the "
-        "container can carry them, subtitles are kept. The output appears when it is complete: "
-        "Ctrl-C or an error leaves no file behind, and an existing one as it was.",
-    )
-    parser.add_argument("source", type=Path, help="a video file")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the file to write; its suffix chooses the container (.mp4, .mkv, "
-        ".webm, .mov, .gif, ...)",
-    )
-    add_options(parser, "style")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument(
-        "--on-error",
-        default="repeat",
-        metavar="stop|skip|repeat",
-        help="a damaged frame: end with an error, leave it out, or show the one "
-        "before it again (default repeat); stop ends at a cut-off file, too",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no warnings")
-    parser.set_defaults(run=_render)
-
-    add_options(parser.add_argument_group("look"), *LOOK)
-    add_options(parser.add_argument_group("model"), *MODEL)
-
-    output = parser.add_argument_group("output")
-    sound = output.add_mutually_exclusive_group()
-    sound.add_argument("--no-audio", action="store_true", help="leave the audio out")
-    sound.add_argument(
-        "--audio-codec",
-        metavar="NAME",
-        help="copy, or FFmpeg's name of the audio encoder (default: copy where the "
-        "container can carry it, else the usual one there: libopus in .webm)",
-    )
-    output.add_argument(
-        "--codec",
-        metavar="NAME",
-        help="FFmpeg's name of the video encoder (default libx264; libvpx-vp9 in "
-        ".webm, gif in .gif)",
-    )
-    output.add_argument(
-        "--crf",
-        type=float,
-        help="constant quality, lower is better (default 18 for libx264, 24 for libvpx-vp9)",
-    )
-    output.add_argument(
-        "--pix-fmt",
-        metavar="NAME",
-        help="FFmpeg's name of the pixel format (default yuv420p, 8 bit; "
-        "yuv444p for odd sizes; yuv420p10le keeps 10 bits)",
-    )
-
-
-def _render(args: argparse.Namespace) -> None:
-    from vsneuralstyle.hosts.render import render
-
-    if args.quiet:
-        logging.getLogger("vsneuralstyle").setLevel(logging.ERROR)
-    options = {name: getattr(args, name) for name in (*LOOK, *MODEL)}
-    render(
-        args.source,
-        args.output,
-        style=args.style,
-        overwrite=args.overwrite,
-        on_error=args.on_error,
-        progress=False if args.quiet else None,
-        audio=not args.no_audio,
-        audio_codec=args.audio_codec,
-        codec=args.codec,
-        crf=args.crf,
-        pix_fmt=args.pix_fmt,
-        **options,
-    )
 
 
 def _styles(args: argparse.Namespace) -> None:

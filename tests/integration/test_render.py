@@ -353,12 +353,12 @@ def test_metadata_and_chapters_are_kept(tmp_path, clip, model_dir):
         assert container.streams.video[0].metadata["language"] == "fin"
 
 
-def test_deeper_source_becomes_8_bit_unless_asked(tmp_path, clip, model_dir, caplog):
+def test_a_deeper_source_stays_so_where_it_can(tmp_path, clip, model_dir, caplog):
     source = write_clip(tmp_path / "in.mkv", clip[:2], codec="ffv1", pix_fmt="yuv420p10le")
-    render(source, tmp_path / "8.mp4", style="candy", strength=0)
-    assert decode(tmp_path / "8.mp4")[0].format.name == "yuv420p"
-    assert "the source has 10 bits" in caplog.text and "--pix-fmt yuv420p10le" in caplog.text
-    render(source, tmp_path / "10.mp4", style="candy", strength=0, pix_fmt="yuv420p10le", crf=1)
+    render(source, tmp_path / "10.mp4", style="candy", strength=0, crf=1)
+    assert not caplog.text
+    render(source, tmp_path / "mpeg4.mp4", style="candy", strength=0, codec="mpeg4")
+    assert "the source has 10 bits" in caplog.text  # and that encoder 8
     ten = decode(tmp_path / "10.mp4")
     assert ten[0].format.name == "yuv420p10le"
     assert np.abs(luma_planes(ten) - luma_planes(decode(source))).mean() < 2

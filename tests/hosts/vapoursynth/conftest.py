@@ -99,12 +99,12 @@ def tagged():
 @pytest.fixture
 def steps(monkeypatch) -> list:
     """One entry for each frame that a filter of this process stylizes."""
-    from vsneuralstyle.core.pipeline import Pipeline
+    from vsneuralstyle.hosts.vapoursynth.session import Session
 
     steps = []
-    step = Pipeline._step
+    process = Session.process
     monkeypatch.setattr(
-        Pipeline, "_step", lambda self, *arguments: steps.append(1) or step(self, *arguments)
+        Session, "process", lambda self, *arguments: steps.append(1) or process(self, *arguments)
     )
     return steps
 

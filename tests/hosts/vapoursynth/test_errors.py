@@ -233,14 +233,14 @@ def test_goes_on_after_the_core_failed(
     output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
     planes(output, 2)
 
-    process = Session._process
+    process = Session.process
 
     def fail(self, *arguments):
         process(self, *arguments)  # so the state has moved when it fails
         raise MemoryError("no more of it")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_process", fail)
+        patch.setattr(Session, "process", fail)
         with pytest.raises(vs.Error, match="^Stylize: MemoryError: no more of it"):
             planes(output, 3)
     assert "Traceback" in capfd.readouterr().err
@@ -255,13 +255,13 @@ def test_memory_of_frames_is_not_kept(clip, model_dir, make_clip, planes, monkey
     from vsneuralstyle.hosts.vapoursynth.session import Session
 
     kept = []
-    process = Session._process
+    process = Session.process
 
-    def keep(self, starts_scene, source, dtype):
+    def keep(self, starts_scene, source, *encoded):
         kept.append(np.asarray(source[0]))
-        return process(self, starts_scene, source, dtype)
+        return process(self, starts_scene, source, *encoded)
 
-    monkeypatch.setattr(Session, "_process", keep)
+    monkeypatch.setattr(Session, "process", keep)
     output = vs.core.vsneuralstyle.Stylize(make_clip(clip), model_dir=model_dir)
     with pytest.raises(vs.Error, match="kept a reference to a frame's memory"):
         planes(output, 0)

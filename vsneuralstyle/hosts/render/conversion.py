@@ -13,13 +13,14 @@ from torch import Tensor
 from vsneuralstyle.core.pipeline import PendingFrame
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.damage import Repeat, time_of
+from vsneuralstyle.hosts.render.sequences import is_sequence
 from vsneuralstyle.video import yuv
 from vsneuralstyle.video.pixels import Coding, components_to_rgb, rgb_to_components
 
 log = logging.getLogger("vsneuralstyle.hosts.render")
 
 LIMITED, FULL = 1, 2  # AVColorRange
-UNSPECIFIED, LEFT = 0, 1  # AVChromaLocation
+UNSPECIFIED = 0  # AVChromaLocation
 IDENTITY = 0  # AVColorSpace of RGB
 PALETTE = "pal8"
 PALETTE_SOURCE = "bgra"  # what a palette is made from
@@ -41,19 +42,29 @@ def bits(pixels: av.VideoFormat) -> int:
     return next((depth for depth in (8, 9, 10, 12, 14) if depth >= most), 16)
 
 
+def has_alpha(pixels: av.VideoFormat) -> bool:
+    return any(component.is_alpha for component in pixels.components)
+
+
 def is_420(pixels: av.VideoFormat) -> bool:
     """Whether chroma has half the samples across and down."""
     return (pixels.chroma_width(4), pixels.chroma_height(4)) == (2, 2)
 
 
-def planar_format(pixels: av.VideoFormat) -> str:
-    """The format of the same depth with a full-size plane for each of R, G, B or Y, Cb, Cr."""
+def planar_format(pixels: av.VideoFormat, alpha: bool = False) -> str:
+    """The format of the same depth with a full-size plane for each of R, G, B or Y, Cb, Cr.
+
+    alpha: and for A, of which there are fewer depths.
+    """
     depth = bits(pixels)
-    return ("gbrp" if is_rgb(pixels) else "yuv444p") + (f"{depth}le" if depth > 8 else "")
+    if alpha and depth in (9, 14):
+        depth = 10 if depth == 9 else 16
+    kind = ("gbrap" if alpha else "gbrp") if is_rgb(pixels) else "yuva444p" if alpha else "yuv444p"
+    return kind + (f"{depth}le" if depth > 8 else "")
 
 
 def planes(frame: av.VideoFrame) -> list[np.ndarray]:
-    """Views (H, W) of the planes of a `planar_format` frame, as R, G, B or Y, Cb, Cr."""
+    """Views (H, W) of the planes of a `planar_format` frame, as R, G, B or Y, Cb, Cr, then A."""
     dtype = np.dtype("<u2" if bits(frame.format) > 8 else "u1")
     views = [
         np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)[
@@ -61,7 +72,7 @@ def planes(frame: av.VideoFrame) -> list[np.ndarray]:
         ]
         for plane in frame.planes
     ]
-    return [views[2], views[0], views[1]] if frame.format.is_rgb else views
+    return [views[2], views[0], views[1], *views[3:]] if frame.format.is_rgb else views
 
 
 class Converter:
@@ -80,6 +91,7 @@ class Converter:
         encoded = encoder.pix_fmt
         assert encoded is not None  # `add_encoder` has chosen it
         self.pixels = av.VideoFormat(PALETTE_SOURCE if encoded == PALETTE else encoded)
+        self.alpha = has_alpha(self.pixels) and has_alpha(frame.format)
         self.count = 0  # frames made
         # nominal, in ticks
         self._interval = max(1, round(1 / (encoder.codec_context.framerate * encoder.time_base)))
@@ -87,6 +99,7 @@ class Converter:
         self._last_pts: int | None = None
         self._last_duration = self._interval
         self._reader, self._writer = VideoReformatter(), VideoReformatter()
+        self._alpha_reader = VideoReformatter()
         self._look = _look(frame)
         self._told: set[str] = set()
         self.matrix, self.full, tagged = self._colors(frame)
@@ -103,11 +116,11 @@ class Converter:
     def _chroma_location(self, frame: av.VideoFrame) -> int:
         """Where the output's chroma samples lie, and its tag says: as the source's.
 
-        An AVChromaLocation. "Left" is what players take where nothing is said, so it needs no tag.
+        An AVChromaLocation.
         """
         location = getattr(frame, "chroma_location", UNSPECIFIED)  # PyAV has it from 19 on
         both = is_420(frame.format) and is_420(self.pixels)
-        return location if both and location != LEFT else UNSPECIFIED
+        return location if both else UNSPECIFIED
 
     def to_rgb(self, frame: av.VideoFrame, device: torch.device) -> Tensor:
         """(1,3,H,W) float32 R'G'B', 0..1, on the device."""
@@ -119,19 +132,24 @@ class Converter:
         # The scaler takes yuvj420p for full, whatever the frame says.
         as_full = full or frame.format.name.startswith("yuvj")
         planar = self._reformat(self._reader, frame, planar_format(frame.format), as_full)
-        return components_to_rgb(planes(planar), _coding(planar.format, matrix, full), device)
+        return components_to_rgb(planes(planar)[:3], _coding(planar.format, matrix, full), device)
 
     def to_frame(
         self, stylized: PendingFrame | None, original: av.VideoFrame | Repeat
     ) -> av.VideoFrame:
-        """What `Stylizer.begin` gave, in the encoder's pixel format, at the original's time.
+        """What `Stylizer.submit` gave, in the encoder's pixel format, at the original's time.
 
         stylized: None: the frame before is shown again.
         """
         if stylized is not None:
             rgb, _ = stylized.result()
-            planar = av.VideoFrame(*self.size, planar_format(self.pixels))
-            rgb_to_components(rgb, planes(planar), _coding(planar.format, self.matrix, self.full))
+            planar = av.VideoFrame(*self.size, planar_format(self.pixels, self.alpha))
+            coding = _coding(planar.format, self.matrix, self.full)
+            rgb_to_components(rgb, planes(planar)[:3], coding)
+            if self.alpha:
+                assert isinstance(original, av.VideoFrame)  # who repeats a frame has none stylized
+                kept = self._reformat(self._alpha_reader, original, planar.format.name, self.full)
+                planes(planar)[3][...] = planes(kept)[3]
             if self.chroma_location:
                 planar.chroma_location = self.chroma_location  # the scaler puts the samples there
             self._last = self._reformat(self._writer, planar, self.pixels.name, self.full)
@@ -173,6 +191,11 @@ class Converter:
         """Warns, once for each kind, where a frame has another look than the first."""
         changed = {what for what, value in _look(frame).items() if value != self._look[what]}
         at, size = time_of(frame), (frame.width, frame.height)
+        if "size" in changed and is_sequence(self.source):
+            raise MediaError(
+                f"{self.source}: the frame at {at} is {size[0]}x{size[1]}, the first was "
+                f"{self.size[0]}x{self.size[1]}; expected files of one size"
+            )
         if "size" in changed - self._told:
             log.warning(
                 "%s: the frame at %s is %dx%d, the first was %dx%d: scaled to that, as are others",

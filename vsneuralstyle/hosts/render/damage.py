@@ -36,7 +36,8 @@ class Damage:
     With on_error "stop" an error, else a warning where it begins and a summary at the file's end.
     """
 
-    def __init__(self, source: Path, on_error: str) -> None:
+    def __init__(self, source: Path, on_error: str, quiet: bool = False) -> None:
+        """quiet: nothing is said of it: another one does."""
         if on_error not in ON_ERROR:
             raise ArgumentError(
                 f"on_error={on_error!r} is unknown; expected one of {', '.join(ON_ERROR)}"
@@ -44,6 +45,8 @@ class Damage:
         self.source = source
         self.repeats = on_error == "repeat"
         self._stops = on_error == "stop"
+        self._log = log.getChild("unheard") if quiet else log
+        self._log.disabled = quiet
         self._counts = {REPLACED: 0, LEFT_OUT: 0, PACKETS: 0}
         self._last = ""  # when the last of it was
 
@@ -58,12 +61,12 @@ class Damage:
     def cut_off(self, what: str) -> None:
         """The file ends early."""
         self._stop(what)
-        log.warning("%s: %s; what there is has been rendered", self.source, what)
+        self._log.warning("%s: %s; what there is has been rendered", self.source, what)
 
     def sum_up(self) -> None:
         counted = [f"{what}: {count}" for what, count in self._counts.items() if count]
         if counted:
-            log.warning(
+            self._log.warning(
                 "%s: damaged in all: %s; the last at %s",
                 self.source,
                 ", ".join(counted),
@@ -73,7 +76,7 @@ class Damage:
     def _note(self, what: str, at: str, why: str, outcome: str) -> None:
         self._stop(f"{what} at {at} is damaged: {why}")
         if not any(self._counts.values()):
-            log.warning(
+            self._log.warning(
                 "%s: %s at %s is damaged: %s; going on, and counting", self.source, what, at, why
             )
         self._counts[outcome] += 1

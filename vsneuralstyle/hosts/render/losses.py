@@ -9,6 +9,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from vsneuralstyle.hosts.render.conversion import has_alpha
 from vsneuralstyle.hosts.render.source import codec_tag
 
 log = logging.getLogger("vsneuralstyle.hosts.render")
@@ -59,6 +60,7 @@ class Losses:
 
     def __init__(self, video: VideoStream) -> None:
         self._said: set[str] = set()
+        self.keeps_alpha = False
         for name in getattr(video.codec_context, "coded_side_data", ()):  # PyAV has it from 19 on
             self._say_side_data(name)
         if list(_values("alpha_mode", video.metadata)) == ["1"]:  # VP8, VP9: decoded without alpha
@@ -79,11 +81,14 @@ class Losses:
                 "the source is interlaced: it is stylized and written as progressive, with "
                 "its combing; deinterlace it first (FFmpeg's filter bwdif, for example)"
             )
-        if any(component.is_alpha for component in frame.format.components):
+        if has_alpha(frame.format) and not self.keeps_alpha:
             self._say_alpha()
 
     def _say_alpha(self) -> None:
-        self._say("the source's alpha channel (transparency) is left out: the output is opaque")
+        self._say(
+            "the source's alpha channel (transparency) is left out: the output is opaque; "
+            "--preset prores4444, .png, .exr and FFV1 keep it"
+        )
 
     def _say_side_data(self, name: str) -> None:
         if name in SIDE_DATA:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +18,10 @@ from av.video.stream import VideoStream
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.audio import AudioTranscoder, PacketCopy, add_audio
 from vsneuralstyle.hosts.render.conversion import Converter
-from vsneuralstyle.hosts.render.encoding import CONTAINERS, EXAMPLES, add_encoder
+from vsneuralstyle.hosts.render.encoding import CONTAINERS, EXAMPLES, Encoding, add_encoder
 from vsneuralstyle.hosts.render.ffmpeg import cause, ffmpeg_log, hardware_of
 from vsneuralstyle.hosts.render.losses import timecode_of, warn_of_container, warn_of_stream
+from vsneuralstyle.hosts.render.sequences import is_sequence
 
 log = logging.getLogger("vsneuralstyle.hosts.render")
 
@@ -34,16 +37,30 @@ FILE_METADATA = {
 # Containers (FFmpeg's names) that aren't files to watch -> what they are, and what to take instead.
 UNSUITABLE = {
     "yuv4mpegpipe": "YUV4MPEG has raw pictures at one rate, without their times, sound or color "
-    "tags; choose .mkv with --codec ffv1, which is lossless, or pipe from `vspipe -c y4m`"
+    "tags; choose .mkv with --preset ffv1, which is lossless, or pipe it with -o -"
 }
+PICTURES_ALONE = {"image2", "yuv4mpegpipe"}  # what carries no sound and no more
 LONGEST_NAME = 255  # bytes, where the file system doesn't say
 
 
+STDOUT = Path("-")
+
+
 @contextmanager
-def open_destination(destination: Path) -> Iterator[OutputContainer]:
+def open_destination(destination: Path, start_number: int = 1) -> Iterator[OutputContainer]:
     """The container to write, under a temporary name; becomes destination if the body succeeds,
     else vanishes.
+
+    start_number: of a sequence's first file.
     """
+    if is_sequence(destination):
+        with _open_sequence(destination, start_number) as container:
+            yield container
+        return
+    if destination == STDOUT:
+        with _to_stdout() as container:
+            yield container
+        return
     part = _part_of(destination)
     container = _open_container(part, destination)
     try:
@@ -62,6 +79,48 @@ def open_destination(destination: Path) -> Iterator[OutputContainer]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def _open_sequence(destination: Path, start_number: int) -> Iterator[OutputContainer]:
+    """As `open_destination`: the files are in a hidden folder beside their places until the end."""
+    part = _part_of(destination.with_name(destination.stem.replace("%", "")))  # a pattern has one %
+    try:
+        part.mkdir()
+        container = av.open(
+            str(part / destination.name),
+            "w",
+            format="image2",
+            options={"start_number": str(start_number)},
+        )
+        with container:
+            yield container
+        for file in sorted(part.iterdir()):
+            os.replace(file, destination.parent / file.name)
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(
+            f"can't write {destination}: {error.strerror}; choose a folder that exists and has room"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _to_stdout() -> Iterator[OutputContainer]:
+    """YUV4MPEG on standard output. Whatever else writes there goes to standard error meanwhile."""
+    sys.stdout.flush()
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with av.open(f"pipe:{pipe}", "w", format="yuv4mpegpipe") as container:
+            yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(
+            f"can't write to standard output: {error.strerror}; is its reader still there?"
+        ) from error
+    finally:
+        os.dup2(pipe, 1)
+        os.close(pipe)
 
 
 def _part_of(destination: Path) -> Path:
@@ -103,7 +162,7 @@ def add_streams(
     destination: Path,
     audio: bool,
     audio_codec: str | None,
-    encoding: tuple[str | None, float | None, str | None],
+    encoding: Encoding,
 ) -> tuple[VideoStream, dict[int, PacketCopy | AudioTranscoder]]:
     """Adds metadata and, in the source's order, the streams.
 
@@ -118,10 +177,12 @@ def add_streams(
     for stream in reader.streams:
         track: PacketCopy | AudioTranscoder | None = None
         if stream.index == video.index:
-            encoder = add_encoder(writer, video, destination, *encoding)
+            encoder = add_encoder(writer, video, destination, encoding)
             _copy_metadata(stream, encoder)
         elif stream.type == "audio" and not audio:
             pass
+        elif writer.format.name in PICTURES_ALONE:
+            log.warning("%s stream %d is left out: pictures alone", stream.type, stream.index)
         elif isinstance(stream, AudioStream) and stream.codec_context:
             track = add_audio(writer, stream, destination, audio_codec)
         elif stream.type == "subtitle" and stream.codec_context:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from av.video.stream import VideoStream
 
 from vsneuralstyle.errors import MediaError
 from vsneuralstyle.hosts.render.damage import Damage, Frames, Repeat
+from vsneuralstyle.hosts.render.sequences import DEFAULT_RATE, first_number, is_sequence, numbers
 from vsneuralstyle.hosts.render.timeline import Rational, Timeline, is_timed, may_jump, seconds
 
 # A file is cut off if it is shorter than its header says: by seconds, or part of its length.
@@ -26,13 +28,30 @@ TRANSPORT_PACKETS, SYNC = ((188, 0), (192, 4), (204, 0)), 0x47
 Item = av.VideoFrame | Repeat | av.Packet
 
 
+STDIN = Path("-")
+
+
 @contextmanager
-def open_source(source: Path) -> Iterator[InputContainer]:
+def open_source(source: Path, rate: Fraction | None = None) -> Iterator[InputContainer]:
+    """A video file, an image sequence (`sequences`), or YUV4MPEG on standard input (`STDIN`).
+
+    rate: of a sequence, frames a second; None: 25.
+    """
+    if is_sequence(source):
+        first, rate = first_number(source), rate or Fraction(DEFAULT_RATE)
+        options = {"framerate": str(rate), "start_number": str(first)}
+        opened = partial(av.open, str(source), format="image2", options=options)
+    elif source == STDIN:
+        opened = partial(av.open, "pipe:0", format="yuv4mpegpipe")
+    else:
+        opened = partial(av.open, str(source))
     try:
-        container = av.open(str(source))
+        container = opened()
     except av.error.FFmpegError as error:
         why = "it is empty" if source.is_file() and not source.stat().st_size else error.strerror
-        raise MediaError(f"can't read {source}: {why}; expected a video file") from error
+        expected = "YUV4MPEG, as `vspipe -c y4m` writes it" if source == STDIN else "a video file"
+        name = "standard input" if source == STDIN else source
+        raise MediaError(f"can't read {name}: {why}; expected {expected}") from error
     with container:
         yield container
 
@@ -87,6 +106,8 @@ def has_timestamps(reader: Container) -> bool:
 def expected_frames(reader: InputContainer, video: VideoStream) -> int | None:
     """The number of frames as far as the headers tell."""
     rate = frame_rate(video)
+    if is_sequence(path := Path(reader.name)):
+        return len(numbers(path))
     if video.frames or not (reader.duration and rate):
         return video.frames or None
     return round(reader.duration * rate / av.time_base)
