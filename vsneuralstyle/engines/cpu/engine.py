@@ -3,6 +3,7 @@ which has the weights.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ from vsneuralstyle.networks.flow.litepwcnet import (
 from vsneuralstyle.networks.flow.network import CONTRAST, FLOW_SCALE
 from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import REPEATED, MotionEstimator, Net1
-from vsneuralstyle.networks.stylebank import Bank, parts
-from vsneuralstyle.networks.transform_net import STRIDE, ConvBlock, ResidualBlock, UpsampledConv
+from vsneuralstyle.networks.stylebank import parts
+from vsneuralstyle.networks.transform_net import STRIDE, UpsampledConv
+
+Reference = Any
+"""A module of the reference, or several. PyTorch says no types of what they have."""
 
 
 def served(net1: Net1) -> bool:
@@ -53,7 +57,7 @@ def _arguments(norm: nn.Module) -> tuple[Tensor, Tensor, float] | None:
 
 
 def _layer(
-    convolution: nn.Conv2d, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2
+    convolution: Reference, slope: float = 1.0, norm: tuple | None = None, halvings: int = 2
 ) -> Convolution:
     """A 3x3 convolution.
 
@@ -78,12 +82,12 @@ def _layer(
     )
 
 
-def _leaky(layer: nn.Sequential, norm: tuple | None = None, halvings: int = 2) -> Convolution:
+def _leaky(layer: Reference, norm: tuple | None = None, halvings: int = 2) -> Convolution:
     """A convolution and its leaky ReLU."""
     return _layer(layer[0], layer[1].negative_slope, norm, halvings)
 
 
-def _block(block: ConvBlock) -> Convolution:
+def _block(block: Reference) -> Convolution:
     """A `ConvBlock` that halves or upsamples, whose ReLU, where it normalises, is left to who takes
     the scale.
     """
@@ -94,7 +98,7 @@ def _block(block: ConvBlock) -> Convolution:
 class _Blocks:
     """Residual blocks one after the other."""
 
-    def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
+    def __init__(self, blocks: Sequence[Reference]) -> None:
         layers = ((block.branch[0], (block.branch[1], block.branch[2])) for block in blocks)
         pairs = [
             (_layer(first[0], norm=_arguments(first[1])), _layer(second, norm=_arguments(norm)))
@@ -109,7 +113,7 @@ class _Blocks:
 class _Bank:
     """A `Bank`."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Reference) -> None:
         self.convolution, self.blocks = (
             _layer(bank[0], norm=_arguments(bank[1])),
             _Blocks([bank[2]]),
@@ -128,14 +132,14 @@ class CpuEngine(MotionEstimator):
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
-        style, flow = net1.style, net1.flow
+        style: Reference = net1.style
+        flow: Reference = net1.flow
+        mask: Reference = net1.mask
         self.net1, self.flow, self.still = net1, flow, net1.still
         self.mask = Chain(
-            [_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)],
-            net1.mask[4].weight,
-            net1.mask[4].bias,
+            [_layer(mask[0], 0.0), _layer(mask[2], 0.0)], mask[4].weight, mask[4].bias
         )
-        if isinstance(flow, LitePWCNet):
+        if isinstance(net1.flow, LitePWCNet):
             (colors, second), *levels = flow.features
             # Of each level a convolution that halves, and one more; the first level's feature
             # nobody looks at, and the first of all sees colors.
@@ -163,16 +167,15 @@ class CpuEngine(MotionEstimator):
             self.flow_decoder = FlowDecoder(
                 flow.matched_by(), flow.matching.weight.dtype, SURE, estimators, FLOW_SCALE
             )
-        self.dtype = net1.mask[0].weight.dtype
+        self.dtype: torch.dtype = mask[0].weight.dtype
         self.state_dtype = kernels.state_dtype(self.dtype)
         first, *halving = style.down
-        self.first = (
-            packing.conv9x9_weight(first[0].weight),
-            first[0].bias.detach().float(),
-            _arguments(first[1]),
-        )
+        norm = _arguments(first[1])
+        assert norm is not None  # the first layer has one
+        bias = first[0].bias.detach().float()
+        self.first = packing.conv9x9_weight(first[0].weight), bias, norm
         self.down = [_block(block) for block in halving]
-        between = parts(style)
+        between: Reference = parts(style)
         self.before, self.after, self.rest = (
             _Blocks(blocks) for blocks in (between.before, between.after, between.rest)
         )
@@ -184,6 +187,7 @@ class CpuEngine(MotionEstimator):
     def encode(self, frame: Tensor) -> Tensor:
         """As `Net1.encode`."""
         height, width = (-(-size // STRIDE) * STRIDE for size in frame.shape[2:])
+        scale: Tensor | None
         x, scale = kernels.conv9x9_from_rgb(frame, height, width, *self.first, self.dtype)
         for block in self.down:
             x, scale = kernels.conv3x3(x, block, scale=scale, relu=True)

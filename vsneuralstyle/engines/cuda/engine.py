@@ -3,6 +3,7 @@ rounding, as `vsneuralstyle.networks.net1.Net1`, which has the weights.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,22 @@ from vsneuralstyle.networks import scene_descriptor
 from vsneuralstyle.networks.flow.litepwcnet import NORM_EPS, RADII, SURE, LitePWCNet, pixels
 from vsneuralstyle.networks.layers.norm import InstanceNorm
 from vsneuralstyle.networks.net1 import MotionEstimator, Net1, discounted, without_still
-from vsneuralstyle.networks.stylebank import Bank, parts
-from vsneuralstyle.networks.transform_net import STRIDE, ResidualBlock, UpsampledConv, in_squares
+from vsneuralstyle.networks.stylebank import parts
+from vsneuralstyle.networks.transform_net import STRIDE, UpsampledConv, in_squares
+
+Reference = Any
+"""A module of the reference, or several. PyTorch says no types of what they have."""
 
 
 def served(net1: Net1) -> bool:
     """Whether this is for its networks, precision and device."""
-    weight, style, flow = net1.mask[0].weight, net1.style, net1.flow
+    mask: Reference = net1.mask
+    flow: Reference = net1.flow
+    weight, style = mask[0].weight, net1.style
     if (
         weight.device.type != "cuda"
         or weight.dtype != torch.float16
-        or not isinstance(flow, LitePWCNet)
+        or not isinstance(net1.flow, LitePWCNet)
     ):
         return False
     styles, chains = (
@@ -60,7 +66,7 @@ class _Block:
     convolution and an `InstanceNorm`.
     """
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
+    def __init__(self, convolution: Reference, norm: Reference) -> None:
         self.upsamples = isinstance(convolution, UpsampledConv)
         weight = convolution.rearranged()[0] if self.upsamples else convolution.weight
         self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
@@ -85,7 +91,7 @@ class _Block:
 class _Residuals:
     """Residual blocks one after the other, of pictures with a border of 1."""
 
-    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+    def __init__(self, blocks: Iterable[Reference]) -> None:
         self.blocks = [
             (
                 _Block(block.branch[0][0], block.branch[0][1]),
@@ -107,7 +113,7 @@ class _Residuals:
 class _Bank:
     """A `Bank`."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Reference) -> None:
         self.convolution, self.blocks = _Block(bank[0], bank[1]), _Residuals([bank[2]])
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
@@ -119,7 +125,7 @@ Layer = tuple[Tensor, Tensor, float]
 
 
 def _layer(
-    convolution: nn.Conv2d,
+    convolution: Reference,
     slope: float,
     arranged: Callable[[Tensor], Tensor] = packing.conv3x3_weight,
 ) -> Layer:
@@ -127,7 +133,7 @@ def _layer(
     return arranged(convolution.weight.detach()), convolution.bias.detach().float(), slope
 
 
-def _leaky(layer: nn.Sequential) -> tuple[nn.Conv2d, float]:
+def _leaky(layer: Reference) -> tuple[Reference, float]:
     """A convolution, and the slope of the leaky ReLU behind it."""
     return layer[0], layer[1].negative_slope
 
@@ -135,7 +141,7 @@ def _leaky(layer: nn.Sequential) -> tuple[nn.Conv2d, float]:
 class _Chain:
     """Convolutions with 0 about the border, and a last one to a channel or two, as planes."""
 
-    def __init__(self, layers: Sequence[Layer], last: nn.Conv2d) -> None:
+    def __init__(self, layers: Sequence[Layer], last: Reference) -> None:
         self.layers = layers
         self.last = packing.conv3x3_weight(last.weight), last.bias.detach().float()
 
@@ -156,12 +162,14 @@ class CudaEngine(MotionEstimator):
 
     @torch.inference_mode()
     def __init__(self, net1: Net1) -> None:
-        style, flow = net1.style, net1.flow
+        style: Reference = net1.style
+        flow: Reference = net1.flow
+        mask: Reference = net1.mask
         self.net1, self.flow, self.still = net1, flow, net1.still
         first, *halving = style.down
         self.first, self.first_norm = in_squares(first[0].weight.detach()), _norm(first[1])
         self.down = [_Block(block[0], block[1]) for block in halving]
-        between = parts(style)
+        between: Reference = parts(style)
         self.before, self.after, self.rest = (
             _Residuals(blocks) for blocks in (between.before, between.after, between.rest)
         )
@@ -169,7 +177,7 @@ class CudaEngine(MotionEstimator):
         *ups, last = style.up
         self.ups = [_Block(block[0], block[1]) for block in ups]
         self.last, self.last_bias = last.rearranged()[0].detach(), last.bias.detach().float()
-        self.mask = _Chain([_layer(net1.mask[0], 0.0), _layer(net1.mask[2], 0.0)], net1.mask[4])
+        self.mask = _Chain([_layer(mask[0], 0.0), _layer(mask[2], 0.0)], mask[4])
         (colors, *halvings), seconds = zip(*flow.features)
         self.colors = _layer(*_leaky(colors), packing.conv3x3_from_rgb_weight)
         self.halvings = [_layer(*_leaky(halving), Tensor.detach) for halving in halvings]  # cuDNN's
@@ -179,7 +187,7 @@ class CudaEngine(MotionEstimator):
         ]
 
     @staticmethod
-    def _estimator(estimator: nn.Sequential, predict: nn.Conv2d, radius: int) -> _Chain:
+    def _estimator(estimator: Reference, predict: Reference, radius: int) -> _Chain:
         """Its first layer takes its inputs as `cost_volume` lays them down: the feature before the
         cost volume.
         """
@@ -272,7 +280,8 @@ class CudaEngine(MotionEstimator):
         """As `LitePWCNet.found`."""
         # The products are PyTorch's operators', for whose sake a graph would copy what it is given
         # (`graphs`): of a few places, but one more launch.
-        products = self.flow.products(
+        flow: Reference = self.flow
+        products = flow.products(
             *(
                 cuda_kernels.scale_shift_relu_add(FeatureMap.of(feature)).samples
                 for feature in (here, there)
