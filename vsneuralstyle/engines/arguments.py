@@ -143,9 +143,14 @@ class Operation:
     Args:
         name: the kernel's.
         arguments: in the order in which its function, or its struct, has them.
+        tolerance: how far a value may be from the reference's, over the root mean square of all,
+            by the type that is computed in.
     """
 
-    def __init__(self, name: str, *arguments: Argument) -> None:
+    def __init__(
+        self, name: str, *arguments: Argument, tolerance: Mapping[torch.dtype, float] | None = None
+    ) -> None:
+        self.tolerance = tolerance or {}
         self.name, self.arguments = name, arguments
         self.c_types = [argument.c_type for argument in arguments]
         self._checked = [(n, one) for n, one in enumerate(arguments) if not isinstance(one, Number)]
