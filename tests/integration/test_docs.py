@@ -95,7 +95,16 @@ WRITTEN = {
     "tutorial.md": ["out.mp4", "flicker.mp4", "mix.mp4"],
     "how-to/command-line.md": [
         *("out.mp4", "styled/one.mp4", "styled/other.mov", "one_scream.mov", "shot.mov"),
-        *("styled/00006.exr", "twice.mkv", "mix.mp4", "out.mov", "out.mkv", "small.gif"),
+        *(
+            "styled/00006.exr",
+            "fade.mp4",
+            "cut.mp4",
+            "twice.mkv",
+            "mix.mp4",
+            "out.mov",
+            "out.mkv",
+            "small.gif",
+        ),
     ],
 }
 """What the commands of a page write, of six frames each."""
@@ -109,6 +118,8 @@ def test_commands(folder, page):
     commands = blocks(DOCS / page, "bash")
     assert commands
     write_shots(folder)
+    for keys in blocks(DOCS / page, "toml"):
+        (folder / "keys.toml").write_text(keys)
     for command in commands:
         ran = run_in(folder, "bash", "-e", "-o", "pipefail", "-c", command)
         assert ran.returncode == 0, f"{command}\n{ran.stderr}"

@@ -22,6 +22,7 @@ from vsneuralstyle.hosts.render.conversion import PALETTE, Converter, has_alpha
 from vsneuralstyle.hosts.render.damage import Damage, Repeat, time_of
 from vsneuralstyle.hosts.render.encoding import Encoding, PaletteEncoder
 from vsneuralstyle.hosts.render.losses import Losses, warn_of_rotation
+from vsneuralstyle.hosts.render.over_time import OverTime
 from vsneuralstyle.hosts.render.progress import progress_of
 from vsneuralstyle.hosts.render.ranges import Cutter, Range, parse_range, time_in_seconds
 from vsneuralstyle.hosts.render.sequences import first_number, is_sequence
@@ -51,6 +52,9 @@ def render(
     start: str | None = None,
     end: str | None = None,
     frames: str | None = None,
+    keyframes: str | Path | None = None,
+    cuts: str | Path | None = None,
+    write_cuts: str | Path | None = None,
     audio: bool = True,
     audio_codec: str | None = None,
     preset: str | None = None,
@@ -91,6 +95,9 @@ def render(
         rate: frames a second of an image sequence; None: 25.
         start, end, frames: the part that is rendered, as `ranges.parse_range` takes it. Its frames
             are bit for bit those of the whole: it is walked from the start of its first scene.
+        keyframes: a file of settings over time (`keyframes.read_keyframes`).
+        cuts: a file of where scenes start (`cuts.read_cuts`), which outweighs the detector.
+        write_cuts: a .csv to write with where they did.
         audio: False leaves the audio out.
         audio_codec: an FFmpeg encoder for the audio, or "copy"; None: "copy" where the container
             can carry it, else what is usual there (libopus in .webm, mostly aac). Sound stays in
@@ -133,6 +140,7 @@ def render(
         Damage(source, on_error),
         None if rate is None else Fraction(rate),
         (start, end, frames),
+        (keyframes, cuts, write_cuts),
         (audio, audio_codec),
         Encoding(codec, crf, pix_fmt, preset, encoder_options or {}),
         progress,
@@ -152,6 +160,7 @@ class _Job:
     damage: Damage
     rate: Fraction | None
     part: tuple[str | None, str | None, str | None]
+    over_time: tuple[str | Path | None, str | Path | None, str | Path | None]
     audio: tuple[bool, str | None]
     encoding: Encoding
     progress: bool | str | None
@@ -162,7 +171,8 @@ def _render(
 ) -> int:
     source, destination, damage = job.source, job.destination, job.damage
     video = video_stream(reader, source)
-    part = parse_range(*job.part, frame_rate(video))
+    rate = frame_rate(video)
+    part, over_time = parse_range(*job.part, rate), OverTime.of(*job.over_time, rate)
     encoder, tracks = add_streams(reader, writer, video, destination, *job.audio, job.encoding)
     timeline = Timeline(reader, [video, *(reader.streams[index] for index in tracks)])
     writer.set_chapters([] if part else timeline.chapters(reader.chapters()))
@@ -182,9 +192,9 @@ def _render(
     encode = PaletteEncoder(encoder).encode if encoder.pix_fmt == PALETTE else encoder.encode
     total = None if part else expected_frames(reader, video)
     with make() as stylizer:
-        shown = _part_of(part, itertools.chain(head, items), job, stylizer, converter)
+        shown = _part_of(part, itertools.chain(head, items), job, stylizer, converter, over_time)
         with stylizer.io_context(), progress_of(job.progress, str(destination), total) as bar:
-            for item in _stylized(shown, stylizer, converter):
+            for item in _stylized(shown, stylizer, converter, over_time):
                 if isinstance(item, av.Packet):
                     _copy(item, tracks[item.stream.index], writer, damage)
                 else:
@@ -194,6 +204,7 @@ def _render(
             for track in tracks.values():
                 for packet in track.packets(None):
                     writer.mux(packet)
+    over_time.finish()
     return converter.count
 
 
@@ -202,19 +213,28 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _part_of(
-    part: Range, items: Iterator[Item], job: _Job, stylizer: Stylizer, converter: Converter
+    part: Range,
+    items: Iterator[Item],
+    job: _Job,
+    stylizer: Stylizer,
+    converter: Converter,
+    over_time: OverTime,
 ) -> Iterator[tuple[bool, Item]]:
     """The items that a range needs, and whether each is shown."""
     if not part:
-        return ((True, item) for item in items)
+        return ((True, over_time.watch(item)) for item in items)
     if job.source == STDIN:
         raise MediaError("a part of standard input; expected a file, which can be read twice")
-    return Cutter(part, _scene_start(part, job, stylizer, converter)).cut(items)
+    start = _scene_start(part, job, stylizer, converter, over_time)
+    return Cutter(part, start, over_time.watch).cut(items)
 
 
-def _scene_start(part: Range, job: _Job, stylizer: Stylizer, converter: Converter) -> int:
+def _scene_start(
+    part: Range, job: _Job, stylizer: Stylizer, converter: Converter, over_time: OverTime
+) -> int:
     """The number of the frame with which the first scene of a range starts."""
-    start, number, origin, previous = 0, -1, None, None
+    start, number, previous = 0, -1, None
+    origin: Fraction | None = None
     with open_source(job.source, job.rate) as reader:
         video = video_stream(reader, job.source)
         timeline, damage = Timeline(reader, [video]), Damage(job.source, "repeat", quiet=True)
@@ -223,10 +243,12 @@ def _scene_start(part: Range, job: _Job, stylizer: Stylizer, converter: Converte
             at = time_in_seconds(item)
             origin = at if origin is None else origin
             if isinstance(item, av.VideoFrame):
-                rgb = converter.to_rgb(item, stylizer.device)
-                if previous is not None and stylizer.is_cut(previous, rgb):
-                    start = number
-                previous = rgb
+                told = over_time.hint(number, at - origin)
+                if told is None:
+                    rgb = converter.to_rgb(item, stylizer.device)
+                    told = previous is not None and stylizer.is_cut(previous, rgb)
+                    previous = rgb
+                start = number if told else start
             if not part.is_before(number, at - origin):
                 break
     return start
@@ -245,7 +267,10 @@ def _copy(
 
 
 def _stylized(
-    items: Iterator[tuple[bool, Item]], stylizer: Stylizer, converter: Converter
+    items: Iterator[tuple[bool, Item]],
+    stylizer: Stylizer,
+    converter: Converter,
+    over_time: OverTime,
 ) -> Iterator[av.VideoFrame | av.Packet]:
     """Packets as they are and frames stylized; each frame once the next ones are in flight, so that
     there is work while it is encoded and those after them are decoded. Frames that aren't shown
@@ -260,7 +285,8 @@ def _stylized(
             continue
         stylized = None
         if not isinstance(item, Repeat):
-            stylized = stylizer.submit(converter.to_rgb(item, stylizer.device))
+            rgb = converter.to_rgb(item, stylizer.device)
+            stylized = over_time.submit(stylizer, rgb)
         if not is_shown:
             continue
         under_way.append((stylized, item))

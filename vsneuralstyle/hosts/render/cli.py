@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="json: an object a line on standard error, in the place of the bar",
     )
     _add_part(parser.add_argument_group("part"))
+    _add_over_time(parser.add_argument_group("over time"))
     add_options(parser.add_argument_group("look"), *LOOK)
     add_options(parser.add_argument_group("model"), *MODEL)
     _add_output(parser.add_argument_group("output"))
@@ -66,6 +67,21 @@ def _add_part(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--frames", metavar="FIRST-LAST", help="these frames, counted from 0, the last included"
     )
+
+
+def _add_over_time(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--keyframes",
+        metavar="FILE",
+        help="strength, coherence and preserve_color over time, in TOML or JSON",
+    )
+    group.add_argument(
+        "--cuts",
+        metavar="FILE",
+        help="where scenes start, which outweighs the detector: a .csv with a column frame or "
+        "time; .edl and .otio by opentimelineio",
+    )
+    group.add_argument("--write-cuts", metavar="FILE", help="a .csv of where scenes started")
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
@@ -130,6 +146,9 @@ def main(args: argparse.Namespace) -> None:
             start=args.start,
             end=args.end,
             frames=args.frames,
+            keyframes=args.keyframes,
+            cuts=args.cuts,
+            write_cuts=args.write_cuts,
             audio=not args.no_audio,
             audio_codec=args.audio_codec,
             preset=args.preset,

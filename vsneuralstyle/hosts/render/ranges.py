@@ -1,7 +1,7 @@
 """The part of a clip that is rendered: its times, and where its first scene starts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -17,6 +17,7 @@ _FRAMES = re.compile(r"(\d+)-(\d+)")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)")
 _TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)[:;](\d\d)")
 LONGEST_WAIT = Fraction(1)  # seconds of video behind the end, for sound that comes late in a file
+Source = av.VideoFrame | Repeat | av.Packet
 Item = TypeVar("Item", bound=av.VideoFrame | Repeat | av.Packet)
 
 
@@ -80,8 +81,15 @@ def parse_range(
 
 
 def _bound(name: str, text: str | None, rate: "Rational | None") -> Fraction | int | None:
-    if text is None:
-        return None
+    return None if text is None else parse_time(name, text, rate)
+
+
+def parse_time(name: str, text: str, rate: "Rational | None") -> Fraction | int:
+    """A time as `parse_range` takes it: in seconds, or the number of a frame.
+
+    Raises:
+        ArgumentError: none. name: of the argument, for its text.
+    """
     if match := _FRAME.fullmatch(text):
         return int(match[1])
     if match := _TIMECODE.fullmatch(text):
@@ -109,10 +117,11 @@ class Cutter:
         part: the range.
         warm_up: the number of the first frame that is stylized, if that isn't shown: the start of
             the range's first scene.
+        watch: is given each of the clip's frames, before it is moved.
     """
 
-    def __init__(self, part: Range, warm_up: int) -> None:
-        self._range, self._warm_up = part, warm_up
+    def __init__(self, part: Range, warm_up: int, watch: Callable[[Source], Source]) -> None:
+        self._range, self._warm_up, self._watch = part, warm_up, watch
         self.shown = 0  # frames of the range
 
     def cut(
@@ -130,6 +139,7 @@ class Cutter:
                 held.append(item)
             else:
                 number += 1
+                self._watch(item)
                 at = time_in_seconds(item)
                 origin = at if origin is None else origin
                 if self._range.is_behind(number, at - origin):
