@@ -281,9 +281,7 @@ class Pipeline:
             encoded = (
                 source.result() if isinstance(source, Future) else self._encode(source, options)
             )
-            done: Future[Launched] = Future()
-            done.set_result(self._step(encoded, scene_start_hint, options, postprocess))
-            return PendingFrame(done)
+            return self._step_now(encoded, scene_start_hint, options, postprocess)
         self._jobs = [job for job in self._jobs if not job.done()]
         before = self._jobs[-1:]
         if isinstance(source, Tensor):
@@ -310,9 +308,7 @@ class Pipeline:
     ) -> PendingFrame:
         """As `submit`, by all threads of the CPU, in the calling thread."""
         self._check_usable()
-        done: Future[Launched] = Future()
-        done.set_result(self._step(self._encode(frame, options), scene_start_hint, options))
-        return PendingFrame(done)
+        return self._step_now(self._encode(frame, options), scene_start_hint, options)
 
     def _check_usable(self) -> None:
         if self._engine is None:
@@ -403,6 +399,11 @@ class Pipeline:
         self, load: Callable[[], Tensor], hint: bool | None, options: Options, postprocess: Any
     ) -> Launched:
         return self._step(self._encode(load(), options), hint, options, postprocess)
+
+    def _step_now(self, encoded: EncodedFrame, *arguments: Any) -> PendingFrame:
+        done: Future[Launched] = Future()
+        done.set_result(self._step(encoded, *arguments))
+        return PendingFrame(done)
 
     def _step_encoded(self, encoded: Job[EncodedFrame], *arguments: Any) -> Launched:
         return self._step(encoded.result(), *arguments)

@@ -24,7 +24,7 @@ from vsneuralstyle.hosts.render.encoding import Encoding, PaletteEncoder
 from vsneuralstyle.hosts.render.losses import Losses, warn_of_rotation
 from vsneuralstyle.hosts.render.over_time import OverTime
 from vsneuralstyle.hosts.render.progress import progress_of
-from vsneuralstyle.hosts.render.ranges import Cutter, Range, parse_range, time_in_seconds
+from vsneuralstyle.hosts.render.ranges import Cutter, FrameClock, Range, parse_range
 from vsneuralstyle.hosts.render.sequences import first_number, is_sequence
 from vsneuralstyle.hosts.render.sink import add_streams, open_destination, tag, write_header
 from vsneuralstyle.hosts.render.source import (
@@ -222,34 +222,40 @@ def _part_of(
 ) -> Iterator[tuple[bool, Item]]:
     """The items that a range needs, and whether each is shown."""
     if not part:
-        return ((True, over_time.watch(item)) for item in items)
+        return _whole(items, over_time.clock)
     if job.source == STDIN:
         raise MediaError("a part of standard input; expected a file, which can be read twice")
     start = _scene_start(part, job, stylizer, converter, over_time)
-    return Cutter(part, start, over_time.watch).cut(items)
+    return Cutter(part, start, over_time.clock).cut(items)
+
+
+def _whole(items: Iterator[Item], clock: FrameClock) -> Iterator[tuple[bool, Item]]:
+    for item in items:
+        if not isinstance(item, av.Packet):
+            clock.count(item)
+        yield True, item
 
 
 def _scene_start(
     part: Range, job: _Job, stylizer: Stylizer, converter: Converter, over_time: OverTime
 ) -> int:
     """The number of the frame with which the first scene of a range starts."""
-    start, number, previous = 0, -1, None
-    origin: Fraction | None = None
+    start, previous, clock = 0, None, FrameClock()
     with open_source(job.source, job.rate) as reader:
         video = video_stream(reader, job.source)
         timeline, damage = Timeline(reader, [video]), Damage(job.source, "repeat", quiet=True)
         for item in read(reader, video, (), timeline, damage):
-            number += 1
-            at = time_in_seconds(item)
-            origin = at if origin is None else origin
+            if isinstance(item, av.Packet):
+                continue
+            clock.count(item)
             if isinstance(item, av.VideoFrame):
-                told = over_time.hint(number, at - origin)
+                told = over_time.hint(clock.number, clock.at)
                 if told is None:
                     rgb = converter.to_rgb(item, stylizer.device)
                     told = previous is not None and stylizer.is_cut(previous, rgb)
                     previous = rgb
-                start = number if told else start
-            if not part.is_before(number, at - origin):
+                start = clock.number if told else start
+            if not part.is_before(clock.number, clock.at):
                 break
     return start
 

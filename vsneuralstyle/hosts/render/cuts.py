@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vsneuralstyle.errors import ArgumentError
 from vsneuralstyle.hosts.render.ranges import parse_time
+from vsneuralstyle.hosts.render.sequences import DEFAULT_RATE
 from vsneuralstyle.hosts.render.timeline import Rational
 
 COLUMNS = ("frame", "time")
@@ -35,7 +36,7 @@ def read_cuts(path: Path, rate: "Rational | None") -> Cuts:
     Raises:
         ArgumentError: a file that can't be read, or has neither column.
     """
-    half = 1 / (2 * Fraction(rate.numerator, rate.denominator)) if rate else Fraction(1, 50)
+    half = Fraction(rate.denominator, rate.numerator) / 2 if rate else Fraction(1, 2 * DEFAULT_RATE)
     if path.suffix.lower() != ".csv":
         return Cuts((), _of_timeline(path), half)
     try:

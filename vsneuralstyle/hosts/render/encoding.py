@@ -79,7 +79,7 @@ def add_encoder(
     name = codec or _usual_encoder(writer, destination)
     check_encoder(name, "video", "--codec", EXAMPLES)
     # For rate control and the header; each frame's timestamp is what counts.
-    rate = frame_rate(video) or 25
+    rate = frame_rate(video) or sequences.DEFAULT_RATE
     try:
         encoder = writer.add_stream(name, rate=rate, width=video.width, height=video.height)
     except ValueError as refusal:

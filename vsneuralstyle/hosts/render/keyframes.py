@@ -1,5 +1,6 @@
 """Settings that change over time: strength, coherence and preserve_color at given times."""
 
+import itertools
 import json
 import tomllib
 from bisect import bisect_right
@@ -45,7 +46,7 @@ class Keyframes:
 
     def __init__(self, keyframes: Iterable[Keyframe]) -> None:
         self._keyframes = list(keyframes)
-        for before, after in zip(self._keyframes, self._keyframes[1:], strict=False):
+        for before, after in itertools.pairwise(self._keyframes):
             if type(before.at) is not type(after.at):
                 raise ArgumentError(
                     f"keyframes at {before.at} and {after.at}: a time and a frame's number; "

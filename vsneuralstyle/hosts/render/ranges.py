@@ -1,7 +1,7 @@
 """The part of a clip that is rendered: its times, and where its first scene starts."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -10,6 +10,7 @@ import av
 
 from vsneuralstyle.errors import ArgumentError, MediaError
 from vsneuralstyle.hosts.render.damage import Repeat
+from vsneuralstyle.hosts.render.sequences import DEFAULT_RATE
 from vsneuralstyle.hosts.render.timeline import Rational, seconds
 
 _FRAME = re.compile(r"(\d+)f")
@@ -17,7 +18,6 @@ _FRAMES = re.compile(r"(\d+)-(\d+)")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)")
 _TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)[:;](\d\d)")
 LONGEST_WAIT = Fraction(1)  # seconds of video behind the end, for sound that comes late in a file
-Source = av.VideoFrame | Repeat | av.Packet
 Item = TypeVar("Item", bound=av.VideoFrame | Repeat | av.Packet)
 
 
@@ -72,16 +72,15 @@ def parse_range(
                 f"frames is {frames!r}; expected FIRST-LAST, counted from 0, such as 0-99"
             )
         return Range(int(match[1]), int(match[2]) + 1)
-    found = Range(_bound("start", start, rate), _bound("end", end, rate))
+    found = Range(
+        None if start is None else parse_time("start", start, rate),
+        None if end is None else parse_time("end", end, rate),
+    )
     if None not in (found.start, found.end) and type(found.start) is type(found.end):
         assert found.start is not None and found.end is not None
         if found.end <= found.start:
             raise ArgumentError(f"end is {end} and start is {start}; expected a later end")
     return found
-
-
-def _bound(name: str, text: str | None, rate: "Rational | None") -> Fraction | int | None:
-    return None if text is None else parse_time(name, text, rate)
 
 
 def parse_time(name: str, text: str, rate: "Rational | None") -> Fraction | int:
@@ -94,7 +93,7 @@ def parse_time(name: str, text: str, rate: "Rational | None") -> Fraction | int:
         return int(match[1])
     if match := _TIMECODE.fullmatch(text):
         hours, minutes, second, frame = map(int, match.groups())
-        per_second = round(Fraction(rate.numerator, rate.denominator)) if rate else 25
+        per_second = round(Fraction(rate.numerator, rate.denominator)) if rate else DEFAULT_RATE
         if frame >= per_second:
             raise ArgumentError(
                 f"{name} is the timecode {text}; expected frames below {per_second}, the rate"
@@ -110,6 +109,30 @@ def parse_time(name: str, text: str, rate: "Rational | None") -> Fraction | int:
     )
 
 
+class FrameClock:
+    """Counts a clip's frames as they come.
+
+    Attributes:
+        number: of the frame that came last, counted from 0; -1 before the first one.
+        at: its time, seconds from the first frame on.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.at = -1, Fraction(0)
+        self._origin: Fraction | None = None
+
+    def count(self, frame: av.VideoFrame | Repeat) -> None:
+        """Another frame came."""
+        if self._origin is None:
+            self._origin = time_in_seconds(frame)
+        self.number, self.at = self.number + 1, self.since_first(frame)
+
+    def since_first(self, item: av.VideoFrame | Repeat | av.Packet) -> Fraction:
+        """When an item is, in seconds from the first frame on, which must have come."""
+        assert self._origin is not None
+        return time_in_seconds(item) - self._origin
+
+
 class Cutter:
     """Takes a range out of a clip's items, and moves it to where the clip began.
 
@@ -117,11 +140,11 @@ class Cutter:
         part: the range.
         warm_up: the number of the first frame that is stylized, if that isn't shown: the start of
             the range's first scene.
-        watch: is given each of the clip's frames, before it is moved.
+        clock: is given each of the clip's frames, before it is moved.
     """
 
-    def __init__(self, part: Range, warm_up: int, watch: Callable[[Source], Source]) -> None:
-        self._range, self._warm_up, self._watch = part, warm_up, watch
+    def __init__(self, part: Range, warm_up: int, clock: FrameClock) -> None:
+        self._range, self._warm_up, self._clock = part, warm_up, clock
         self.shown = 0  # frames of the range
 
     def cut(
@@ -131,37 +154,34 @@ class Cutter:
 
         Packets come once the range's first frame has told when it begins.
         """
-        number = -1
-        origin = begin = end = None  # in seconds: the first frame, and the range's bounds
+        clock = self._clock
+        begin = end = None  # of the range, in seconds from the clip's first frame on
         held: list[av.Packet] = []
         for item in items:
             if isinstance(item, av.Packet):
                 held.append(item)
             else:
-                number += 1
-                self._watch(item)
-                at = time_in_seconds(item)
-                origin = at if origin is None else origin
-                if self._range.is_behind(number, at - origin):
-                    end = at if end is None else end
-                    if at > end + LONGEST_WAIT:
+                clock.count(item)
+                if self._range.is_behind(clock.number, clock.at):
+                    end = clock.at if end is None else end
+                    if clock.at > end + LONGEST_WAIT:
                         break
-                elif not self._range.is_before(number, at - origin):
-                    begin = at if begin is None else begin
+                elif not self._range.is_before(clock.number, clock.at):
+                    begin = clock.at if begin is None else begin
                     self.shown += 1
-                    yield True, _moved(item, begin - origin)
-                elif number >= self._warm_up:
+                    yield True, _moved(item, begin)
+                elif clock.number >= self._warm_up:
                     yield False, item
-            if begin is not None and origin is not None:
+            if begin is not None:
                 for packet in held:
-                    when = time_in_seconds(packet)
+                    when = clock.since_first(packet)
                     if begin <= when and (end is None or when < end):
-                        yield True, _moved(packet, begin - origin)
+                        yield True, _moved(packet, begin)
                 held.clear()
         if not self.shown:
             raise MediaError(
                 f"no frame is in the range {self._range.start or 0} to {self._range.end}, of "
-                f"{number + 1} frames; expected one that is"
+                f"{clock.number + 1} frames; expected one that is"
             )
 
 
